@@ -12,7 +12,7 @@ from flwr.serverapp import Grid
 from fedagent import keys
 from fedagent.callbacks import Settlement
 from fedagent.clock import clock_of
-from fedagent.ledger import Ledger
+from fedagent.ledger import Ledger, Version
 from fedagent.membership import Breaker, Membership
 from fedagent.options import AsyncOptions
 from fedagent.records import payload_bytes
@@ -39,7 +39,7 @@ class Dispatcher:
         self.statistics = Statistics(is_virtual=self._clock.is_virtual)
         self._breaker = Breaker(options.backoff)
         self._due_s = math.inf
-        self._unsent: set[int] = set()
+        self._unsent: dict[int, Version | None] = {}  # by node: the base of its own, if any
         self._reported: set[tuple[str, str]] = set()
         self._refresh_at_s = self._quiet_since_s = 0.0
         self._last_failure = "none"
@@ -109,13 +109,22 @@ class Dispatcher:
             if job is None:
                 return
             self.membership.take(job.node_id)
-            self._unsent.add(job.node_id)
+            self._unsent[job.node_id] = None
             yield job
 
     def message(
-        self, kind: Kind, arrays: ArrayRecord, config: ConfigRecord, job: Assignment
+        self,
+        kind: Kind,
+        arrays: ArrayRecord,
+        config: ConfigRecord,
+        job: Assignment,
+        base: Version | None = None,
     ) -> Message:
-        """Build the message that hands `job` to its node."""
+        """Build the message that hands `job` to its node; `base` is a model only this node gets."""
+        if base is not None:
+            arrays = base.payload
+            if kind is Kind.TRAIN:
+                self._unsent[job.node_id] = base
         config = ConfigRecord({**config, keys.TOKEN: secrets.token_hex(8)})
         if job.local_steps is not None:
             config[keys.LOCAL_STEPS] = job.local_steps
@@ -153,10 +162,10 @@ class Dispatcher:
                 learning_rate=config.get(keys.LEARNING_RATE),  # type: ignore[arg-type]
             )
             self.membership.take(dispatch.node_id)
-            self._unsent.discard(dispatch.node_id)
+            base = self._unsent.pop(dispatch.node_id, None)
             self.statistics.dispatched(kind, payload_bytes(message.content))
             if message_id:
-                self.ledger.open(dispatch)
+                self.ledger.open(dispatch, base)
                 sent.append(dispatch)
             else:
                 self._finish(dispatch, Outcome.FAILED, "not-sent", "the grid refused the message")

@@ -11,7 +11,6 @@ from flwr.serverapp.strategy import Strategy
 from fedagent.dispatcher import Dispatcher
 from fedagent.evaluation import Moment, moment_of
 from fedagent.options import AsyncOptions
-from fedagent.scheduling import Assignment
 from fedagent.statistics import Evaluation
 from fedagent.update import Dispatch, Kind, Outcome, Rejection
 
@@ -35,7 +34,7 @@ class FederatedEvaluation:
         self._dispatcher = dispatcher
         self._sampling = random.Random(options.seed)
         self._rounds: dict[int, _Round] = {}
-        self._chosen: list[int] = []
+        self.chosen: list[int] = []  # the nodes that are to evaluate now
         self._last_version = 0
         self._has_warned = False
 
@@ -59,7 +58,7 @@ class FederatedEvaluation:
             self._warn_once(statistics.version)
             return
         self._sampling.shuffle(candidates)
-        self._chosen = candidates[:wanted]
+        self.chosen = candidates[:wanted]
         messages = self._strategy.configure_evaluate(statistics.version, arrays, config, self._grid)
         sent = self._dispatcher.send(Kind.EVALUATE, messages)
         if sent:
@@ -67,13 +66,6 @@ class FederatedEvaluation:
             self._rounds[statistics.version] = _Round(
                 moment_of(statistics), {d.message_id for d in sent}
             )
-
-    def messages(self, arrays: ArrayRecord, config: ConfigRecord) -> list[Message]:
-        """Return the messages to the nodes that were chosen last."""
-        return [
-            self._dispatcher.message(Kind.EVALUATE, arrays, config, Assignment(node_id))
-            for node_id in self._chosen
-        ]
 
     def take(self, dispatch: Dispatch, reply: Message) -> Evaluation | None:
         """Take in a reply; return the version's evaluation if it was the last one missing."""

@@ -38,6 +38,7 @@ class Ledger:
     def __init__(self) -> None:
         self._in_flight: dict[str, Dispatch] = {}
         self._overdue: dict[str, Dispatch] = {}
+        self._own_bases: dict[str, Version] = {}
         self._versions: dict[int, Version] = {}
         self.current: Version | None = None
 
@@ -50,20 +51,22 @@ class Ledger:
         if previous is not None:
             self._release(previous)
 
-    def open(self, dispatch: Dispatch) -> None:
-        """Record a dispatch of a living version."""
+    def open(self, dispatch: Dispatch, base: Version | None = None) -> None:
+        """Record a dispatch of a living version, or of a model `base` that only its node got."""
         if dispatch.message_id in self._in_flight:
             raise ValueError(f"Message id {dispatch.message_id!r} is already in flight.")
         self._versions[dispatch.version]._references += 1
         self._in_flight[dispatch.message_id] = dispatch
+        if base is not None:
+            self._own_bases[dispatch.message_id] = base
 
     def get(self, message_id: str) -> Dispatch | None:
         """Return the dispatch in flight under this id, or None."""
         return self._in_flight.get(message_id)
 
     def base(self, dispatch: Dispatch) -> Version:
-        """Return the version that a dispatch in flight started from."""
-        return self._versions[dispatch.version]
+        """Return the model that a dispatch in flight started from."""
+        return self._own_bases.get(dispatch.message_id) or self._versions[dispatch.version]
 
     def staleness(self, dispatch: Dispatch) -> int:
         """Return tau: versions published since the dispatch."""
@@ -73,6 +76,7 @@ class Ledger:
     def settle(self, message_id: str) -> Dispatch:
         """Close a dispatch; a second time raises KeyError."""
         dispatch = self._in_flight.pop(message_id)
+        self._own_bases.pop(message_id, None)
         version = self._versions[dispatch.version]
         version._references -= 1
         self._release(version)

@@ -23,7 +23,7 @@ from fedagent.model import FlatModel, ModelSpec
 from fedagent.options import AsyncOptions
 from fedagent.records import common_metrics, from_record, payload_bytes, to_record
 from fedagent.rules import Rule
-from fedagent.scheduling import Observation
+from fedagent.scheduling import Assignment, Observation
 from fedagent.statistics import Evaluation
 from fedagent.stopping import MaxSeconds, MaxVersions, Stopping, first_reason
 from fedagent.update import Kind, Outcome, Rejection, Update
@@ -184,13 +184,19 @@ class Proxy:
                 arrays,
                 ConfigRecord({**config, **self._rule.tell(job.node_id)}),
                 job,
+                self._own_model(job.node_id),
             )
             for job in self._dispatcher.assignments()
         ]
 
     def evaluate_messages(self, arrays: ArrayRecord, config: ConfigRecord) -> list[Message]:
         """Return messages for a sample of the nodes that training leaves idle."""
-        return self._federated_evaluation.messages(arrays, config)
+        return [
+            self._dispatcher.message(
+                Kind.EVALUATE, arrays, config, Assignment(node_id), self._own_model(node_id)
+            )
+            for node_id in self._federated_evaluation.chosen
+        ]
 
     def receive(self, reply: Message) -> tuple[ArrayRecord, MetricRecord] | None:
         """Take in the reply to a train dispatch; return the new version if it completes one."""
@@ -230,6 +236,15 @@ class Proxy:
     def _current(self) -> Version:
         assert self._ledger.current is not None
         return self._ledger.current
+
+    def _own_model(self, node_id: int) -> Version | None:
+        """Return the model that the rule keeps for a node, if it keeps one."""
+        vector = self._rule.model_for(node_id)
+        if vector is None:
+            return None
+        vector, carried = vector.clone(), dict(self._model.carried)
+        record = to_record(self._model.spec.unflatten(vector, carried))
+        return Version(self._model.version, vector, record, carried)
 
     def _publish(self) -> None:
         record = to_record(self._model.arrays())

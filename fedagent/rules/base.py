@@ -4,6 +4,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+
 from fedagent.model import FlatModel
 from fedagent.update import Update
 
@@ -22,6 +24,13 @@ class Rule(ABC):
     def accepts(self, update: Update) -> bool:
         """Return False to refuse an update as too stale, before it is received."""
         return True
+
+    def model_for(self, node_id: int) -> torch.Tensor | None:
+        """Return the (P,) model that `node_id` is to train or evaluate; None: the published one.
+
+        Only rules that keep several models override it. The proxy copies what it gets.
+        """
+        return None
 
     def tell(self, node_id: int) -> Mapping[str, int]:
         """Return what `node_id` must be told with its next job; it becomes part of its config."""
