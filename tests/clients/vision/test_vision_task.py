@@ -153,5 +153,5 @@ def test_the_network_learns(task):
 
 
 def test_an_unknown_model_is_refused_with_the_choices():
-    with pytest.raises(ConfigurationError, match="resnet.*cnn, mlp, linear"):
+    with pytest.raises(ConfigurationError, match=r"resnet.*cnn, mlp, linear"):
         VisionTask(model="resnet")
