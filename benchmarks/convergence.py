@@ -152,6 +152,8 @@ def quadratic_cell(fleet: str, name: str, seeds: int, quick: bool) -> Result:
             learning_rate=point[0],
             seed=seed,
             budget=Budget(10_000, limit_s, at_target=True),
+            # Nodes in lockstep would all be at the same point for ever, equal ones at least.
+            phases=1.0 - np.random.default_rng(seed).random(quadratic.NODES),
         )
 
     # Likely rates first: what comes later is given up as soon as it is slower.

@@ -118,13 +118,16 @@ def asynchronous(
     learning_rate: float,
     seed: int,
     budget: Budget,
+    phases: np.ndarray | None = None,
 ) -> Trace:
     """Train as the proxy does: a free slot gets work at once, an update is applied when it comes.
 
-    Jobs take ``steps * seconds_per_step``; what arrives at the same moment is taken in order of
-    dispatch, before anybody gets new work.
+    Jobs take ``steps * seconds_per_step``; a node's first job takes the part of it that `phases`
+    says, (K,) in (0, 1]. What arrives at the same moment is taken in order of dispatch, before
+    anybody gets new work.
     """
-    fleet = _Fleet(problem, scheduler, seconds_per_step, concurrency, local_steps)
+    first = np.ones(problem.num_nodes) if phases is None else phases
+    fleet = _Fleet(problem, scheduler, seconds_per_step, concurrency, local_steps, first.tolist())
     rng, clients = np.random.default_rng(seed), _Clients(rule)
     start = problem.initial(seed)
     model = FlatModel(ModelSpec.of({"x": start}), {"x": start})
@@ -173,11 +176,13 @@ class _Fleet:
         seconds_per_step: np.ndarray,
         concurrency: int,
         local_steps: int,
+        first: list[float],
     ) -> None:
         self.ledger = Ledger()
         self.statistics = Statistics(is_virtual=True, concurrency=concurrency)
         self._problem, self._scheduler = problem, scheduler
         self._seconds_per_step, self._local_steps = seconds_per_step, local_steps
+        self._part_of_next_job = first
         self._idle = IdleNodes()
         for node in range(problem.num_nodes):
             self._idle.add(node)
@@ -216,6 +221,8 @@ class _Fleet:
             )
             statistics.dispatched(Kind.TRAIN, 0)
             duration_s = steps * float(self._seconds_per_step[job.node_id])
+            duration_s *= self._part_of_next_job[job.node_id]
+            self._part_of_next_job[job.node_id] = 1.0
             heapq.heappush(self._arrivals, (now_s + duration_s, number))
             self._num_jobs += 1
 
