@@ -20,7 +20,7 @@ from fedagent.mixing.matrix import MixingMatrix
 _DELIMITERS = {".csv": ",", ".txt": None}
 
 
-def metropolis(graph: "nx.Graph[int]", *, is_connected: bool = True) -> MixingMatrix:
+def metropolis(graph: nx.Graph, *, is_connected: bool = True) -> MixingMatrix:
     """Return the Metropolis-Hastings weights of any networkx graph.
 
     Parameters

@@ -19,6 +19,8 @@ class Rule(ABC):
 
     refusal: ClassVar[str] = "too-stale"
     """The word under which refused updates are counted; "too-stale" costs their node no rest."""
+    refusal_advice: ClassVar[str] = ""
+    """What to do about refusals, for the log."""
 
     @abstractmethod
     def receive(self, model: FlatModel, update: Update) -> bool:
