@@ -41,9 +41,12 @@ class Collaborative(AsyncStrategy):
 
 def mean_metrics(records: list[RecordDict], weighted_by_key: str) -> MetricRecord:
     """Return Flower's weighted means, without that of the partition ids."""
-    for record in records:
-        _metrics(record).pop(keys.PARTITION_ID, None)
-    return aggregate_metricrecords(records, weighted_by_key)
+    averaged = [
+        {k: v for k, v in _metrics(record).items() if k != keys.PARTITION_ID} for record in records
+    ]
+    return aggregate_metricrecords(
+        [RecordDict({"metrics": MetricRecord(metrics)}) for metrics in averaged], weighted_by_key
+    )
 
 
 def per_node_metrics(records: list[RecordDict], weighted_by_key: str) -> MetricRecord:

@@ -217,7 +217,8 @@ class Proxy:
         if not isinstance(update, Rejection):
             self._options.scheduler.observe(_observation(update))
             if not self._rule.accepts(update):
-                update = Rejection(Outcome.REJECTED, self._rule.refusal, f"staleness {staleness}")
+                detail = f"staleness {staleness}. {self._rule.refusal_advice}".strip()
+                update = Rejection(Outcome.REJECTED, self._rule.refusal, detail)
         if isinstance(update, Rejection):
             self._dispatcher.close(
                 dispatch, update.outcome, update.reason, update.detail, received_bytes

@@ -81,6 +81,10 @@ class Mixing(Rule):
     """
 
     refusal = "no-place-in-mixing"
+    refusal_advice = (
+        "The mixing has no row for this node: build it for as many nodes as there are, and give "
+        "every node a partition-id below that number."
+    )
 
     def __init__(
         self,

@@ -90,6 +90,24 @@ def test_hidden_groups_are_found_and_their_members_agree():
         )
 
 
+def test_a_late_node_holds_nobody_up_and_finds_its_group():
+    learned = LearnedMixing(4, warmup=2)
+
+    def observe(node, direction):
+        learned.observe(node, torch.eye(P, dtype=torch.float64)[direction])
+
+    for number in range(16):
+        assert learned.groups.tolist() == [0, 0, 0, 0]
+        observe(number % 3, direction=number % 3 // 2)  # nodes 0 and 1 alike, 2 not, 3 silent
+    assert learned.groups.tolist() == [0, 0, 1, 2]
+    observe(3, direction=1)
+    observe(3, direction=1)
+    assert learned.groups.tolist() == [0, 0, 1, 1]
+    for _ in range(50):
+        observe(0, direction=1)
+    assert learned.groups.tolist() == [0, 0, 1, 1]  # what comes after the warm-up does not count
+
+
 def test_alike_nodes_stay_one_group():
     learned = LearnedMixing(6, warmup=2)
     rule, model = synchronous(learned), flat_model(P)
