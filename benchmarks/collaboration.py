@@ -34,6 +34,8 @@ from fedagent.update import Update
 Section = dict[str, Any]
 TOPOLOGIES = {"ring": ring, "torus": torus, "star": star}
 NODES = 16
+QUICK = 1, (0.05, 0.4), 600  # of `personalisation.study`: seeds, rates to choose from, updates
+FULL = 3, personalisation.RATES, 1200
 
 
 def zeros(num_parameters: int) -> FlatModel:
@@ -52,7 +54,7 @@ def receive(rule: Rule, model: FlatModel, node: int, delta: torch.Tensor, tau: i
 
 def equivalence(quick: bool) -> Section:
     """Train the same fleet with complete mixing and with the matching rule on one model."""
-    k, updates = personalisation.NODES, 200 if quick else 2000
+    k, updates = personalisation.NODES, 200 if quick else 400
     pairs: dict[str, tuple[Rule, Rule]] = {
         "synchronous, FedBuff(K)": (
             Mixing(complete(k), constant, buffer_size=k),
@@ -109,9 +111,8 @@ def consensus(quick: bool) -> Section:
 
 def personal(quick: bool) -> Section:
     """Compare learned mixing with its alternatives on nodes in hidden groups."""
-    seeds, rates = (1, [0.05, 0.4]) if quick else (3, personalisation.RATES)
-    kinds, updates = (["rotated"], 800) if quick else (["rotated", "labels"], 2000)
-    return {kind: personalisation.study(kind, seeds, rates, updates)[0] for kind in kinds}
+    kinds, settings = (["rotated"], QUICK) if quick else (["rotated", "labels"], FULL)
+    return {kind: personalisation.study(kind, *settings)[0] for kind in kinds}
 
 
 def regression(quick: bool) -> Section:
@@ -163,12 +164,13 @@ def plot_consensus(file: Path) -> None:
     figure.savefig(file, dpi=110)
 
 
-def plot_personalisation(file: Path, num_updates: int) -> None:
+def plot_personalisation(file: Path, settings: tuple[int, tuple[float, ...], int]) -> None:
     """Draw the mean and the worst node's accuracy of one seed over the updates."""
     figure = Figure(figsize=(6, 4), layout="constrained")
     axis = figure.subplots()
-    _, curves = personalisation.study("rotated", 1, personalisation.RATES, num_updates)
-    for color, (name, run) in zip(("C0", "C1", "C2", "C3"), curves.items(), strict=True):
+    _, curves = personalisation.study("rotated", *settings)
+    for n, (name, run) in enumerate(curves.items()):
+        color = f"C{n}"
         axis.plot(run.updates, run.mean, "-", color=color, label=name)
         axis.plot(run.updates, run.worst, ":", color=color)
     axis.set(xlabel="updates", ylabel="accuracy: mean (line), worst node (dots)")
@@ -194,7 +196,7 @@ def main() -> None:
             "two_nodes.png": two_nodes.plot,
             "consensus.png": plot_consensus,
             "personalisation.png": partial(
-                plot_personalisation, num_updates=800 if options.quick else 2000
+                plot_personalisation, settings=QUICK if options.quick else FULL
             ),
         }
         for name, draw in drawings.items():
