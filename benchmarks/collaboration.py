@@ -155,11 +155,12 @@ def plot_consensus(file: Path) -> None:
     for (name, build), color in zip(TOPOLOGIES.items(), ("C0", "C1", "C2"), strict=True):
         matrix = build(NODES)
         fallen, second = distances(matrix, 30), second_eigenvalue(matrix)
+        fallen = [distance / fallen[0] for distance in fallen]
         axis.semilogy(fallen, "o", ms=4, color=color, label=f"{name}, $|\\lambda_2|$={second:.3f}")
         late = 8
         line = [fallen[late] * second ** (t - late) for t in range(len(fallen))]
         axis.semilogy(line, "--", lw=1, color=color)
-    axis.set(xlabel="sweeps", ylabel="consensus distance", ylim=(1e-6, 2), title="16 nodes")
+    axis.set(xlabel="sweeps", ylabel="consensus distance, relative to the first", ylim=(1e-4, 1.5))
     axis.legend()
     figure.savefig(file, dpi=110)
 

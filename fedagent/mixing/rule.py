@@ -19,8 +19,8 @@ asynchronously arXiv 1710.06952), in which distances fall with the second eigenv
 
 With B = 1 every arrival is a sweep of its own. The published model is the mean of the theta_k.
 
-Memory: (K + 2 B) P floats, B more vectors kept alive if gamma > 0. Time: 2 P flops per neighbour of a
-sender: a sparse product that touches the rows of the neighbours only.
+Memory: (K + 2 B) P floats, B more vectors kept alive if gamma > 0. Time: 2 P flops per neighbour of
+a sender: a sparse product that touches the rows of the neighbours only.
 """
 
 from collections.abc import Mapping
