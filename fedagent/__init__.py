@@ -1,5 +1,6 @@
 """fedagent: asynchronous federated learning on Flower."""
 
+from fedagent.collaborative import Collaborative
 from fedagent.options import AsyncOptions
 from fedagent.simulation import run_simulation
 from fedagent.strategy import AsyncStrategy, FedAsync, FedBuff
@@ -9,6 +10,7 @@ from fedagent.wrapping import asynchronous
 __all__ = [
     "AsyncOptions",
     "AsyncStrategy",
+    "Collaborative",
     "FedAsync",
     "FedBuff",
     "Task",

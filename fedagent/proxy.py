@@ -16,7 +16,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
 from fedagent.dispatcher import Dispatcher
-from fedagent.evaluation import EvaluateFn, ServerEvaluation
+from fedagent.evaluation import EvaluateFn, ServerEvaluation, moment_of
 from fedagent.federated_evaluation import FederatedEvaluation
 from fedagent.ledger import Version
 from fedagent.model import FlatModel, ModelSpec
@@ -67,7 +67,7 @@ class Proxy:
         self._admission = options.admission
         self._metrics: list[MetricRecord] = []
         self._train_config = self._train_config_before = job.train_config
-        self._configured_version = -1
+        self._configured_version = self._asked_rule_at = -1
         self._federated_evaluation = FederatedEvaluation(strategy, options, grid, self._dispatcher)
         self._stopping: list[Stopping] = [MaxVersions(job.num_rounds), *options.stopping]
         self._limit_s = min(
@@ -217,7 +217,8 @@ class Proxy:
         if not isinstance(update, Rejection):
             self._options.scheduler.observe(_observation(update))
             if not self._rule.accepts(update):
-                update = Rejection(Outcome.REJECTED, "too-stale", f"staleness {staleness}")
+                detail = f"staleness {staleness}. {self._rule.refusal_advice}".strip()
+                update = Rejection(Outcome.REJECTED, self._rule.refusal, detail)
         if isinstance(update, Rejection):
             self._dispatcher.close(
                 dispatch, update.outcome, update.reason, update.detail, received_bytes
@@ -272,6 +273,14 @@ class Proxy:
             arrays = ArrayRecord(dict(self._current.payload))
             self._server_evaluation.submit(self.statistics, arrays)
             self._collect_evaluations()
+            self._ask_rule()
+
+    def _ask_rule(self) -> None:
+        if self._asked_rule_at == self.statistics.version:
+            return
+        self._asked_rule_at = self.statistics.version
+        if metrics := self._rule.metrics():
+            self._record(Evaluation(*moment_of(self.statistics), "rule", metrics))
 
     def _collect_evaluations(self, wait: bool = False) -> None:
         for evaluation in self._server_evaluation.finished(wait):
@@ -283,12 +292,13 @@ class Proxy:
     def _record(self, evaluation: Evaluation | None) -> None:
         if evaluation is None:
             return
-        by_version = (
-            self.result.evaluate_metrics_serverapp
-            if evaluation.source == "server"
-            else self.result.evaluate_metrics_clientapp
-        )
-        by_version[evaluation.version] = MetricRecord(dict(evaluation.metrics))
+        by_version = {
+            "server": self.result.evaluate_metrics_serverapp,
+            "clients": self.result.evaluate_metrics_clientapp,
+            "rule": self.result.train_metrics_clientapp,
+        }[evaluation.source]
+        known = dict(by_version.get(evaluation.version, MetricRecord()))
+        by_version[evaluation.version] = MetricRecord({**known, **evaluation.metrics})
         self.statistics.evaluations.append(evaluation)
         logger.info(
             "Version %d evaluated by the %s: %s",

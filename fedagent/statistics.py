@@ -18,7 +18,7 @@ class Evaluation:
     version : the published version that was evaluated; 0 is the initial model.
     now_s : clock time at which that version was published, in seconds.
     num_updates : updates received when it was published.
-    source : "server" (evaluate_fn) or "clients" (federated evaluation).
+    source : "server" (evaluate_fn), "clients" (federated evaluation) or "rule" (`Rule.metrics`).
     metrics : metric name -> value.
     """
 

@@ -61,7 +61,7 @@ class Metric:
     ----------
     name : key in the evaluation's metrics.
     mode : "max" if larger is better, "min" if smaller is.
-    source : "server" (evaluate_fn) or "clients" (federated evaluation).
+    source : "server" (evaluate_fn), "clients" (federated evaluation) or "rule" (`Rule.metrics`).
     """
 
     name: str = "accuracy"
@@ -70,7 +70,7 @@ class Metric:
 
     def __post_init__(self) -> None:
         one_of("Metric: mode", self.mode, ("max", "min"))
-        one_of("Metric: source", self.source, ("server", "clients"))
+        one_of("Metric: source", self.source, ("server", "clients", "rule"))
 
     def is_better(self, value: float, than: float) -> bool:
         """Return whether `value` is strictly better; NaN never is."""

@@ -25,6 +25,18 @@ EXTRA = {
     "strategy=ringleader": ["concurrency=4", "stopping.max_updates=8"],
     "stopping=seconds": ["stopping.max_seconds=3"],
     "stopping=versions": ["stopping.max_versions=2"],
+    **{
+        f"mixing={name}": ["strategy=collaborative"]
+        for name in GROUPS["mixing"]
+        if name not in ("pair", "file")
+    },
+    "mixing=pair": ["strategy=collaborative", "fleet.num_nodes=2"],
+    "mixing=file": [
+        "strategy=collaborative",
+        f"mixing.path={Path(__file__).parent / 'mixing' / 'path_of_four.csv'}",
+    ],
+    "experiment=two_node_linear": ["fleet.num_nodes=2"],
+    "experiment=two_node_logistic": ["fleet.num_nodes=2"],
     "experiment=mission_cnn": ["fleet.num_nodes=2"],
     "experiment=mission_cnn_sync_sgd": ["fleet.num_nodes=2"],
 }

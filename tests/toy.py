@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
+from flwr.clientapp.typing import Mod
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import Result
 from torch import nn
@@ -43,9 +44,9 @@ def train(
     return net, loss.item()
 
 
-def client_app(misbehave: Misbehaviour | None = None) -> ClientApp:
+def client_app(misbehave: Misbehaviour | None = None, mods: list[Mod] | None = None) -> ClientApp:
     """A ClientApp as in Flower's tutorials: full weights, ``num-examples``, its own evaluate."""
-    app = ClientApp()
+    app = ClientApp(mods=mods)
 
     @app.train()
     def _train(message: Message, context: Context) -> Message:

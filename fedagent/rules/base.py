@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -17,12 +17,17 @@ class Rule(ABC):
     versions. It holds no clock, knows no Flower, and everything it remembers is in `state_dict`.
     """
 
+    refusal: ClassVar[str] = "too-stale"
+    """The word under which refused updates are counted; "too-stale" costs their node no rest."""
+    refusal_advice: ClassVar[str] = ""
+    """What to do about refusals, for the log."""
+
     @abstractmethod
     def receive(self, model: FlatModel, update: Update) -> bool:
         """Take one update in; return True when `model` now is a new version to publish."""
 
     def accepts(self, update: Update) -> bool:
-        """Return False to refuse an update as too stale, before it is received."""
+        """Return False to refuse an update, before it is received; `refusal` says why."""
         return True
 
     def model_for(self, node_id: int) -> torch.Tensor | None:
@@ -34,6 +39,10 @@ class Rule(ABC):
 
     def tell(self, node_id: int) -> Mapping[str, int]:
         """Return what `node_id` must be told with its next job; it becomes part of its config."""
+        return {}
+
+    def metrics(self) -> Mapping[str, float]:
+        """Return numbers about the rule's state, recorded with every version that is evaluated."""
         return {}
 
     @property

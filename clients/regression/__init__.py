@@ -1,0 +1,5 @@
+"""Linear and logistic regression on synthetic data."""
+
+from clients.regression.task import RegressionTask
+
+__all__ = ["RegressionTask"]
