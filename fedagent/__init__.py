@@ -2,7 +2,7 @@
 
 from fedagent.options import AsyncOptions
 from fedagent.simulation import run_simulation
-from fedagent.strategy import AsyncStrategy, FedAsync, FedBuff
+from fedagent.strategy import AsyncStrategy, FedAsync, FedBuff, Hierarchical
 from fedagent.task import Task
 from fedagent.wrapping import asynchronous
 
@@ -11,6 +11,7 @@ __all__ = [
     "AsyncStrategy",
     "FedAsync",
     "FedBuff",
+    "Hierarchical",
     "Task",
     "asynchronous",
     "run_simulation",

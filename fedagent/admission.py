@@ -107,6 +107,7 @@ class Admission:
             metrics=metrics,
             duration_s=now_s - dispatch.sent_at_s,
             local_steps=dispatch.local_steps,
+            arrived_s=now_s,
         )
 
     def check_metrics(self, reply: Message, dispatch: Dispatch) -> MetricRecord | Rejection:

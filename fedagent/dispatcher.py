@@ -10,6 +10,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
 from fedagent import keys
+from fedagent.attributes import REMOTE, attributes_of
 from fedagent.callbacks import Settlement
 from fedagent.clock import clock_of
 from fedagent.ledger import Ledger, Version
@@ -163,7 +164,9 @@ class Dispatcher:
             )
             self.membership.take(dispatch.node_id)
             base = self._unsent.pop(dispatch.node_id, None)
-            self.statistics.dispatched(kind, payload_bytes(message.content))
+            self.statistics.dispatched(
+                kind, payload_bytes(message.content), self._is_remote(dispatch.node_id)
+            )
             if message_id:
                 self.ledger.open(dispatch, base)
                 sent.append(dispatch)
@@ -174,6 +177,9 @@ class Dispatcher:
             self._options.scheduler.lost(node_id)
         self._unsent.clear()
         return sent
+
+    def _is_remote(self, node_id: int) -> bool:
+        return bool(attributes_of(self._grid, node_id).get(REMOTE, False))
 
     # --- receiving ----------------------------------------------------------------------------
 
@@ -254,7 +260,8 @@ class Dispatcher:
         detail: str,
         received_bytes: int = 0,
     ) -> None:
-        self.statistics.settled(dispatch, outcome, reason, received_bytes)
+        is_remote = self._is_remote(dispatch.node_id)
+        self.statistics.settled(dispatch, outcome, reason, received_bytes, is_remote)
         if outcome in (Outcome.FAILED, Outcome.REJECTED):
             self._last_failure = f"node {dispatch.node_id}, {reason}: {detail}"
             is_new = (outcome, reason) not in self._reported

@@ -9,9 +9,11 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
 from fedagent import rules
+from fedagent.links import Links
 from fedagent.options import AsyncOptions
 from fedagent.proxy import Job, Proxy
 from fedagent.records import common_metrics
+from fedagent.regions import Regions
 from fedagent.staleness import Staleness, polynomial
 
 logger = logging.getLogger("flwr.fedagent")
@@ -164,4 +166,27 @@ class FedBuff(AsyncStrategy):
         super().__init__(
             rules.FedBuff(buffer_size, server_learning_rate, staleness, normalise, weighted),
             **options,
+        )
+
+
+class Hierarchical(AsyncStrategy):
+    """A proxy per region under a root, all asynchronous; see `fedagent.rules.Hierarchical`.
+
+    Both levels are FedBuff unless told otherwise: edges with 10 updates per version, and a root
+    that publishes for every delta that arrives.
+    """
+
+    def __init__(
+        self,
+        regions: Regions,
+        edge: Callable[[], rules.Rule] = rules.FedBuff,
+        root: rules.Rule | None = None,
+        send_every: int = 32,
+        merge_weight: float = 0.25,
+        links: Links | None = None,
+        **options: Any,
+    ) -> None:
+        root = root or rules.FedBuff(buffer_size=1)
+        super().__init__(
+            rules.Hierarchical(regions, edge, root, send_every, merge_weight, links), **options
         )

@@ -73,6 +73,7 @@ class Update:
     metrics : the client's scalar and list metrics.
     duration_s : seconds from dispatch to reply, on the run's clock.
     local_steps : B_k that was asked for, or None.
+    arrived_s : when it arrived, in seconds since the run began.
     """
 
     node_id: int
@@ -84,6 +85,7 @@ class Update:
     metrics: Mapping[str, Any] = field(default_factory=dict)
     duration_s: float = 0.0
     local_steps: int | None = None
+    arrived_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from fedagent.rules.fedasync import FedAsync
 from fedagent.rules.fedbuff import FedBuff
 from fedagent.rules.fednova import FedNova
 from fedagent.rules.fedstaleweight import FedStaleWeight
+from fedagent.rules.hierarchical import Hierarchical
 from fedagent.rules.malenia import Malenia
 from fedagent.rules.port import PORT
 from fedagent.rules.rennala import Rennala
@@ -30,6 +31,7 @@ __all__ = [
     "FedBuff",
     "FedNova",
     "FedStaleWeight",
+    "Hierarchical",
     "Malenia",
     "PORT",
     "Rennala",

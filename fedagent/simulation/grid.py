@@ -2,7 +2,7 @@
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
@@ -12,6 +12,7 @@ from flwr.serverapp import Grid
 
 from fedagent import keys
 from fedagent._flower import ErrorCode, Run, set_message_id
+from fedagent.attributes import REMOTE
 from fedagent.records import payload_bytes
 from fedagent.simulation.clock import EventQueue, VirtualClock
 from fedagent.simulation.executors import Executor
@@ -151,6 +152,15 @@ class SimulationGrid(Grid):
         self.clock.wake_at(math.inf)
         return replies
 
+    def attributes(self, node_id: int) -> Mapping[str, float]:
+        """Return what is known of a node; see `fedagent.regions`."""
+        node = self._node(node_id)
+        known = {"partition-id": node.index, "latency-s": node.profile.latency_s}
+        if geography := self._fleet.geography:
+            known["region"] = geography.region(node.index)
+            known[REMOTE] = geography.is_remote(node.index)
+        return known
+
     # --- a job's life -------------------------------------------------------------------------
 
     def _node(self, node_id: int) -> _Node:
@@ -176,7 +186,8 @@ class SimulationGrid(Grid):
             Kind.TRAIN if is_train else Kind.EVALUATE,
         )
         self._tick()
-        self.statistics.dispatched(dispatch.kind, payload_bytes(message.content))
+        is_remote = bool(self.attributes(node.node_id).get(REMOTE, False))
+        self.statistics.dispatched(dispatch.kind, payload_bytes(message.content), is_remote)
         self.statistics.concurrency = max(self.statistics.concurrency, self.statistics.in_flight)
         node.waiting.append(_Job(self._num_jobs, message, node, dispatch))
         self._begin_next(node)
@@ -284,7 +295,8 @@ class SimulationGrid(Grid):
         elif job.content is not None:
             outcome, reason, size = Outcome.APPLIED, "", payload_bytes(job.content)
         self._tick()
-        self.statistics.settled(job.dispatch, outcome, reason, size)
+        is_remote = bool(self.attributes(job.node.node_id).get(REMOTE, False))
+        self.statistics.settled(job.dispatch, outcome, reason, size, is_remote)
         if outcome is Outcome.APPLIED and job.dispatch.kind is Kind.TRAIN:
             self.statistics.received(0, self.clock.now() - job.dispatch.sent_at_s)
         job.node.is_busy = False
