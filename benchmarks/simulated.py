@@ -6,7 +6,6 @@ import os
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 
 import flwr
 import torch
@@ -32,6 +31,7 @@ class SmallVision(VisionTask):
     """The vision task with a network of one hidden layer: 784-32-10, 25,450 parameters."""
 
     def build_model(self) -> nn.Module:
+        """Return the small network."""
         return nn.Sequential(nn.Flatten(), nn.Linear(784, 32), nn.ReLU(), nn.Linear(32, 10))
 
 
@@ -42,6 +42,7 @@ class Ending(Callback):
     statistics: Statistics = field(default_factory=Statistics)
 
     def on_end(self, statistics: Statistics, reason: str, arrays: Callable) -> None:
+        """Keep them."""
         self.statistics = statistics
 
 
@@ -51,7 +52,7 @@ class World:
 
     fleet: Fleet
     seed: int
-    partition: Partition = partial(dirichlet, alpha=0.5)
+    partition: Partition = dirichlet
     learning_rate: float = 0.1
     local_steps: int = 8
     max_updates: int = 4000

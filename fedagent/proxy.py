@@ -15,6 +15,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
+from fedagent import keys
 from fedagent.attributes import attributes_of
 from fedagent.dispatcher import Dispatcher
 from fedagent.evaluation import EvaluateFn, ServerEvaluation
@@ -188,6 +189,9 @@ class Proxy:
         for job in self._dispatcher.assignments():
             base = self._own_model(job.node_id)
             told = ConfigRecord({**config, **self._rule.tell(job.node_id)})
+            if self._options.max_prefetch:
+                newest = self._number_for(job.node_id)
+                told[keys.UNAPPLIED] = self._dispatcher.unapplied.tokens(job.node_id, newest)
             messages.append(self._dispatcher.message(Kind.TRAIN, arrays, told, job, base))
         return messages
 
@@ -216,6 +220,7 @@ class Proxy:
             staleness,
             self.statistics.now_s,
             base.carried,
+            self._dispatcher.begun_s(dispatch),
         )
         if not isinstance(update, Rejection):
             self._options.scheduler.observe(_observation(update))
@@ -227,6 +232,9 @@ class Proxy:
             )
             return None
         self._metrics.append(MetricRecord(dict(update.metrics)))
+        if self._options.max_prefetch:
+            number = self._number_for(dispatch.node_id)
+            self._dispatcher.unapplied.received(dispatch.node_id, dispatch.token, number)
         self.statistics.received(staleness, update.duration_s)
         is_published = self._rule.receive(self._model, update)
         self.statistics.buffered = self._rule.pending
@@ -261,10 +269,15 @@ class Proxy:
         vector = self._rule.model_for(node_id)
         if vector is None:
             return None
-        number = self._rule.version_for(node_id)
+        number = self._number_for(node_id)
         vector, carried = vector.clone(), dict(self._model.carried)
         record = to_record(self._model.spec.unflatten(vector, carried))
-        return Version(self._model.version if number is None else number, vector, record, carried)
+        return Version(number, vector, record, carried)
+
+    def _number_for(self, node_id: int) -> int:
+        """Return the number of the newest version that a node could be given."""
+        number = self._rule.version_for(node_id)
+        return self._model.version if number is None else number
 
     def _publish(self) -> None:
         record = to_record(self._model.arrays())

@@ -1,7 +1,7 @@
 """Which region a node belongs to: by position, by a list, by an attribute or by latency.
 
 What is known of a node comes as attributes, name -> number. A simulated fleet knows
-``partition-id``, ``region`` and ``latency-s`` (seconds, there and back).
+``partition-id``, ``region``, ``latency-s`` (seconds, there and back) and ``seconds-per-step``.
 """
 
 from abc import ABC, abstractmethod
@@ -115,28 +115,29 @@ class ByAttribute(Regions):
         return self._existing(int(attributes[self._key])) if self._key in attributes else None
 
 
-class ByLatency(Regions):
-    """How far a node is: region r holds latencies from limits_s[r - 1] to below limits_s[r].
+class ByMeasure(Regions):
+    """How far away a node is, or how slow: region r holds limits[r - 1] up to below limits[r].
 
     Parameters
     ----------
-    limits_s : increasing, in seconds; R - 1 limits make R regions.
+    limits : increasing; R - 1 limits make R regions.
+    key : the attribute that is measured: ``latency-s``, ``seconds-per-step``.
     """
 
-    def __init__(self, limits_s: Sequence[float]) -> None:
+    def __init__(self, limits: Sequence[float], key: str = "latency-s") -> None:
         require(
-            all(a < b for a, b in pairwise(limits_s)),
-            f"ByLatency: limits_s={list(limits_s)} must increase.",
+            all(a < b for a, b in pairwise(limits)),
+            f"ByMeasure: limits={list(limits)} must increase.",
         )
-        self._limits_s = list(limits_s)
+        self._limits, self._key = list(limits), key
 
     @property
     def count(self) -> int:
         """One more than there are limits."""
-        return len(self._limits_s) + 1
+        return len(self._limits) + 1
 
     def of(self, node_id: int, attributes: Attributes) -> int | None:
-        """Return the interval that the node's ``latency-s`` lies in."""
-        if "latency-s" not in attributes:
+        """Return the interval that the attribute lies in."""
+        if self._key not in attributes:
             return None
-        return bisect_right(self._limits_s, attributes["latency-s"])
+        return bisect_right(self._limits, attributes[self._key])

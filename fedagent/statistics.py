@@ -49,7 +49,8 @@ class Statistics:
     bytes_down, bytes_up : serialised model bytes sent to and received from nodes.
     node_bytes_between_regions : the part of both that left its region; known in simulation.
     edge_bytes_between_regions : what a rule with a proxy per region sent between regions.
-    busy_s : node seconds between dispatch and outcome, summed over train dispatches.
+    busy_s : node seconds between dispatch and outcome, summed over train dispatches; of jobs that
+        queued at a node, from when it was done with the one before.
     useful_s : node seconds behind the updates received, each times (1 + tau)^-1/2.
     buffered : received updates that are not part of a version yet.
     staleness_sum, staleness_max : over received updates, in versions.
@@ -120,9 +121,10 @@ class Statistics:
         outcome: Outcome,
         reason: str,
         payload_bytes: int,
+        begun_s: float | None = None,
         is_remote: bool = False,
     ) -> None:
-        """Count the end of one dispatch."""
+        """Count the end of one dispatch that its node could begin at `begun_s` (when sent)."""
         self.bytes_up += payload_bytes
         self.node_bytes_between_regions += payload_bytes * is_remote
         if dispatch.kind is Kind.EVALUATE:
@@ -130,7 +132,7 @@ class Statistics:
             return
         self.outcomes[outcome, reason] += 1
         self.in_flight -= 1
-        self.busy_s += self.now_s - dispatch.sent_at_s
+        self.busy_s += self.now_s - (dispatch.sent_at_s if begun_s is None else begun_s)
 
     def received(self, staleness: int, duration_s: float = 0.0) -> None:
         """Count one update that the rule received, `duration_s` after its dispatch."""

@@ -118,7 +118,7 @@ def oracle(arrivals, edge, root, send_every, a, delay_s):
             travel("down", g, (x, versions))
             continue
         else:
-            e[g] = (1 - a) * e[g] + a * news[0]
+            e[g] = (1 - a) * (e[g] - u[g]) + a * news[0] + u[g]
             merged[g], is_away[g] = news[1], False
         if counts[g] >= send_every and not is_away[g]:
             travel("up", g, (u[g].copy(), merged[g]))

@@ -2,7 +2,7 @@ import pytest
 
 from fedagent.errors import ConfigurationError
 from fedagent.links import Links
-from fedagent.regions import Blocks, ByAttribute, ByLatency, Listed
+from fedagent.regions import Blocks, ByAttribute, ByMeasure, Listed
 from fedagent.simulation import Equal, Geography
 
 NODE = 4711
@@ -27,13 +27,13 @@ def test_an_attribute_must_be_an_existing_region():
 
 
 def test_latencies_fall_between_their_limits():
-    regions = ByLatency([0.1, 1.0])
+    regions = ByMeasure([0.1, 1.0])
     assert regions.count == 3
     assert places(regions, "latency-s", [0.0, 0.1, 0.99, 1.0]) == [0, 1, 1, 2]
 
 
 @pytest.mark.parametrize(
-    "regions", [Blocks(2, 4), Listed([[0], [1]]), ByAttribute(2), ByLatency([1.0])]
+    "regions", [Blocks(2, 4), Listed([[0], [1]]), ByAttribute(2), ByMeasure([1.0])]
 )
 def test_a_node_of_which_nothing_is_known_has_no_region(regions):
     assert regions.of(NODE, {}) is None
@@ -46,7 +46,7 @@ def test_a_node_of_which_nothing_is_known_has_no_region(regions):
         (lambda: Listed([[1, 2], [2]]), r"\[2\] are in more than one"),
         (lambda: Listed([]), "members is empty"),
         (lambda: ByAttribute(0), "num_regions=0"),
-        (lambda: ByLatency([1.0, 1.0]), "must increase"),
+        (lambda: ByMeasure([1.0, 1.0]), "must increase"),
     ],
 )
 def test_impossible_regions_are_refused_by_name(build, named):

@@ -14,6 +14,7 @@ from fedagent.rules.fednova import FedNova
 from fedagent.rules.fedstaleweight import FedStaleWeight
 from fedagent.rules.hierarchical import Hierarchical
 from fedagent.rules.malenia import Malenia
+from fedagent.rules.periodic import Periodic
 from fedagent.rules.port import PORT
 from fedagent.rules.rennala import Rennala
 from fedagent.rules.ringleader import Ringleader
@@ -34,6 +35,7 @@ __all__ = [
     "Hierarchical",
     "Malenia",
     "PORT",
+    "Periodic",
     "Rennala",
     "Ringleader",
     "Ringmaster",

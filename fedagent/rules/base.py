@@ -59,6 +59,14 @@ class Rule(ABC):
         """
         return False
 
+    def flush(self, model: FlatModel) -> None:
+        """Apply what a buffer holds, although it is not full; see `Periodic`."""
+
+    @property
+    def allows_prefetch(self) -> bool:
+        """Whether a node may be sent a job before its last update was applied."""
+        return True
+
     def tell(self, node_id: int) -> Mapping[str, int]:
         """Return what `node_id` must be told with its next job; it becomes part of its config."""
         return {}

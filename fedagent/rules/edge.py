@@ -1,12 +1,14 @@
 r"""The edge of a region: its own model under its own rule, and what the root was told of it.
 
     e      the region's model: what its nodes train, moved by the region's rule
-    h      where e would be if the edge had not learned anything since it last sent
-    send:      u = e - h travels up,               h <- e
-    merge:     e <- (1 - a) e + a x,               h <- e - u      x: the root's model, u as before
+    h      e without what the root was not sent yet;    u = e - h
+    send:      u travels up,                  h <- e
+    merge:     h <- (1 - a) h + a x,          e <- h + u          x: the root's model, u as before
 
-A merge moves e and h alike, so what a region learns while its delta and the root's answer are under
-way is part of u later: every update reaches the root, once.
+x knows of the region what h holds, so these two are mixed. What the region learned while its delta
+and the root's answer were under way stays on top, and is sent next: every update reaches the root
+once, and none is merged away before it did. If nothing was learned meanwhile, u = 0, and this is
+e <- (1 - a) e + a x.
 """
 
 from collections.abc import Mapping
@@ -117,11 +119,9 @@ class Edge:
             self._told.sub_(parcel.returned)
             self.num_updates += parcel.num_updates
             self.num_examples += parcel.num_examples
-        unsent = self.published - self._told
-        unpublished = self.model.vector - self.published
-        self.published.lerp_(parcel.vector, weight)
-        torch.sub(self.published, unsent, out=self._told)
-        torch.add(self.published, unpublished, out=self.model.vector)
+        step = (parcel.vector - self._told).mul_(weight)
+        for vector in (self._told, self.published, self.model.vector):
+            vector.add_(step)
         self.model.carry(parcel.carried)
         self.root_version = parcel.version
         self.parcel = None

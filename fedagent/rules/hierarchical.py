@@ -3,7 +3,8 @@ r"""Hierarchical: a proxy in every region, and a root above them that never wait
     in region r, on an update:    e_r moves by the region's rule; its nodes train e_r
     after K of them:              u_r, what e_r learned since it last sent, travels up
     at the root, on u_r:          x moves by the root's rule; x travels back to region r
-    in region r, on x:            e_r <- (1 - a) e_r + a x
+    in region r, on x:            e_r <- (1 - a) e_r + a x, but what the root was not sent yet
+                                  stays as it is (see `fedagent.rules.edge`)
 
 Kim et al., "HALoS: Hierarchical Asynchronous Local SGD over Slow Networks", arXiv 2506.04531, is
 Delayed Nesterov at both levels with K = 32, a = 0.25 (edges: server_learning_rate 0.2, momentum
@@ -13,8 +14,8 @@ the region's number, its num_examples the sum over its updates, its staleness th
 root has published since the edge last merged one.
 
 A region goes on while its delta and the answer are under way, and sends again at the earliest when
-the answer is there. In the authors' code what it learns meanwhile never reaches the root; here it
-is part of the next delta (see `fedagent.rules.edge`). Without delay both are the same.
+the answer is there. In the authors' code what it learns meanwhile is mixed with x too, and never
+sent; here it is part of the next delta. Without delay both are the same.
 
 Staleness in a region counts the versions its edge published since the dispatch.
 
@@ -116,6 +117,11 @@ class Hierarchical(Rule):
     def accepts(self, update: Update) -> bool:
         """Ask the region's rule."""
         return self._edge_of(update.node_id).rule.accepts(update)
+
+    @property
+    def allows_prefetch(self) -> bool:
+        """What the regions' rule says."""
+        return self._build_edge().allows_prefetch
 
     def tell(self, node_id: int) -> Mapping[str, int]:
         """Ask the region's rule."""
