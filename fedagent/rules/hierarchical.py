@@ -14,12 +14,12 @@ the region's number, its num_examples the sum over its updates, its staleness th
 root has published since the edge last merged one.
 
 A region goes on while its delta and the answer are under way, and sends again at the earliest when
-the answer is there. In the authors' code what it learns meanwhile is mixed with x too, and never
-sent; here it is part of the next delta. Without delay both are the same.
+its last delta has arrived. In the authors' code it does when the answer is there, and what it
+learned meanwhile is mixed with x too, and never sent. Without delay both are the same.
 
 Staleness in a region counts the versions its edge published since the dispatch.
 
-Memory: per region 3 P floats and those of its rule, and 2 P while something is under way.
+Memory: per region 3 P floats and those of its rule, and 2 P for each thing under way.
 """
 
 import math
@@ -139,25 +139,26 @@ class Hierarchical(Rule):
 
     def next_due_s(self) -> float:
         """Return when the next parcel arrives or a rule has something to do."""
-        return min(self.root.next_due_s(), *(_due_s(edge) for edge in self.edges), math.inf)
+        return min(self.root.next_due_s(), *(edge.due_s() for edge in self.edges), math.inf)
 
     def advance(self, model: FlatModel, now_s: float) -> bool:
         """Deliver the earliest parcel, of several the lowest region's, or let a rule advance."""
-        edge = min(self.edges, key=_due_s)  # of equals the first
-        if self.root.next_due_s() < _due_s(edge):
+        edge = min(self.edges, key=Edge.due_s)  # of equals the first
+        due_s, is_published = edge.due_s(), False
+        if self.root.next_due_s() < due_s:
             return self._count(self.root.advance(model, now_s))
-        parcel = edge.parcel
-        if parcel is None or parcel.due_s > edge.rule.next_due_s():
-            edge.advance(now_s)
-        elif not parcel.is_going_up:
-            edge.merge(parcel, self.merge_weight)
+        if edge.coming_down and edge.coming_down[0].due_s == due_s:
+            edge.merge(self.merge_weight)
+        elif edge.going_up and edge.going_up.due_s == due_s:
+            parcel, edge.going_up = edge.going_up, None
+            is_published = self._deliver(model, edge, parcel, now_s)
         else:
-            return self._deliver(model, edge, parcel, now_s)
+            edge.advance(now_s)
         self._send_if_ready(edge, now_s)
-        return False
+        return is_published
 
     def _send_if_ready(self, edge: Edge, now_s: float) -> None:
-        if edge.parcel is None and edge.num_updates >= self.send_every:
+        if edge.going_up is None and edge.num_updates >= self.send_every:
             edge.send(now_s + self._travel_s(edge, self._links.up_s))
 
     def _deliver(self, model: FlatModel, edge: Edge, parcel: Parcel, now_s: float) -> bool:
@@ -176,16 +177,17 @@ class Hierarchical(Rule):
         if is_accepted:
             self._at_root += parcel.num_updates
             is_published = self._count(self.root.receive(model, update))
-        edge.parcel = Parcel(
-            now_s + self._travel_s(edge, self._links.down_s),
-            is_going_up=False,
+        leaves_s = max([now_s, *(earlier.due_s for earlier in edge.coming_down)])
+        answer = Parcel(
+            leaves_s + self._travel_s(edge, self._links.down_s),
             vector=model.vector.clone(),
             version=model.version + is_published,
-            returned=None if is_accepted else parcel.vector,
+            is_refusal=not is_accepted,
             carried=dict(model.carried),
             num_updates=parcel.num_updates,
             num_examples=parcel.num_examples,
         )
+        edge.coming_down.append(answer)
         return is_published
 
     def _count(self, is_published: bool) -> bool:
@@ -228,8 +230,3 @@ class Hierarchical(Rule):
         self._region_of = {int(node_id): region for node_id, region in state["region_of"].items()}
         self._unpublished, self._at_root, self._bytes_between_regions = state["counts"]
         self._restored = state if state["edges"] else None
-
-
-def _due_s(edge: Edge) -> float:
-    parcel_s = math.inf if edge.parcel is None else edge.parcel.due_s
-    return min(parcel_s, edge.rule.next_due_s())
