@@ -67,6 +67,7 @@ def to_target(build: Callable[..., AsyncStrategy], world: World) -> dict[str, fl
     task = SmallVision(
         num_partitions=world.fleet.num_nodes, partition=world.partition, seed=world.seed
     )
+    task.num_examples(0)  # data or a partition that cannot work fails here, not on every node
     ending, target = Ending(), Target(world.target)
     stopping: list[Stopping] = [target, MaxUpdates(world.max_updates)]
     strategy = build(callbacks=[ending], stopping=stopping, fraction_evaluate=0.0)
