@@ -24,7 +24,7 @@ from fedagent.staleness import constant
 
 NODES, REGIONS = 100, 4
 INSIDE, BETWEEN = Links(0.1, 1e6, 1e6), Links(0.5, 4e3, 4e3)
-LEARNING_RATE, ROOT_RATE = 0.6, 0.5
+LEARNING_RATE, ROOT_RATE = 0.6, 0.25
 TARGET, QUICK_TARGET = 0.87, 0.75
 
 Outcome = dict[str, float | None]
@@ -45,7 +45,7 @@ def world(seed: int, target: float, has_edges: bool) -> World:
         seed,
         learning_rate=LEARNING_RATE,
         local_steps=1,
-        max_updates=8000,
+        max_updates=4000,
         target=target,
     )
 
