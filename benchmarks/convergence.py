@@ -99,13 +99,14 @@ QUADRATIC: dict[str, Callable[[], Rule]] = {
     "fedbuff": lambda: rules.FedBuff(BUFFER, staleness=polynomial),
     "dc_asgd": rules.DCASGD,
 }
-SCHEDULERS: dict[str, Callable[[int], tuple[Scheduler, Rule]]] = {
-    "uniform": lambda seed: (Uniform(20, seed=seed), rules.FedBuff(BUFFER)),
-    "dylu": lambda seed: (DyLU(50, 2, seed=seed), rules.FedBuff(BUFFER)),
-    "dylu + fednova": lambda seed: (DyLU(50, 2, seed=seed), rules.FedNova(BUFFER)),
-    "fedcompass": lambda seed: (FedCompass(4, 100, seed=seed), rules.FedBuff(BUFFER)),
-    "fedcompass + fednova": lambda seed: (FedCompass(4, 100, seed=seed), rules.FedNova(BUFFER)),
+SCHEDULERS: dict[str, Callable[[int, int], tuple[Scheduler, Rule]]] = {
+    "uniform": lambda seed, k: (Uniform(20, seed=seed), rules.FedBuff(k)),
+    "dylu": lambda seed, k: (DyLU(50, 2, seed=seed), rules.FedBuff(k)),
+    "dylu + fednova": lambda seed, k: (DyLU(50, 2, seed=seed), rules.FedNova(k)),
+    "fedcompass": lambda seed, k: (FedCompass(4, 100, seed=seed), rules.FedBuff(k)),
+    "fedcompass + fednova": lambda seed, k: (FedCompass(4, 100, seed=seed), rules.FedNova(k)),
 }
+"""(seed, buffer size) -> scheduler and rule."""
 
 
 # --- one cell of a table: a method, tuned, then averaged over seeds -------------------------------
@@ -247,11 +248,11 @@ def digits_cell(partition: str, name: str, seeds: int, quick: bool) -> Result:
     }
 
 
-def scheduler_cell(name: str, seeds: int, quick: bool) -> Result:
+def scheduler_cell(name: str, buffer_size: int, seeds: int, quick: bool) -> Result:
     """Return the waste and the time of one scheduler on the fleet of two classes."""
 
     def run(rate: float, seed: int, budget: Budget) -> Trace:
-        scheduler, rule = SCHEDULERS[name](seed)
+        scheduler, rule = SCHEDULERS[name](seed, buffer_size)
         seconds = speeds("two-class", seed)
         return asynchronous(
             Digits("iid", seconds, seed, 0.8 if quick else TARGET),
@@ -368,8 +369,9 @@ def run_digits(workers: Workers) -> Result:
 def run_schedulers(workers: Workers) -> Result:
     """Return {scheduler: what `scheduler_cell` says}."""
     names = ["uniform", "fedcompass"] if workers.quick else list(SCHEDULERS)
-    cells = workers.table("schedulers", scheduler_cell, [(n,) for n in names])
-    return {name: cells[name,] for name in names}
+    keys = [(name, size) for size in (BUFFER, CONCURRENCY) for name in names]
+    cells = workers.table("schedulers", scheduler_cell, keys)
+    return {f"{name}, K = {size}": cells[name, size] for name, size in keys}
 
 
 PARTS = {"quadratic": run_quadratic, "digits": run_digits, "schedulers": run_schedulers}

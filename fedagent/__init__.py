@@ -3,7 +3,7 @@
 from fedagent.collaborative import Collaborative
 from fedagent.options import AsyncOptions
 from fedagent.simulation import run_simulation
-from fedagent.strategy import AsyncStrategy, FedAsync, FedBuff
+from fedagent.strategy import AsyncStrategy, FedAsync, FedBuff, Hierarchical
 from fedagent.task import Task
 from fedagent.wrapping import asynchronous
 
@@ -13,6 +13,7 @@ __all__ = [
     "Collaborative",
     "FedAsync",
     "FedBuff",
+    "Hierarchical",
     "Task",
     "asynchronous",
     "run_simulation",

@@ -86,8 +86,12 @@ class Admission:
         staleness: int,
         now_s: float,
         base_carried: Mapping[str, torch.Tensor] | None = None,
+        begun_s: float | None = None,
     ) -> Update | Rejection:
-        """Turn the reply to a train dispatch into an update of the (P,) `base`, or refuse it."""
+        """Turn the reply to a train dispatch into an update of the (P,) `base`, or refuse it.
+
+        Its duration counts from `begun_s`, by default from the dispatch.
+        """
         try:
             content = self._content(reply, dispatch)
             metrics = self._metrics(content)
@@ -105,8 +109,9 @@ class Admission:
             num_examples=num_examples,
             carried=carried,
             metrics=metrics,
-            duration_s=now_s - dispatch.sent_at_s,
+            duration_s=now_s - (dispatch.sent_at_s if begun_s is None else begun_s),
             local_steps=dispatch.local_steps,
+            arrived_s=now_s,
         )
 
     def check_metrics(self, reply: Message, dispatch: Dispatch) -> MetricRecord | Rejection:

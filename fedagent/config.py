@@ -14,7 +14,7 @@ import hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import ConfigCompositionException, HydraException
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from fedagent.errors import ConfigurationError
@@ -88,6 +88,10 @@ def _check_types(node: Any) -> None:
         name = str(key)
         if isinstance(value, DictConfig):
             _check_types(value)
+            continue
+        if isinstance(value, ListConfig):
+            for element in value:
+                _check_types(element)
             continue
         allowed = typing.get_args(hints.get(name)) or (hints.get(name, object),)
         if float in allowed:

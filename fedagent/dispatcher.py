@@ -4,23 +4,36 @@ import logging
 import math
 import secrets
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
 from fedagent import keys
+from fedagent.attributes import REMOTE, attributes_of
 from fedagent.callbacks import Settlement
 from fedagent.clock import clock_of
 from fedagent.ledger import Ledger, Version
 from fedagent.membership import Breaker, Membership
 from fedagent.options import AsyncOptions
+from fedagent.queues import Queues
 from fedagent.records import payload_bytes
 from fedagent.scheduling import Assignment
 from fedagent.statistics import Statistics
+from fedagent.unapplied import Unapplied
 from fedagent.update import Dispatch, Kind, Outcome
 
 logger = logging.getLogger("flwr.fedagent")
+
+
+@dataclass(slots=True)
+class _Unsent:
+    """A job that was assigned: the model of its own that the node gets, if any, and its token."""
+
+    base: Version | None = None
+    token: str = ""
 
 
 class Dispatcher:
@@ -31,7 +44,8 @@ class Dispatcher:
 
     def __init__(self, grid: Grid, options: AsyncOptions, timeout_s: float) -> None:
         self._grid, self._options, self._timeout_s = grid, options, timeout_s
-        self._deadline_s = timeout_s if options.deadline_s is None else options.deadline_s
+        deadline_s = timeout_s if options.deadline_s is None else options.deadline_s
+        self._deadline_s = deadline_s * (1 + options.max_prefetch)  # a queued job waits for others
         self._clock = clock_of(grid)
         self._start_s, self._wall_start_s = self._clock.now(), time.monotonic()
         self.ledger = Ledger()
@@ -39,7 +53,9 @@ class Dispatcher:
         self.statistics = Statistics(is_virtual=self._clock.is_virtual)
         self._breaker = Breaker(options.backoff)
         self._due_s = math.inf
-        self._unsent: dict[int, Version | None] = {}  # by node: the base of its own, if any
+        self._unsent: dict[int, deque[_Unsent]] = {}
+        self.unapplied = Unapplied()
+        self._queues = Queues()
         self._reported: set[tuple[str, str]] = set()
         self._refresh_at_s = self._quiet_since_s = 0.0
         self._last_failure = "none"
@@ -97,20 +113,46 @@ class Dispatcher:
 
     @property
     def has_room(self) -> bool:
-        """Whether a slot is free and a node idle."""
-        limit = self._breaker.limit(self.statistics.concurrency, self.statistics.now_s)
-        return self.statistics.in_flight < limit and bool(self.membership.idle)
+        """Whether a slot is free and a node idle, or a queue is to be filled up."""
+        if self.membership.idle:
+            return self._free_slots > 0
+        return self._queues.has_room and self._free_slots >= 0
 
     def assignments(self) -> Iterator[Assignment]:
-        """Yield a job for every free slot that the scheduler wants to fill, and take its node."""
-        limit = self._breaker.limit(self.statistics.concurrency, self.statistics.now_s)
-        for _ in range(limit - self.statistics.in_flight):
+        """Yield a job for every free slot that the scheduler wants to fill, and take its node.
+
+        With prefetch a node that begins gets jobs to queue as well, and one at work gets another
+        for each that it did, unless idle nodes wait for its slot.
+        """
+        for _ in range(self._free_slots):
             job = self._options.scheduler.assign(self.membership.idle, self.statistics.now_s)
             if job is None:
-                return
-            self.membership.take(job.node_id)
-            self._unsent[job.node_id] = None
-            yield job
+                break
+            yield self._taken(job)
+            yield from self._filling(job.node_id, 1)
+        if not self.membership.idle and self._free_slots >= 0:
+            for node_id, jobs in self._queues.take_with_room():
+                yield from self._filling(node_id, jobs)
+
+    @property
+    def _free_slots(self) -> int:
+        """How many more nodes may work; negative when a storm of failures forbids more jobs."""
+        limit = self._breaker.limit(self.statistics.concurrency, self.statistics.now_s)
+        return limit - self._queues.num_nodes
+
+    def _taken(self, job: Assignment) -> Assignment:
+        self.membership.take(job.node_id)
+        self._unsent.setdefault(job.node_id, deque()).append(_Unsent())
+        if self._options.per_node is None:
+            return job
+        return self._options.per_node.adapt(job, attributes_of(self._grid, job.node_id))
+
+    def _filling(self, node_id: int, jobs: int) -> Iterator[Assignment]:
+        """Yield what fills up the queue of a node that has `jobs`."""
+        if self._options.max_prefetch and self.membership.may_queue(node_id):
+            limit = 1 + self._options.prefetch_of(node_id, attributes_of(self._grid, node_id))
+            for _ in range(limit - jobs):
+                yield self._taken(self._options.scheduler.plan(node_id, self.statistics.now_s))
 
     def message(
         self,
@@ -121,11 +163,13 @@ class Dispatcher:
         base: Version | None = None,
     ) -> Message:
         """Build the message that hands `job` to its node; `base` is a model only this node gets."""
-        if base is not None:
-            arrays = base.payload
-            if kind is Kind.TRAIN:
-                self._unsent[job.node_id] = base
-        config = ConfigRecord({**config, keys.TOKEN: secrets.token_hex(8)})
+        token = secrets.token_hex(8)
+        if kind is Kind.TRAIN:
+            unsent = next(u for u in self._unsent[job.node_id] if not u.token)
+            unsent.token, unsent.base = token, base
+            self.unapplied.sent(job.node_id, token)
+        arrays = arrays if base is None else base.payload
+        config = ConfigRecord({**config, keys.TOKEN: token})
         if job.local_steps is not None:
             config[keys.LOCAL_STEPS] = job.local_steps
         if job.learning_rate is not None:
@@ -161,19 +205,30 @@ class Dispatcher:
                 local_steps=config.get(keys.LOCAL_STEPS),  # type: ignore[arg-type]
                 learning_rate=config.get(keys.LEARNING_RATE),  # type: ignore[arg-type]
             )
-            self.membership.take(dispatch.node_id)
-            base = self._unsent.pop(dispatch.node_id, None)
-            self.statistics.dispatched(kind, payload_bytes(message.content))
+            unsent = self._unsent.get(dispatch.node_id) if kind is Kind.TRAIN else None
+            base = unsent.popleft().base if unsent else None
+            if unsent is None:  # an evaluation, or a message that an override made itself
+                self.membership.take(dispatch.node_id)
+            self.statistics.dispatched(
+                kind, payload_bytes(message.content), self._is_remote(dispatch.node_id)
+            )
+            if kind is Kind.TRAIN:
+                self._queues.add(dispatch)
             if message_id:
                 self.ledger.open(dispatch, base)
                 sent.append(dispatch)
             else:
                 self._finish(dispatch, Outcome.FAILED, "not-sent", "the grid refused the message")
-        for node_id in sorted(self._unsent):  # an override of configure_train dropped its message
-            self.membership.release(node_id, self.statistics.now_s)
-            self._options.scheduler.lost(node_id)
+        for node_id in sorted(self._unsent):
+            for job in self._unsent[node_id]:  # an override of configure_train dropped its message
+                self.unapplied.settled(node_id, job.token)
+                self.membership.release(node_id, self.statistics.now_s)
+                self._options.scheduler.lost(node_id)
         self._unsent.clear()
         return sent
+
+    def _is_remote(self, node_id: int) -> bool:
+        return bool(attributes_of(self._grid, node_id).get(REMOTE, False))
 
     # --- receiving ----------------------------------------------------------------------------
 
@@ -211,6 +266,12 @@ class Dispatcher:
         self.ledger.settle(dispatch.message_id)
         self._finish(dispatch, outcome, reason, detail, received_bytes)
 
+    def begun_s(self, dispatch: Dispatch) -> float:
+        """Return when the node of a dispatch in flight could begin with it."""
+        if dispatch.kind is Kind.EVALUATE:
+            return dispatch.sent_at_s
+        return self._queues.begun_s(dispatch)
+
     def expire_overdue(self) -> list[Dispatch]:
         """End every dispatch whose deadline has passed; its node gets no work until heard of."""
         expired = []
@@ -240,7 +301,7 @@ class Dispatcher:
         due = [until_s]
         if oldest := self.ledger.oldest():
             due.append(oldest.deadline_s)
-        if self.statistics.in_flight < max(1, self.statistics.concurrency):  # a slot is free
+        if self._queues.num_nodes < max(1, self.statistics.concurrency):  # a slot is free
             due += [self._refresh_at_s, self.membership.next_wake_s()]
             offers_s = (self._breaker.probe_at_s, self._options.scheduler.next_due_s())
             due += [offer_s for offer_s in offers_s if offer_s > self.statistics.now_s]
@@ -254,7 +315,8 @@ class Dispatcher:
         detail: str,
         received_bytes: int = 0,
     ) -> None:
-        self.statistics.settled(dispatch, outcome, reason, received_bytes)
+        begun_s, is_remote = self.begun_s(dispatch), self._is_remote(dispatch.node_id)
+        self.statistics.settled(dispatch, outcome, reason, received_bytes, begun_s, is_remote)
         if outcome in (Outcome.FAILED, Outcome.REJECTED):
             self._last_failure = f"node {dispatch.node_id}, {reason}: {detail}"
             is_new = (outcome, reason) not in self._reported
@@ -268,8 +330,11 @@ class Dispatcher:
             )
         # An update that came too late for the rule is the schedule's doing: no rest for that.
         succeeded = outcome is Outcome.APPLIED or reason == "too-stale"
-        if dispatch.kind is Kind.TRAIN and not succeeded:
-            self._options.scheduler.lost(dispatch.node_id)
+        if dispatch.kind is Kind.TRAIN:
+            self._queues.settle(dispatch, self.statistics.now_s, succeeded)
+            self.unapplied.settled(dispatch.node_id, dispatch.token)
+            if not succeeded:
+                self._options.scheduler.lost(dispatch.node_id)
         if outcome is not Outcome.EXPIRED:
             self._release(dispatch, succeeded)
         settlement = Settlement(dispatch, outcome, reason, detail)

@@ -69,10 +69,16 @@ class Ledger:
         """Return the model that a dispatch in flight started from."""
         return self._own_bases.get(dispatch.message_id) or self._versions[dispatch.version]
 
-    def staleness(self, dispatch: Dispatch) -> int:
-        """Return tau: versions published since the dispatch."""
+    def staleness(self, dispatch: Dispatch, newest: int | None = None) -> int:
+        """Return tau: versions published since the dispatch.
+
+        For a model that only its node got, `newest` is the number that model has by now.
+        """
         assert self.current is not None
-        return self.current.number - dispatch.version
+        own = self._own_bases.get(dispatch.message_id)
+        if own is None or newest is None:
+            return self.current.number - dispatch.version
+        return newest - own.number
 
     def settle(self, message_id: str) -> Dispatch:
         """Close a dispatch; a second time raises KeyError."""

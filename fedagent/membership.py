@@ -5,6 +5,7 @@ Pure: the caller passes the time, in seconds on the run's clock.
 
 import heapq
 import math
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -79,7 +80,7 @@ class Membership:
         self.idle = IdleNodes()
         self._backoff = backoff
         self._known: dict[int, None] = {}
-        self._busy: set[int] = set()
+        self._jobs: Counter[int] = Counter()  # at work, with so many jobs
         self._overdue: set[int] = set()
         self._failures: dict[int, int] = {}
         self._resting: dict[int, float] = {}
@@ -95,23 +96,25 @@ class Membership:
             self.idle.discard(node_id)
             if node_id in self._overdue:  # whatever it was stuck in, it starts afresh when back
                 self._overdue.discard(node_id)
-                self._busy.discard(node_id)
+                del self._jobs[node_id]
         joined = [n for n in present if n not in self._known]
         self._known = present
         for node_id in joined:
             self._rejoin(node_id)
 
     def take(self, node_id: int) -> None:
-        """Mark an idle node as busy."""
+        """Give a node a job: it is busy until all of its jobs are released."""
         self.idle.discard(node_id)
-        self._busy.add(node_id)
+        self._jobs[node_id] += 1
 
     def release(self, node_id: int, now_s: float, succeeded: bool | None = None) -> None:
-        """Make a busy node idle again: after a rest if it failed, at once if it did not.
+        """End a job. A node without any is idle again: after a rest if it failed, else at once.
 
         None means that the node did nothing that tells how well it works.
         """
-        self._busy.discard(node_id)
+        self._jobs[node_id] -= 1
+        if self._jobs[node_id] <= 0:
+            del self._jobs[node_id]
         self._overdue.discard(node_id)
         if succeeded:
             self._failures.pop(node_id, None)
@@ -127,7 +130,12 @@ class Membership:
         if node_id in self._known:
             self._overdue.add(node_id)
         else:  # it has left: it starts afresh when back
-            self._busy.discard(node_id)
+            del self._jobs[node_id]
+
+    def may_queue(self, node_id: int) -> bool:
+        """Return whether a busy node may be given a job more."""
+        is_well = node_id not in self._resting and node_id not in self._overdue
+        return is_well and node_id in self._known
 
     def reachable(self) -> list[int]:
         """Return the known nodes that are not overdue with something."""
@@ -146,5 +154,5 @@ class Membership:
         return self._wake_ups[0][0] if self._wake_ups else math.inf
 
     def _rejoin(self, node_id: int) -> None:
-        if node_id in self._known and node_id not in self._busy and node_id not in self._resting:
+        if node_id in self._known and node_id not in self._jobs and node_id not in self._resting:
             self.idle.add(node_id)

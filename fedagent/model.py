@@ -84,6 +84,11 @@ class ModelSpec:
         """P: elements of all averaged arrays together."""
         return sum(s.size for s in self.arrays if s.is_averaged)
 
+    @cached_property
+    def num_bytes(self) -> int:
+        """Bytes of all arrays together, as they travel."""
+        return sum(s.size * np.dtype(s.dtype).itemsize for s in self.arrays)
+
     def flatten(
         self, arrays: Mapping[str, NDArray]
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:

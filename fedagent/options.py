@@ -10,7 +10,9 @@ from fedagent.admission import Admission
 from fedagent.callbacks import Callback
 from fedagent.errors import require
 from fedagent.membership import Backoff
-from fedagent.scheduling import Scheduler, Uniform
+from fedagent.regions import Attributes
+from fedagent.scheduling import PerNode, Scheduler, Uniform
+from fedagent.scheduling.per_node import require_prefetch
 from fedagent.stopping import Stopping
 
 MetricsAggregation = Callable[[list[RecordDict], str], MetricRecord]
@@ -45,6 +47,13 @@ class AsyncOptions:
     evaluate_clients_every : federated evaluation of every n-th version, and of the last.
     max_num_examples, require_token, max_metric_values : see `Admission`.
     backoff : waiting after failures.
+    prefetch : jobs queued at a node beyond the one it works on, 0 to 3: the link and the proxy are
+        no wait for it, but its models are older. A node that has queued jobs counts once in
+        `concurrency`. While nodes are idle, one at work finishes what it has and makes room for
+        them; when all are at work, their queues are filled up again with every reply.
+    publish_every_s : seconds on the run's clock after which what arrived makes a version; None
+        leaves it to the rule. See `fedagent.rules.Periodic`.
+    per_node : B_k, M_k and prefetch by device class.
     seed : of the sample of nodes that evaluates.
     membership_interval_s : clock seconds between two looks at the list of nodes.
     """
@@ -71,6 +80,9 @@ class AsyncOptions:
     max_metric_values: int = 10_000
     backoff: Backoff = field(default_factory=Backoff)
     membership_interval_s: float = 5.0
+    prefetch: int = 0
+    publish_every_s: float | None = None
+    per_node: PerNode | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -93,6 +105,7 @@ class AsyncOptions:
         )
         for name in ("evaluate_every", "evaluate_clients_every", "min_available_nodes"):
             require(getattr(self, name) >= 1, f"{name}={getattr(self, name)} must be at least 1.")
+        require_prefetch(self.prefetch)
         require(
             self.membership_interval_s > 0,
             f"membership_interval_s={self.membership_interval_s} must be positive.",
@@ -104,6 +117,17 @@ class AsyncOptions:
         return Admission(
             self.weighted_by_key, self.max_num_examples, self.require_token, self.max_metric_values
         )
+
+    def prefetch_of(self, node_id: int, attributes: Attributes) -> int:
+        """Return how many jobs may wait at a node."""
+        own = self.per_node.of(node_id, attributes).prefetch if self.per_node else None
+        return self.prefetch if own is None else own
+
+    @property
+    def max_prefetch(self) -> int:
+        """The most jobs that may wait at any node."""
+        classes = self.per_node.settings if self.per_node else ()
+        return max(self.prefetch, *(own.prefetch or 0 for own in classes), 0)
 
     def num_training(self, num_nodes: int) -> int:
         """Return how many of `num_nodes` connected nodes train at once."""

@@ -15,6 +15,8 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
+from fedagent import keys
+from fedagent.attributes import attributes_of
 from fedagent.dispatcher import Dispatcher
 from fedagent.evaluation import EvaluateFn, ServerEvaluation, moment_of
 from fedagent.federated_evaluation import FederatedEvaluation
@@ -68,6 +70,7 @@ class Proxy:
         self._metrics: list[MetricRecord] = []
         self._train_config = self._train_config_before = job.train_config
         self._configured_version = self._asked_rule_at = -1
+        self._is_over = False
         self._federated_evaluation = FederatedEvaluation(strategy, options, grid, self._dispatcher)
         self._stopping: list[Stopping] = [MaxVersions(job.num_rounds), *options.stopping]
         self._limit_s = min(
@@ -82,6 +85,7 @@ class Proxy:
     def run(self) -> Result:
         """Train until a stopping condition holds; return Flower's result."""
         self._publish()
+        self._rule.begin(self._model)
         try:
             reason = self._dispatcher.wait_for_nodes(self._options.min_available_nodes)
             for callback in self._options.callbacks:
@@ -127,8 +131,10 @@ class Proxy:
 
     def _take_replies(self) -> str | None:
         """Take in what has come, or wait a little. Return the reason to stop, if there is one."""
-        replies = self._dispatcher.pull(self._limit_s)
+        due_s = math.inf if self._is_over else self._rule.next_due_s()
+        replies = self._dispatcher.pull(min(self._limit_s, due_s))
         self._collect_evaluations()
+        self._advance()
         reason = first_reason(self._stopping, self.statistics)
         for reply in replies:
             self._take(reply, is_over=reason is not None)
@@ -158,6 +164,7 @@ class Proxy:
 
     def _end(self, reason: str) -> None:
         (logger.error if reason.startswith("stalled") else logger.info)("Run ends: %s", reason)
+        self._is_over = True
         self._limit_s = math.inf  # it has done its work, and must not keep the clock from moving
         self._dispatcher.end_training()
         self._evaluate(is_due=True)
@@ -178,16 +185,15 @@ class Proxy:
 
     def train_messages(self, arrays: ArrayRecord, config: ConfigRecord) -> list[Message]:
         """Return one message for every free slot and idle node that the scheduler matches."""
-        return [
-            self._dispatcher.message(
-                Kind.TRAIN,
-                arrays,
-                ConfigRecord({**config, **self._rule.tell(job.node_id)}),
-                job,
-                self._own_model(job.node_id),
-            )
-            for job in self._dispatcher.assignments()
-        ]
+        messages = []
+        for job in self._dispatcher.assignments():
+            base = self._own_model(job.node_id)
+            told = ConfigRecord({**config, **self._rule.tell(job.node_id)})
+            if self._options.max_prefetch:
+                newest = self._number_for(job.node_id)
+                told[keys.UNAPPLIED] = self._dispatcher.unapplied.tokens(job.node_id, newest)
+            messages.append(self._dispatcher.message(Kind.TRAIN, arrays, told, job, base))
+        return messages
 
     def evaluate_messages(self, arrays: ArrayRecord, config: ConfigRecord) -> list[Message]:
         """Return messages for a sample of the nodes that training leaves idle."""
@@ -204,7 +210,8 @@ class Proxy:
         if dispatch is None:
             return None
         received_bytes = 0 if reply.has_error() else payload_bytes(reply.content)
-        staleness, base = self._ledger.staleness(dispatch), self._ledger.base(dispatch)
+        base = self._ledger.base(dispatch)
+        staleness = self._ledger.staleness(dispatch, self._rule.version_for(dispatch.node_id))
         update = self._admission.check(
             reply,
             dispatch,
@@ -213,6 +220,7 @@ class Proxy:
             staleness,
             self.statistics.now_s,
             base.carried,
+            self._dispatcher.begun_s(dispatch),
         )
         if not isinstance(update, Rejection):
             self._options.scheduler.observe(_observation(update))
@@ -225,11 +233,29 @@ class Proxy:
             )
             return None
         self._metrics.append(MetricRecord(dict(update.metrics)))
+        if self._options.max_prefetch:
+            number = self._number_for(dispatch.node_id)
+            self._dispatcher.unapplied.received(dispatch.node_id, dispatch.token, number)
         self.statistics.received(staleness, update.duration_s)
         is_published = self._rule.receive(self._model, update)
         self.statistics.buffered = self._rule.pending
         self._dispatcher.close(dispatch, Outcome.APPLIED, received_bytes=received_bytes)
-        return self._publish_next() if is_published else None
+        newest = self._publish_next() if is_published else None
+        return self._advance() or newest
+
+    def _advance(self) -> tuple[ArrayRecord, MetricRecord] | None:
+        """Let the rule do what is due by now; return the newest version, if that made one."""
+        newest = None
+        while (
+            self._rule.next_due_s() <= self.statistics.now_s
+            and not self._is_over
+            and first_reason(self._stopping, self.statistics) is None
+        ):
+            is_published = self._rule.advance(self._model, self.statistics.now_s)
+            self.statistics.buffered = self._rule.pending
+            newest = self._publish_next() if is_published else newest
+        self.statistics.edge_bytes_between_regions = self._rule.bytes_between_regions
+        return newest
 
     # --- versions -----------------------------------------------------------------------------
 
@@ -240,12 +266,19 @@ class Proxy:
 
     def _own_model(self, node_id: int) -> Version | None:
         """Return the model that the rule keeps for a node, if it keeps one."""
+        self._rule.introduce(node_id, attributes_of(self._grid, node_id))
         vector = self._rule.model_for(node_id)
         if vector is None:
             return None
+        number = self._number_for(node_id)
         vector, carried = vector.clone(), dict(self._model.carried)
         record = to_record(self._model.spec.unflatten(vector, carried))
-        return Version(self._model.version, vector, record, carried)
+        return Version(number, vector, record, carried)
+
+    def _number_for(self, node_id: int) -> int:
+        """Return the number of the newest version that a node could be given."""
+        number = self._rule.version_for(node_id)
+        return self._model.version if number is None else number
 
     def _publish(self) -> None:
         record = to_record(self._model.arrays())
@@ -256,7 +289,9 @@ class Proxy:
         self._model.version += 1
         self.statistics.version = self._model.version
         self._publish()
-        metrics = self._options.aggregate(common_metrics(self._metrics), is_train=True)
+        metrics = MetricRecord()
+        if self._metrics:  # a rule may publish without an update in between
+            metrics = self._options.aggregate(common_metrics(self._metrics), is_train=True)
         self._metrics.clear()
         self.result.train_metrics_clientapp[self.statistics.version] = metrics
         logger.info("Version %d: %s", self.statistics.version, metrics)

@@ -47,7 +47,10 @@ class Statistics:
     evaluation_outcomes : the same for federated evaluation.
     unsolicited : replies that settled no dispatch (unknown, second or late), by reason.
     bytes_down, bytes_up : serialised model bytes sent to and received from nodes.
-    busy_s : node seconds between dispatch and outcome, summed over train dispatches.
+    node_bytes_between_regions : the part of both that left its region; known in simulation.
+    edge_bytes_between_regions : what a rule with a proxy per region sent between regions.
+    busy_s : node seconds between dispatch and outcome, summed over train dispatches; of jobs that
+        queued at a node, from when it was done with the one before.
     useful_s : node seconds behind the updates received, each times (1 + tau)^-1/2.
     buffered : received updates that are not part of a version yet.
     staleness_sum, staleness_max : over received updates, in versions.
@@ -66,6 +69,8 @@ class Statistics:
     unsolicited: Counter[str] = field(default_factory=Counter)
     bytes_down: int = 0
     bytes_up: int = 0
+    node_bytes_between_regions: int = 0
+    edge_bytes_between_regions: int = 0
     busy_s: float = 0.0
     useful_s: float = 0.0
     buffered: int = 0
@@ -77,6 +82,11 @@ class Statistics:
     def num_dispatches(self) -> int:
         """Train dispatches so far: those that ended and those in flight."""
         return self.outcomes.total() + self.in_flight
+
+    @property
+    def bytes_between_regions(self) -> int:
+        """Bytes that have left their region, of nodes and of edges."""
+        return self.node_bytes_between_regions + self.edge_bytes_between_regions
 
     @property
     def staleness_mean(self) -> float:
@@ -99,22 +109,30 @@ class Statistics:
         """
         return max(0.0, self.concurrency * self.now_s - self.useful_s)
 
-    def dispatched(self, kind: Kind, payload_bytes: int) -> None:
-        """Count one message sent."""
+    def dispatched(self, kind: Kind, payload_bytes: int, is_remote: bool = False) -> None:
+        """Count one message sent, `is_remote` if to a node in another region than the sender's."""
         self.bytes_down += payload_bytes
+        self.node_bytes_between_regions += payload_bytes * is_remote
         self.in_flight += kind is Kind.TRAIN
 
     def settled(
-        self, dispatch: Dispatch, outcome: Outcome, reason: str, payload_bytes: int
+        self,
+        dispatch: Dispatch,
+        outcome: Outcome,
+        reason: str,
+        payload_bytes: int,
+        begun_s: float | None = None,
+        is_remote: bool = False,
     ) -> None:
-        """Count the end of one dispatch."""
+        """Count the end of one dispatch that its node could begin at `begun_s` (when sent)."""
         self.bytes_up += payload_bytes
+        self.node_bytes_between_regions += payload_bytes * is_remote
         if dispatch.kind is Kind.EVALUATE:
             self.evaluation_outcomes[outcome, reason] += 1
             return
         self.outcomes[outcome, reason] += 1
         self.in_flight -= 1
-        self.busy_s += self.now_s - dispatch.sent_at_s
+        self.busy_s += self.now_s - (dispatch.sent_at_s if begun_s is None else begun_s)
 
     def received(self, staleness: int, duration_s: float = 0.0) -> None:
         """Count one update that the rule received, `duration_s` after its dispatch."""

@@ -9,9 +9,12 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
 from fedagent import rules
+from fedagent.errors import require
+from fedagent.links import Links
 from fedagent.options import AsyncOptions
 from fedagent.proxy import Job, Proxy
 from fedagent.records import common_metrics
+from fedagent.regions import Regions
 from fedagent.staleness import Staleness, polynomial
 
 logger = logging.getLogger("flwr.fedagent")
@@ -38,9 +41,9 @@ class AsyncStrategy(Strategy):
     """
 
     def __init__(self, rule: rules.Rule, **options: Any) -> None:
-        self.rule = rule
         self.options = AsyncOptions(**options)
-        self._fresh = rule.state_dict(), self.options.scheduler.state_dict()
+        self.rule = _timed(rule, self.options)
+        self._fresh = self.rule.state_dict(), self.options.scheduler.state_dict()
         self._proxy: Proxy | None = None
 
     @property
@@ -140,6 +143,22 @@ class AsyncStrategy(Strategy):
         return self._proxy.run()
 
 
+def _timed(rule: rules.Rule, options: AsyncOptions) -> rules.Rule:
+    """Return the rule as the options want it published, if they and it go together."""
+    name, period_s = type(rule).__name__, options.publish_every_s
+    for part in (rule, options.scheduler):
+        require(
+            part.allows_prefetch or options.max_prefetch == 0,
+            f"{type(part).__name__} needs one job at a time per node, so "
+            f"prefetch={options.max_prefetch} cannot work: set prefetch=0, or take another.",
+        )
+    require(
+        period_s is not None or getattr(rule, "buffer_size", 1) is not None,
+        f"{name}: buffer_size=None never publishes by itself; set publish_every_s too.",
+    )
+    return rule if period_s is None else rules.Periodic(rule, period_s)
+
+
 class FedAsync(AsyncStrategy):
     """FedAsync: every arriving client model is mixed in; see `fedagent.rules.FedAsync`."""
 
@@ -154,7 +173,7 @@ class FedBuff(AsyncStrategy):
 
     def __init__(
         self,
-        buffer_size: int = 10,
+        buffer_size: int | None = 10,
         server_learning_rate: float = 1.0,
         staleness: Staleness = polynomial,
         normalise: str = "buffer",
@@ -164,4 +183,27 @@ class FedBuff(AsyncStrategy):
         super().__init__(
             rules.FedBuff(buffer_size, server_learning_rate, staleness, normalise, weighted),
             **options,
+        )
+
+
+class Hierarchical(AsyncStrategy):
+    """A proxy per region under a root, all asynchronous; see `fedagent.rules.Hierarchical`.
+
+    Both levels are FedBuff unless told otherwise: edges with 10 updates per version, and a root
+    that publishes for every delta that arrives.
+    """
+
+    def __init__(
+        self,
+        regions: Regions,
+        edge: Callable[[], rules.Rule] = rules.FedBuff,
+        root: rules.Rule | None = None,
+        send_every: int = 32,
+        merge_weight: float = 0.25,
+        links: Links | None = None,
+        **options: Any,
+    ) -> None:
+        root = root or rules.FedBuff(buffer_size=1)
+        super().__init__(
+            rules.Hierarchical(regions, edge, root, send_every, merge_weight, links), **options
         )

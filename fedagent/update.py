@@ -71,8 +71,10 @@ class Update:
     num_examples : the weight the client reported, > 0.
     carried : integer and boolean buffers of the client model, by name.
     metrics : the client's scalar and list metrics.
-    duration_s : seconds from dispatch to reply, on the run's clock.
+    duration_s : seconds from dispatch to reply, on the run's clock; for a job that queued at its
+        node, from the reply before.
     local_steps : B_k that was asked for, or None.
+    arrived_s : when it arrived, in seconds since the run began.
     """
 
     node_id: int
@@ -84,6 +86,7 @@ class Update:
     metrics: Mapping[str, Any] = field(default_factory=dict)
     duration_s: float = 0.0
     local_steps: int | None = None
+    arrived_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,8 @@ EXTRA = {
     "strategy=rennala": ["strategy.rule.batch_size=2"],
     "strategy=malenia": ["concurrency=4", "stopping.max_updates=8"],  # it needs every node
     "strategy=ringleader": ["concurrency=4", "stopping.max_updates=8"],
+    "strategy=hierarchical": ["strategy.send_every=2", "strategy.edge.buffer_size=1"],
+    "strategy=halos": ["strategy.send_every=2"],
     "stopping=seconds": ["stopping.max_seconds=3"],
     "stopping=versions": ["stopping.max_versions=2"],
     **{

@@ -1,5 +1,7 @@
 """Flower mods that a rule may need on its clients; `Client.mods` names them."""
 
+from typing import cast
+
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message
 from flwr.clientapp.typing import ClientAppCallable
 
@@ -10,6 +12,7 @@ from fedagent.records import from_record, to_record
 from fedagent.update import Kind
 
 _AREA = "area-sent-"
+_OWN = "own-delta-"
 
 
 def area_difference_mod(
@@ -40,6 +43,61 @@ def area_difference_mod(
     if last is not None:
         reply.content[name] = to_record(_moved(dispatched, from_record(last), from_record(record)))
     return reply
+
+
+def continue_locally_mod(
+    message: Message, context: Context, call_next: ClientAppCallable
+) -> Message:
+    r"""Go on from this node's own model while the proxy has not applied its last updates.
+
+        y_0 = x + sum of Delta_j, j in U         x: the dispatched model
+        y   = B_k local steps from y_0
+        reply x + (y - y_0), so that             Delta = y - y_0
+
+    U are this node's earlier jobs whose updates x does not hold: sent before this one, and neither
+    applied nor refused when it left the proxy, which names them in the job
+    (``keys.UNAPPLIED``). A reply holds only what its own job learned; the part of y_0 - x that
+    other jobs learned is in their replies. So nothing is applied twice, and what was refused or
+    lost is forgotten with the next job. Without such names, as from a proxy that does not
+    prefetch, the job is done as it is. Integer buffers go on from x.
+
+    Memory: one model per name, in the node's state.
+    """
+    config = message.content.config_records.get("config", ConfigRecord())
+    if message.metadata.message_type != Kind.TRAIN or keys.UNAPPLIED not in config:
+        return call_next(message, context)
+    own = _own_deltas(context, cast(list[str], config[keys.UNAPPLIED]))
+    name, record = next(iter(message.content.array_records.items()))
+    dispatched = from_record(record)
+    start = _sum(dispatched, own)
+    if own:
+        message.content[name] = to_record(start)
+    reply = call_next(message, context)
+    if reply.has_error():
+        return reply
+    name, record = next(iter(reply.content.array_records.items()))
+    trained = from_record(record)
+    delta = {k: y - start[k] for k, y in trained.items() if y.dtype.kind == "f"}
+    context.state[_OWN + str(config[keys.TOKEN])] = to_record(delta)
+    if own:
+        reply.content[name] = to_record(_moved(dispatched, start, trained))
+    return reply
+
+
+def _own_deltas(context: Context, unapplied: list[str]) -> list[dict[str, NDArray]]:
+    """Return what this node learned in the `unapplied` jobs, and forget all other jobs."""
+    wanted = [f"{_OWN}{token}" for token in unapplied]
+    for key in [k for k in context.state if k.startswith(_OWN) and k not in wanted]:
+        del context.state[key]
+    return [from_record(context.state.array_records[k]) for k in wanted if k in context.state]
+
+
+def _sum(model: dict[str, NDArray], deltas: list[dict[str, NDArray]]) -> dict[str, NDArray]:
+    """Return the model with all deltas added, in a fixed order: it decides the last bits."""
+    total = dict(model)
+    for delta in deltas:
+        total |= {name: total[name] + change for name, change in delta.items()}
+    return total
 
 
 def _num_applied(message: Message) -> int:

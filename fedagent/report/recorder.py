@@ -166,7 +166,11 @@ def _time(statistics: Statistics, now_s: float) -> dict[str, float | None]:
 
 
 def _traffic(statistics: Statistics) -> dict[str, int]:
-    return {"bytes_down": statistics.bytes_down, "bytes_up": statistics.bytes_up}
+    return {
+        "bytes_down": statistics.bytes_down,
+        "bytes_up": statistics.bytes_up,
+        "bytes_between_regions": statistics.bytes_between_regions,
+    }
 
 
 def _installed(package: str) -> str | None:

@@ -12,7 +12,9 @@ from fedagent.rules.fedasync import FedAsync
 from fedagent.rules.fedbuff import FedBuff
 from fedagent.rules.fednova import FedNova
 from fedagent.rules.fedstaleweight import FedStaleWeight
+from fedagent.rules.hierarchical import Hierarchical
 from fedagent.rules.malenia import Malenia
+from fedagent.rules.periodic import Periodic
 from fedagent.rules.port import PORT
 from fedagent.rules.rennala import Rennala
 from fedagent.rules.ringleader import Ringleader
@@ -30,8 +32,10 @@ __all__ = [
     "FedBuff",
     "FedNova",
     "FedStaleWeight",
+    "Hierarchical",
     "Malenia",
     "PORT",
+    "Periodic",
     "Rennala",
     "Ringleader",
     "Ringmaster",

@@ -51,6 +51,11 @@ class AREA(Rule):
         """Updates that are in x but not in a published version."""
         return self._pending
 
+    @property
+    def allows_prefetch(self) -> bool:
+        """No: a difference is one to what was applied when the job was sent."""
+        return False
+
     def tell(self, node_id: int) -> dict[str, int]:
         """Tell a node how many of its updates are part of x."""
         return {keys.NUM_APPLIED: self._num_applied.get(node_id, 0)}

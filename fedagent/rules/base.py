@@ -1,8 +1,9 @@
 """The contract of a server rule."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 
@@ -15,12 +16,19 @@ class Rule(ABC):
 
     A rule mutates ``model.vector`` in place and never touches ``model.version``: the proxy counts
     versions. It holds no clock, knows no Flower, and everything it remembers is in `state_dict`.
+    Times it is told are seconds since the run began.
     """
 
-    refusal: ClassVar[str] = "too-stale"
+    refusal: str = "too-stale"
     """The word under which refused updates are counted; "too-stale" costs their node no rest."""
-    refusal_advice: ClassVar[str] = ""
+    refusal_advice: str = ""
     """What to do about refusals, for the log."""
+
+    def begin(self, model: FlatModel) -> None:
+        """Look at version 0, before the first dispatch."""
+
+    def introduce(self, node_id: int, attributes: Mapping[str, float]) -> None:
+        """Learn what is known of a node, before each of its jobs; see `fedagent.regions`."""
 
     @abstractmethod
     def receive(self, model: FlatModel, update: Update) -> bool:
@@ -37,6 +45,33 @@ class Rule(ABC):
         """
         return None
 
+    def version_for(self, node_id: int) -> int | None:
+        """Return the number of the version that `model_for` returns; None: the global count.
+
+        A rule whose models have versions of their own overrides it: staleness is then counted in
+        those.
+        """
+        return None
+
+    def next_due_s(self) -> float:
+        """Return when `advance` has something to do, if no update comes before; or infinity."""
+        return math.inf
+
+    def advance(self, model: FlatModel, now_s: float) -> bool:
+        """Do the one thing that is due longest; return True when `model` is a new version.
+
+        Called while `next_due_s` is not after `now_s`.
+        """
+        return False
+
+    def flush(self, model: FlatModel) -> None:
+        """Apply what a buffer holds, although it is not full; see `Periodic`."""
+
+    @property
+    def allows_prefetch(self) -> bool:
+        """Whether a node may be sent a job before its last update was applied."""
+        return True
+
     def tell(self, node_id: int) -> Mapping[str, int]:
         """Return what `node_id` must be told with its next job; it becomes part of its config."""
         return {}
@@ -48,6 +83,11 @@ class Rule(ABC):
     @property
     def pending(self) -> int:
         """Updates received that are not yet part of a published version."""
+        return 0
+
+    @property
+    def bytes_between_regions(self) -> int:
+        """Bytes that the rule's own parts have sent each other between regions."""
         return 0
 
     def state_dict(self) -> dict[str, Any]:

@@ -28,7 +28,8 @@ class FedBuff(Rule):
 
     Parameters
     ----------
-    buffer_size : K >= 1, updates per published version.
+    buffer_size : K >= 1, updates per published version; None leaves publishing to the clock
+        (`Periodic`, the option ``publish_every_s``).
     server_learning_rate : eta > 0; 1 takes the buffer's mean step.
     staleness : s(tau), 1 for a fresh update.
     normalise : "buffer" or "weights", see the module's formula.
@@ -37,13 +38,16 @@ class FedBuff(Rule):
 
     def __init__(
         self,
-        buffer_size: int = 10,
+        buffer_size: int | None = 10,
         server_learning_rate: float = 1.0,
         staleness: Staleness = polynomial,
         normalise: str = "buffer",
         weighted: bool = True,
     ) -> None:
-        require(buffer_size >= 1, f"FedBuff: buffer_size={buffer_size} must be at least 1.")
+        require(
+            buffer_size is None or buffer_size >= 1,
+            f"FedBuff: buffer_size={buffer_size} must be at least 1.",
+        )
         require(
             server_learning_rate > 0,
             f"FedBuff: server_learning_rate={server_learning_rate} must be positive.",
@@ -68,10 +72,15 @@ class FedBuff(Rule):
         share = examples if self.normalise == "buffer" else weight
         self._buffer.add(update.delta, weight, share)
         model.carry(update.carried)
-        if len(self._buffer) < self.buffer_size:
+        if self.buffer_size is None or len(self._buffer) < self.buffer_size:
             return False
-        model.vector.add_(self._buffer.take(), alpha=self.server_learning_rate)
+        self.flush(model)
         return True
+
+    def flush(self, model: FlatModel) -> None:
+        """Apply the mean of what the buffer holds."""
+        if self._buffer:
+            model.vector.add_(self._buffer.take(), alpha=self.server_learning_rate)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the buffer."""

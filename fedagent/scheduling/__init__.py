@@ -6,6 +6,7 @@ from fedagent.scheduling.eligible import Eligible
 from fedagent.scheduling.fairness import FairnessCap
 from fedagent.scheduling.fedcompass import FedCompass
 from fedagent.scheduling.idle import IdleNodes
+from fedagent.scheduling.per_node import NodeSettings, PerNode
 from fedagent.scheduling.speed import Speeds
 from fedagent.scheduling.uniform import RoundRobin, Uniform
 from fedagent.scheduling.utility import Utility
@@ -17,7 +18,9 @@ __all__ = [
     "FairnessCap",
     "FedCompass",
     "IdleNodes",
+    "NodeSettings",
     "Observation",
+    "PerNode",
     "RoundRobin",
     "Scheduler",
     "Speeds",

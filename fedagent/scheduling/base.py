@@ -67,6 +67,11 @@ class Scheduler(ABC):
         self.learning_rate = learning_rate
         self.generator = random.Random(seed)
 
+    @property
+    def allows_prefetch(self) -> bool:
+        """Whether a node may be planned a job before its last one was observed."""
+        return True
+
     @abstractmethod
     def choose(self, idle: IdleNodes) -> int:
         """Return the idle node that works next; there is at least one."""

@@ -38,7 +38,7 @@ class FairnessCap(Scheduler):
         self.inner, self._max_ratio = inner, max_ratio
         self._jobs: Counter[int] = Counter()
         self._total = 0
-        self._at_work: set[int] = set()
+        self._at_work: Counter[int] = Counter()
 
     def jobs(self, node_id: int) -> int:
         """Return how many jobs a node has been given."""
@@ -56,19 +56,37 @@ class FairnessCap(Scheduler):
         cap = self._max_ratio * self._total / num_nodes if self._total else 0.0
         job = self.inner.assign(Eligible(idle, lambda node: self._jobs[node] <= cap), now_s)
         if job is not None:
-            self._jobs[job.node_id] += 1
-            self._total += 1
-            self._at_work.add(job.node_id)
+            self._count(job.node_id)
         return job
+
+    @property
+    def allows_prefetch(self) -> bool:
+        """What the inner scheduler says."""
+        return self.inner.allows_prefetch
+
+    def plan(self, node_id: int, now_s: float) -> Assignment:
+        """Count a job more for a node at work; the inner scheduler plans it."""
+        self._count(node_id)
+        return self.inner.plan(node_id, now_s)
+
+    def _count(self, node_id: int) -> None:
+        self._jobs[node_id] += 1
+        self._total += 1
+        self._at_work[node_id] += 1
+
+    def _discount(self, node_id: int) -> None:
+        self._at_work[node_id] -= 1
+        if self._at_work[node_id] <= 0:
+            del self._at_work[node_id]
 
     def observe(self, observation: Observation) -> None:
         """Note that the node is free; the inner scheduler learns from its job."""
-        self._at_work.discard(observation.node_id)
+        self._discount(observation.node_id)
         self.inner.observe(observation)
 
     def lost(self, node_id: int) -> None:
         """Note that the node is not at work any more."""
-        self._at_work.discard(node_id)
+        self._discount(node_id)
         self.inner.lost(node_id)
 
     def next_due_s(self) -> float:
@@ -80,7 +98,7 @@ class FairnessCap(Scheduler):
         return {
             "inner": self.inner.state_dict(),
             "jobs": [[node, jobs] for node, jobs in self._jobs.items()],
-            "at_work": sorted(self._at_work),
+            "at_work": sorted(self._at_work.elements()),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -88,4 +106,4 @@ class FairnessCap(Scheduler):
         self.inner.load_state_dict(state["inner"])
         self._jobs = Counter({int(node): int(jobs) for node, jobs in state["jobs"]})
         self._total = self._jobs.total()
-        self._at_work = {int(node) for node in state["at_work"]}
+        self._at_work = Counter(int(node) for node in state["at_work"])

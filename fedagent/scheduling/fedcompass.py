@@ -95,6 +95,11 @@ class FedCompass(Scheduler):
         self._group_of: dict[int, Group] = {}
 
     @property
+    def allows_prefetch(self) -> bool:
+        """No: a group is made of nodes that arrive together, each with one job."""
+        return False
+
+    @property
     def groups(self) -> list[Group]:
         """The groups under way, oldest first."""
         return list(self._groups)

@@ -1,10 +1,11 @@
 """A deterministic simulation of a heterogeneous fleet, on one machine."""
 
+from fedagent.links import Links
 from fedagent.simulation.fleet import (
     Equal,
     Fleet,
+    Geography,
     HalfNormal,
-    Links,
     Lognormal,
     NodeProfile,
     Pareto,
@@ -19,6 +20,7 @@ from fedagent.simulation.run import SimulationResult, run_simulation
 __all__ = [
     "Equal",
     "Fleet",
+    "Geography",
     "HalfNormal",
     "Links",
     "Lognormal",

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 
 from fedagent.errors import require
+from fedagent.links import Links
+from fedagent.regions import Regions
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,19 +76,32 @@ class NodeProfile:
 
 
 @dataclass(frozen=True)
-class Links:
-    """What connects every node of a fleet; the fields are those of `NodeProfile`."""
+class Geography:
+    """Regions with slow links between them. Without one, all nodes are in one place.
 
-    latency_s: float = 0.0
-    download_bytes_per_s: float = math.inf
-    upload_bytes_per_s: float = math.inf
+    Parameters
+    ----------
+    regions : which region a node is in.
+    between : a link between two regions, in addition to the nodes' own.
+    has_edges : every region has a proxy of its own, so that nodes talk to nobody far away and only
+        the proxies do; otherwise there is one proxy, in region 0.
+    """
 
-    def __post_init__(self) -> None:
-        require(self.latency_s >= 0, f"latency_s={self.latency_s} must not be negative.")
-        require(
-            self.download_bytes_per_s > 0 and self.upload_bytes_per_s > 0,
-            "download_bytes_per_s and upload_bytes_per_s must be positive.",
-        )
+    regions: Regions
+    between: Links
+    has_edges: bool = False
+
+    def region(self, index: int) -> int:
+        """Return the region of node `index`; 0 if nothing says where it is."""
+        return self.regions.of(index, {"partition-id": index}) or 0
+
+    def is_remote(self, index: int) -> bool:
+        """Return whether node `index` is in another region than its proxy."""
+        return not self.has_edges and self.region(index) != 0
+
+    def path(self, index: int, links: Links) -> Links:
+        """Return what connects node `index` to its proxy, beginning with its own `links`."""
+        return links.then(self.between) if self.is_remote(index) else links
 
 
 @dataclass(frozen=True)
@@ -123,6 +138,7 @@ class Fleet(ABC):
         ``local-steps``), as for evaluation and ClientApps that count epochs.
     jitter : sigma of a lognormal factor drawn anew for every job; 0 for none.
     links, reliability : what all nodes share.
+    geography : regions, if nodes are in several.
     seed : of everything drawn here.
     """
 
@@ -132,6 +148,7 @@ class Fleet(ABC):
     jitter: float = 0.0
     links: Links = field(default_factory=Links)
     reliability: Reliability = field(default_factory=Reliability)
+    geography: Geography | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -154,7 +171,8 @@ class Fleet(ABC):
         """Return the profile of node `index`, 0 <= index < num_nodes."""
         generator = self.generator(index)
         relative = self.relative_time(index, generator)
-        links, reliability = self.links, self.reliability
+        reliability, geography = self.reliability, self.geography
+        links = geography.path(index, self.links) if geography else self.links
         phase_s = (
             float(generator.uniform(0.0, reliability.period_s))
             if math.isfinite(reliability.period_s)

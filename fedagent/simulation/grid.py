@@ -2,7 +2,7 @@
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
@@ -12,6 +12,7 @@ from flwr.serverapp import Grid
 
 from fedagent import keys
 from fedagent._flower import ErrorCode, Run, set_message_id
+from fedagent.attributes import REMOTE
 from fedagent.records import payload_bytes
 from fedagent.simulation.clock import EventQueue, VirtualClock
 from fedagent.simulation.executors import Executor
@@ -30,8 +31,10 @@ class _Node:
     profile: NodeProfile
     state: RecordDict = field(default_factory=RecordDict)
     jobs_begun: int = 0
-    is_busy: bool = False
+    current: "_Job | None" = None
     waiting: deque["_Job"] = field(default_factory=deque)
+    downloaded_s: float = 0.0
+    uploaded_s: float = 0.0
 
 
 @dataclass(eq=False)
@@ -40,6 +43,8 @@ class _Job:
     message: Message
     node: _Node
     dispatch: Dispatch
+    begun_s: float
+    ready_s: float = 0.0
     work: "Future[Answer] | None" = None
     content: RecordDict | Error | None = None
     leaves_s: float = math.inf
@@ -49,9 +54,11 @@ class SimulationGrid(Grid):
     """Runs unmodified ClientApps and gives them a fleet.
 
     A job takes ``latency + download + steps * seconds_per_step + upload`` virtual seconds of its
-    node's profile; a node does one job after the other. Replies arrive in the order of (virtual
-    time, dispatch number), however long the real work takes, which goes on in the executor while
-    the clock stands still: only the job with the earliest possible arrival is waited for.
+    node's profile. A node works on one job after the other, in the order sent; what waits for it is
+    downloaded meanwhile, one after the other, and so are replies uploaded. Replies arrive in the
+    order of (virtual time, dispatch number), however long the real work takes, which goes on in the
+    executor while the clock stands still: only the job with the earliest possible arrival is waited
+    for.
 
     `pull_messages` returns what has virtually arrived and moves the clock to the next arrival if
     nothing has, at most to what ``clock.wake_at`` announced.
@@ -151,6 +158,19 @@ class SimulationGrid(Grid):
         self.clock.wake_at(math.inf)
         return replies
 
+    def attributes(self, node_id: int) -> Mapping[str, float]:
+        """Return what is known of a node; see `fedagent.regions`."""
+        node = self._node(node_id)
+        known = {
+            "partition-id": node.index,
+            "latency-s": node.profile.latency_s,
+            "seconds-per-step": node.profile.seconds_per_step,
+        }
+        if geography := self._fleet.geography:
+            known["region"] = geography.region(node.index)
+            known[REMOTE] = geography.is_remote(node.index)
+        return known
+
     # --- a job's life -------------------------------------------------------------------------
 
     def _node(self, node_id: int) -> _Node:
@@ -176,18 +196,24 @@ class SimulationGrid(Grid):
             Kind.TRAIN if is_train else Kind.EVALUATE,
         )
         self._tick()
-        self.statistics.dispatched(dispatch.kind, payload_bytes(message.content))
+        is_remote = bool(self.attributes(node.node_id).get(REMOTE, False))
+        self.statistics.dispatched(dispatch.kind, payload_bytes(message.content), is_remote)
         self.statistics.concurrency = max(self.statistics.concurrency, self.statistics.in_flight)
-        node.waiting.append(_Job(self._num_jobs, message, node, dispatch))
+        job = _Job(self._num_jobs, message, node, dispatch, begun_s=self.clock.now())
+        num_bytes = payload_bytes(message.content)
+        node.downloaded_s = max(self.clock.now(), node.downloaded_s)
+        node.downloaded_s += num_bytes / node.profile.download_bytes_per_s
+        job.ready_s = node.profile.latency_s + node.downloaded_s
+        node.waiting.append(job)
         self._begin_next(node)
         return message_id
 
     def _begin_next(self, node: _Node) -> None:
-        if node.is_busy or not node.waiting:
+        if node.current is not None or not node.waiting:
             return
-        node.is_busy = True
-        job = node.waiting.popleft()
+        node.current = job = node.waiting.popleft()
         node.jobs_begun += 1
+        job.begun_s = max(job.begun_s, self.clock.now())
         now_s, profile = self.clock.now(), node.profile
         if not profile.is_online(now_s):
             self._fail_at(now_s, job, ErrorCode.NODE_UNAVAILABLE, "the node is offline")
@@ -196,11 +222,8 @@ class SimulationGrid(Grid):
         chance = self._fleet.generator(node.index, node.jobs_begun)
         dies, falls_silent = chance.random(2) < (profile.failure_rate, profile.silence_rate)
         factor = math.exp(self._fleet.jitter * chance.normal())
-        finish_s = now_s + (
-            profile.latency_s
-            + payload_bytes(job.message.content) / profile.download_bytes_per_s
-            + self._steps(job.message) * profile.seconds_per_step * factor
-        )
+        work_s = self._steps(job.message) * profile.seconds_per_step * factor
+        finish_s = max(now_s, job.ready_s) + work_s
         job.leaves_s = profile.next_change_s(now_s)
         if dies:
             finish_s = now_s + (finish_s - now_s) * chance.random()
@@ -258,13 +281,16 @@ class SimulationGrid(Grid):
         job.node.state, job.content = answer.state, answer.content
         arrives_s = self.clock.now()
         if isinstance(answer.content, RecordDict):
-            arrives_s += payload_bytes(answer.content) / job.node.profile.upload_bytes_per_s
+            upload_s = payload_bytes(answer.content) / job.node.profile.upload_bytes_per_s
+            arrives_s = max(arrives_s, job.node.uploaded_s) + upload_s
+            job.node.uploaded_s = arrives_s
         if job.leaves_s < arrives_s:
             self._fail_at(job.leaves_s, job, ErrorCode.NODE_UNAVAILABLE, "the node went offline")
         elif arrives_s > self.clock.now():
             self._events.add(arrives_s, job.number, lambda: self._arrive(job))
         else:
             self._arrive(job)
+        self._free(job)
 
     def _arrive(self, job: _Job) -> None:
         assert job.content is not None
@@ -284,11 +310,17 @@ class SimulationGrid(Grid):
         elif job.content is not None:
             outcome, reason, size = Outcome.APPLIED, "", payload_bytes(job.content)
         self._tick()
-        self.statistics.settled(job.dispatch, outcome, reason, size)
+        is_remote = bool(self.attributes(job.node.node_id).get(REMOTE, False))
+        self.statistics.settled(job.dispatch, outcome, reason, size, job.begun_s, is_remote)
         if outcome is Outcome.APPLIED and job.dispatch.kind is Kind.TRAIN:
-            self.statistics.received(0, self.clock.now() - job.dispatch.sent_at_s)
-        job.node.is_busy = False
-        self._begin_next(job.node)
+            self.statistics.received(0, self.clock.now() - job.begun_s)
+        self._free(job)
+
+    def _free(self, job: _Job) -> None:
+        """Let the node go on with its next job, if it is still at this one."""
+        if job.node.current is job:
+            job.node.current = None
+            self._begin_next(job.node)
 
     def _tick(self) -> None:
         self.statistics.now_s = self.clock.now()

@@ -43,6 +43,7 @@ def test_every_version_and_evaluation_is_one_line(record: Record, tmp_path: Path
         "num_updates": 2,
         "bytes_down": 2000,
         "bytes_up": 800,
+        "bytes_between_regions": 0,
         "staleness_mean": 1.5,
         "staleness_max": 3,
     }
@@ -56,6 +57,7 @@ def test_every_version_and_evaluation_is_one_line(record: Record, tmp_path: Path
         "num_updates": 2,
         "bytes_down": 2000,
         "bytes_up": 800,
+        "bytes_between_regions": 0,
         "metrics": {"accuracy": 0.5},
     }
 
@@ -133,6 +135,7 @@ def test_summary_adds_up(record: Record, tmp_path: Path) -> None:
         "unsolicited": {"late": 1},
         "bytes_down": 4000,
         "bytes_up": 1600,
+        "bytes_between_regions": 0,
         "staleness_mean": 1.5,
         "staleness_max": 3,
         "utilisation": 0.5,

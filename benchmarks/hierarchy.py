@@ -1,0 +1,115 @@
+"""A proxy per region against one for all: time and bytes between regions to a target accuracy.
+
+    100 nodes in 4 regions of 25; a job is one local step and takes about 8 s (lognormal, sigma
+    0.5); the model (25,450 parameters, 102 kB) takes 26 s on a link between regions each way and
+    0.1 s inside a region; packaged MNIST, Dirichlet 0.5
+
+Flat FedBuff has its proxy in region 0: 25 nodes are near it, 75 far away. Hierarchical FedBuff has
+an edge in every region and the root in region 0. Both keep all 100 nodes at work.
+
+    python -m benchmarks.hierarchy [--quick] [--seeds 1,2,3]        JSON on the last line
+"""
+
+import argparse
+import statistics
+from collections.abc import Sequence
+from functools import partial
+
+from benchmarks.simulated import World, report, to_target
+from fedagent import FedBuff, Hierarchical
+from fedagent.regions import Blocks
+from fedagent.rules import FedBuff as FedBuffRule
+from fedagent.simulation import Geography, Links, Lognormal
+from fedagent.staleness import constant
+
+NODES, REGIONS = 100, 4
+INSIDE, BETWEEN = Links(0.1, 1e6, 1e6), Links(0.5, 4e3, 4e3)
+LEARNING_RATE, ROOT_RATE = 0.6, 0.25
+TARGET, QUICK_TARGET = 0.87, 0.75
+
+Outcome = dict[str, float | None]
+
+
+def world(seed: int, target: float, has_edges: bool) -> World:
+    """Return a run's fleet and data."""
+    fleet = Lognormal(
+        num_nodes=NODES,
+        sigma=0.5,
+        seconds_per_step=8.0,
+        links=INSIDE,
+        geography=Geography(Blocks(REGIONS, NODES), BETWEEN, has_edges),
+        seed=seed,
+    )
+    return World(
+        fleet,
+        seed,
+        learning_rate=LEARNING_RATE,
+        local_steps=1,
+        max_updates=4000,
+        target=target,
+    )
+
+
+def flat(seed: int, target: float) -> Outcome:
+    """Run FedBuff with one proxy."""
+    build = partial(FedBuff, 10, concurrency=NODES, evaluate_every=5)
+    return to_target(build, world(seed, target, has_edges=False))
+
+
+def hierarchical(seed: int, target: float) -> Outcome:
+    """Run FedBuff at both levels."""
+    build = partial(
+        Hierarchical,
+        Blocks(REGIONS, NODES),
+        root=FedBuffRule(1, ROOT_RATE, staleness=constant),
+        merge_weight=1.0,
+        links=BETWEEN,
+        concurrency=NODES,
+        evaluate_every=2,
+    )
+    return to_target(build, world(seed, target, has_edges=True))
+
+
+def hierarchy(quick: bool, seeds: Sequence[int] = (1, 2, 3)) -> dict[str, object]:
+    """Return what both methods took, per seed and on average, and by how much they differ."""
+    seeds, target = ([1], QUICK_TARGET) if quick else (list(seeds), TARGET)
+    runs: dict[str, list[Outcome]] = {"flat": [], "hierarchical": []}
+    for seed in seeds:
+        for name, run in (("flat", flat), ("hierarchical", hierarchical)):
+            outcome = run(seed, target)
+            runs[name].append(outcome)
+            print(f"seed {seed}, {name}: {outcome}", flush=True)
+    one, many = (_means(outcomes) for outcomes in runs.values())
+    ratios = {
+        "time_ratio": one["time_to_target_s"] / many["time_to_target_s"],
+        "bytes_ratio": one["bytes_between_regions"] / many["bytes_between_regions"],
+    }
+    print(f"{ratios['time_ratio']:.2f} times sooner, {ratios['bytes_ratio']:.1f} times fewer bytes")
+    return {
+        "benchmark": "hierarchy",
+        "seeds": seeds,
+        "target": target,
+        **ratios,
+        "flat": one,
+        "hierarchical": many,
+    }
+
+
+def _means(outcomes: list[Outcome]) -> dict[str, float]:
+    """Return the mean over seeds; a target that was not reached took infinitely long."""
+    return {
+        key: statistics.fmean(float("inf") if o[key] is None else o[key] for o in outcomes)
+        for key in outcomes[0]
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="one seed, to an accuracy of 0.75")
+    parser.add_argument("--seeds", default="1,2,3")
+    options = parser.parse_args()
+    report(hierarchy(options.quick, [int(seed) for seed in options.seeds.split(",")]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""Settings by device class: how much a node does, how fast it learns, how far ahead it is asked.
+
+A scheduler decides who works next. What it leaves to the defaults can differ between classes of
+devices, which are described as regions are: by a list, an attribute, or a measure between limits.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from fedagent.errors import require
+from fedagent.regions import Attributes, Regions
+from fedagent.scheduling.base import Assignment
+
+
+@dataclass(frozen=True)
+class NodeSettings:
+    """What is particular to a class of nodes; None keeps what everybody else has.
+
+    Parameters
+    ----------
+    local_steps : B_k >= 1.
+    learning_rate : M_k > 0.
+    prefetch : jobs queued at the node beyond the one it works on, 0 to 3.
+    """
+
+    local_steps: int | None = None
+    learning_rate: float | None = None
+    prefetch: int | None = None
+
+    def __post_init__(self) -> None:
+        steps, rate = self.local_steps, self.learning_rate
+        require(steps is None or steps >= 1, f"local_steps={steps} must be at least 1.")
+        require(rate is None or rate > 0, f"learning_rate={rate} must be positive.")
+        require_prefetch(self.prefetch or 0)
+
+
+@dataclass(frozen=True)
+class PerNode:
+    """Settings of every class.
+
+    Parameters
+    ----------
+    classes : which class a node is in, such as ``Listed([[0, 1], [2, 3]])`` by partition id, or
+        ``ByMeasure([2.0], key="seconds-per-step")`` for fast and slow ones.
+    settings : of class 0, of class 1, ...
+    """
+
+    classes: Regions
+    settings: Sequence[NodeSettings]
+
+    def __post_init__(self) -> None:
+        require(
+            len(self.settings) == self.classes.count,
+            f"PerNode: {len(self.settings)} settings for {self.classes.count} classes; give every "
+            "class one, an empty one to change nothing.",
+        )
+
+    def of(self, node_id: int, attributes: Attributes) -> NodeSettings:
+        """Return what is particular to a node: nothing, if it is in no class."""
+        number = self.classes.of(node_id, attributes)
+        return NodeSettings() if number is None else self.settings[number]
+
+    def adapt(self, job: Assignment, attributes: Attributes) -> Assignment:
+        """Return `job` with the B_k and M_k of its node's class."""
+        own = self.of(job.node_id, attributes)
+        return replace(
+            job,
+            local_steps=own.local_steps or job.local_steps,
+            learning_rate=own.learning_rate or job.learning_rate,
+        )
+
+
+def require_prefetch(prefetch: int) -> None:
+    """Raise a ``ConfigurationError`` unless `prefetch` lies between 0 and 3."""
+    require(
+        0 <= prefetch <= 3,
+        f"prefetch={prefetch} must lie between 0 and 3: one or two jobs hide a link, and every job "
+        "that waits at a node starts from an older model.",
+    )
