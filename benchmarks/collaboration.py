@@ -3,6 +3,7 @@
 equivalence       complete mixing, c_ik = 1/K, beside the rule with one averaged model
 consensus         how fast distances fall on ring, torus and star, beside numpy's eigenvalue
 personalisation   hidden groups: learned mixing beside one global model and learning alone
+hierarchy         a proxy per region beside one for all: time and bytes between regions
 two_nodes         linear and logistic regression beside a recursion in NumPy
 cost              milliseconds per update of 120,000 parameters on 100 nodes
 
@@ -25,6 +26,7 @@ import torch
 from matplotlib.figure import Figure
 
 from benchmarks import personalisation, two_nodes
+from benchmarks.hierarchy import hierarchy
 from fedagent.mixing import Mixing, MixingMatrix, complete, ring, star, torus
 from fedagent.model import FlatModel, ModelSpec
 from fedagent.rules import ASGD, FedBuff, Rule
@@ -143,6 +145,7 @@ SECTIONS: dict[str, Callable[[bool], Section]] = {
     "equivalence": equivalence,
     "consensus": consensus,
     "personalisation": personal,
+    "hierarchy": hierarchy,
     "two_nodes": regression,
     "cost": cost,
 }
