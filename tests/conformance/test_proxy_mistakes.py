@@ -13,10 +13,9 @@ from fedagent import FedAsync, FedBuff
 from fedagent.ledger import Ledger
 from fedagent.membership import Membership
 from fedagent.proxy import Proxy
+from fedagent.queues import Queues
 from fedagent.simulation import Scripted
-from fedagent.statistics import Statistics
 from fedagent.stopping import MaxSeconds
-from fedagent.update import Outcome
 from tests.conformance import cases
 from tests.conformance.case import Case
 from tests.conformance.replay import RealRun
@@ -63,13 +62,13 @@ def check_a_resumed_run_still_knows_who_is_at_work() -> None:
 
 
 def leaks_the_slot_of_a_failed_job(patch: pytest.MonkeyPatch) -> None:
-    right = Statistics.settled
+    right = Queues.settle
 
-    def settled(self, dispatch, outcome, reason, payload_bytes):
-        right(self, dispatch, outcome, reason, payload_bytes)
-        self.in_flight += outcome is Outcome.FAILED
+    def settle(self, dispatch, now_s, succeeded):
+        if succeeded:
+            right(self, dispatch, now_s, succeeded)
 
-    patch.setattr(Statistics, "settled", settled)
+    patch.setattr(Queues, "settle", settle)
 
 
 def never_gives_a_failed_node_work_again(patch: pytest.MonkeyPatch) -> None:
