@@ -1,12 +1,12 @@
 """The only truth about what was asked: dispatches in flight and the versions they started from."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
 
-from fedagent.update import Dispatch
+from fedagent.update import Dispatch, Kind
 
 
 @dataclass(slots=True, eq=False)
@@ -17,7 +17,8 @@ class Version:
     ----------
     number : how many versions were published before it; 0 is the initial model.
     vector : (P,) float parameters.
-    payload : the version as the transport sends it, kept so that it is built only once.
+    payload : the version as the transport sends it, kept so that it is built only once; not part
+        of the ledger's state, because it follows from the rest.
     carried : integer and boolean buffers by name.
     """
 
@@ -117,6 +118,39 @@ class Ledger:
     def __len__(self) -> int:
         return len(self._in_flight)
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything asked and not settled, and the versions it started from."""
+        return {
+            "current": None if self.current is None else self.current.number,
+            "versions": [_plain(v) for v in self._versions.values()],
+            "own_bases": {i: _plain(v) for i, v in self._own_bases.items()},
+            "in_flight": [asdict(d) for d in self._in_flight.values()],
+            "overdue": [asdict(d) for d in self._overdue.values()],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned, payloads excepted."""
+        self._versions = {v["number"]: _version(v) for v in state["versions"]}
+        self._own_bases = {i: _version(v) for i, v in state["own_bases"].items()}
+        self._in_flight, self._overdue = {}, {}
+        for fields in state["in_flight"]:
+            self.open(_dispatch(fields))
+        for fields in state["overdue"]:
+            self._overdue[fields["message_id"]] = _dispatch(fields)
+        self.current = None if state["current"] is None else self._versions[state["current"]]
+
     def _release(self, version: Version) -> None:
         if version is not self.current and version._references == 0:
             del self._versions[version.number]
+
+
+def _plain(version: Version) -> dict[str, Any]:
+    return {"number": version.number, "vector": version.vector, "carried": dict(version.carried)}
+
+
+def _version(fields: Mapping[str, Any]) -> Version:
+    return Version(fields["number"], fields["vector"], None, fields["carried"])
+
+
+def _dispatch(fields: Mapping[str, Any]) -> Dispatch:
+    return Dispatch(**{**fields, "kind": Kind(fields["kind"])})

@@ -208,6 +208,12 @@ class AnyHistory(RuleBasedStateMachine):
         assert self.ledger.late(message_id) is not None
         assert self.ledger.late(message_id) is None
 
+    @rule()
+    def save_and_load(self) -> None:
+        state = self.ledger.state_dict()
+        self.ledger = Ledger()
+        self.ledger.load_state_dict(state)
+
     @invariant()
     def only_versions_in_use_live(self) -> None:
         assert self.ledger.versions() == sorted({self.newest, *self.bases.values()})

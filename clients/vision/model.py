@@ -1,8 +1,12 @@
-"""The convolutional network of the application.
+"""The networks of the application.
 
-    conv 32 3x3 - ReLU - max pool 2 - conv 64 3x3 - ReLU - max pool 2 - dense 64 - ReLU - dense
+    cnn     conv 32 3x3 - ReLU - max pool 2 - conv 64 3x3 - ReLU - max pool 2 - dense 64 - ReLU -
+            dense
+    mlp     dense 64 - ReLU - dense
+    linear  dense: multinomial logistic regression
 
-Convolutions without padding; 121,930 parameters on 1x28x28 images of ten classes.
+Convolutions without padding. On 1x28x28 images of ten classes they have 121,930, 50,890 and 7,850
+parameters.
 """
 
 import torch
@@ -10,6 +14,19 @@ import torch.nn.functional as F
 from torch import nn
 
 from fedagent.errors import require
+
+MODELS = ("cnn", "mlp", "linear")
+
+
+def build(name: str, channels: int, size: int, num_classes: int) -> nn.Module:
+    """Return a fresh network, one of `MODELS`, for (channels, size, size) images."""
+    num_pixels = channels * size**2
+    if name == "linear":
+        return nn.Sequential(nn.Flatten(), nn.Linear(num_pixels, num_classes))
+    if name == "mlp":
+        hidden = nn.Linear(num_pixels, 64)
+        return nn.Sequential(nn.Flatten(), hidden, nn.ReLU(), nn.Linear(64, num_classes))
+    return CNN(channels, size, num_classes)
 
 
 class CNN(nn.Module):

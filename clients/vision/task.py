@@ -11,8 +11,8 @@ from torch import nn
 
 from clients.vision.augmentation import RandomAffine
 from clients.vision.data import PACKAGED, Images, VisionData, load
-from clients.vision.model import CNN
-from fedagent.errors import ConfigurationError, require
+from clients.vision.model import MODELS, build
+from fedagent.errors import ConfigurationError, one_of, require
 from fedagent.partitioning import Partition, iid
 from fedagent.task import Task
 
@@ -30,11 +30,12 @@ class NodeSplit(NamedTuple):
 
 
 class VisionTask(Task):
-    """Classify images with a small CNN.
+    """Classify images with a small network.
 
     Parameters
     ----------
     dataset : "mnist-packaged", "mnist", "fashion-mnist" or "cifar10".
+    model : "cnn", "mlp" or "linear", see `clients.vision.model`.
     root : folder of the data sets that are downloaded.
     num_partitions : nodes that the training split is dealt to.
     partition : how it is dealt.
@@ -48,6 +49,7 @@ class VisionTask(Task):
         self,
         dataset: str = PACKAGED,
         *,
+        model: str = "cnn",
         root: str = "data",
         num_partitions: int = 100,
         partition: Partition = iid,
@@ -60,7 +62,9 @@ class VisionTask(Task):
             0 < validation_fraction < 1,
             f"VisionTask: validation_fraction={validation_fraction} must lie between 0 and 1.",
         )
+        one_of("VisionTask: model", model, MODELS)
         self.dataset = dataset
+        self.model = model
         self.root = root
         self.num_partitions = num_partitions
         self.partition = partition
@@ -108,8 +112,8 @@ class VisionTask(Task):
         return self.splits[partition_id]
 
     def build_model(self) -> nn.Module:
-        """Return a CNN that fits the data set's images."""
-        return CNN(self.data.channels, self.data.size, self.data.num_classes)
+        """Return a fresh network that fits the data set's images."""
+        return build(self.model, self.data.channels, self.data.size, self.data.num_classes)
 
     def num_examples(self, partition_id: int) -> int:
         """Return how many examples a node trains on."""

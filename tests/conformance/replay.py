@@ -71,6 +71,7 @@ class RealRun:
         self.rule = rule
         self._weights: list[float] = []
         self._jobs = 0
+        self.published: dict[int, bytes] = {}
         self._listen(rule)
         self._publish()
 
@@ -109,24 +110,26 @@ class RealRun:
         )
 
     def state(self) -> dict[str, Any]:
-        """Return what a checkpoint holds; the ledger is copied because it is not under test."""
+        """Return what a checkpoint holds."""
         return {
             "rule": self.rule.state_dict(),
             "model": self.model.state_dict(),
-            "ledger": copy.deepcopy(self.ledger),
+            "ledger": copy.deepcopy(self.ledger.state_dict()),
             "jobs": self._jobs,
+            "published": dict(self.published),
         }
 
     def resume(self, state: dict[str, Any]) -> "RealRun":
         """Go on from what `state` returned, in this run, which is fresh."""
         self.rule.load_state_dict(state["rule"])
         self.model.load_state_dict(state["model"])
-        self.ledger, self._jobs = copy.deepcopy(state["ledger"]), state["jobs"]
+        self.ledger.load_state_dict(state["ledger"])
+        self._jobs, self.published = state["jobs"], dict(state["published"])
         return self
 
     def _update(self, base: Version, tau: int, work: Work) -> Update:
         client = {
-            WEIGHT: base.payload[WEIGHT] + np.array(work.delta),
+            WEIGHT: base.vector.numpy() + np.array(work.delta),
             COUNTER: np.array(work.counter),
         }
         vector, carried = self.model.spec.flatten(client)
@@ -141,8 +144,8 @@ class RealRun:
         )
 
     def _publish(self) -> None:
-        payload = {name: array.copy() for name, array in self.model.arrays().items()}
-        self.ledger.publish(Version(self.version, self.model.vector.clone(), payload))
+        self.published[self.version] = self.model.vector.numpy().tobytes()
+        self.ledger.publish(Version(self.version, self.model.vector.clone(), None))
 
     def _listen(self, rule: Rule) -> None:
         """Note every weight the rule asks its staleness function for."""

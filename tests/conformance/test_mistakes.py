@@ -1,7 +1,7 @@
 """Mutation tests: plant the mistakes of public code, and the conformance check must go red.
 
-docs: "Mistakes found in public code". Here are those that concern the formulas; 9 (leaking slots),
-10 (waiting in evaluation) and 11 (resuming without what is in flight) belong to the proxy's tests.
+Here are those that concern the formulas; 9 (leaking slots), 10 (waiting in evaluation) and 11
+(resuming without what is in flight) are in test_proxy_mistakes.py.
 A mistake that is not noticed here would not be noticed in a rule either.
 """
 

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from tests.conformance.cases import for_every_rule
 from tests.conformance.replay import (
-    WEIGHT,
     Event,
     OracleRun,
     RealRun,
@@ -174,7 +173,7 @@ def test_base_version_never_changes_once_dispatched(configurations, data, histor
         fleet(run, [work], jobs)
         for dispatch in run.ledger.in_flight():
             base = run.ledger.base(dispatch)
-            assert base.vector.numpy().tobytes() == base.payload[WEIGHT].tobytes()
+            assert base.vector.numpy().tobytes() == run.published[base.number]
 
 
 @for_every_rule

@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from clients.vision.model import CNN
+from clients.vision.model import CNN, MODELS, build
 from fedagent.errors import ConfigurationError
 
 
@@ -10,10 +10,7 @@ def num_parameters(model):
     return sum(p.numel() for p in model.parameters())
 
 
-def test_the_mnist_network_has_121930_parameters():
-    assert num_parameters(CNN()) == 121_930
-
-
+@pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize(
     ("channels", "size", "num_classes"),
     [
@@ -22,9 +19,14 @@ def test_the_mnist_network_has_121930_parameters():
         (2, 10, 4),
     ],
 )
-def test_the_network_adapts_to_the_images(channels, size, num_classes):
-    logits = CNN(channels, size, num_classes)(torch.rand(5, channels, size, size))
+def test_every_network_adapts_to_the_images(name, channels, size, num_classes):
+    logits = build(name, channels, size, num_classes)(torch.rand(5, channels, size, size))
     assert logits.shape == (5, num_classes)
+
+
+def test_networks_have_the_documented_sizes():
+    sizes = {name: num_parameters(build(name, 1, 28, 10)) for name in MODELS}
+    assert sizes == {"cnn": 121_930, "mlp": 50_890, "linear": 7_850}
 
 
 def test_images_too_small_for_two_pools_are_refused():

@@ -150,3 +150,8 @@ def test_the_network_learns(task):
     settings = LocalTraining(learning_rate=0.1, local_steps=100)
     train(task, model, task.batches(None, 32), settings, CPU)
     assert task.evaluate(model, CPU)["accuracy"] > 0.5
+
+
+def test_an_unknown_model_is_refused_with_the_choices():
+    with pytest.raises(ConfigurationError, match=r"resnet.*cnn, mlp, linear"):
+        VisionTask(model="resnet")
