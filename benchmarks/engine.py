@@ -1,9 +1,10 @@
-"""Clients per second of this engine, a bare PyTorch loop, Flower's Ray simulation and pfl-research.
+"""Clients per second: this engine, a bare PyTorch loop, pfl-research, Flower's Ray simulation.
 
-All train the same networks on the same images with the same steps, see `engine_workload`. Samples of
-all engines are taken in turn, so that whatever else the machine does meets all of them; the table and
-the JSON on the last line hold medians. ``ratio`` is to the bare loop. CPU milliseconds per client,
-of a process and its workers, say more than clients per second on a machine that is not idle.
+All train the same networks on the same images with the same steps, see `engine_workload`. Samples
+of all engines are taken in turn, so that whatever else the machine does meets all of them; the
+table and the JSON on the last line hold medians. ``ratio`` is to the bare loop. CPU milliseconds
+per client, of a process and its workers, say more than clients per second on a machine that is
+not idle. Engines that are not installed are listed under ``absent``.
 
     python -m benchmarks.engine [--quick] [--only fedagent,bare] [--models linear,mlp]
 """
@@ -30,7 +31,7 @@ ENGINES: dict[str, Callable[[], Measure]] = {
     "fedagent_2_workers": lambda: fedagent(workers=2),
     "flower_ray": FlowerRay,
 }
-CLIENTS = {"linear": 600, "mlp": 400, "cnn": 80}  # per sample; a tenth for Ray, a quarter if quick
+CLIENTS = {"linear": 600, "mlp": 400, "cnn": 80}  # per sample; a tenth for Ray, an eighth if quick
 
 
 def measure(
@@ -62,7 +63,7 @@ def measure(
 
 
 def _clients(name: str, model: str, quick: bool) -> int:
-    clients = CLIENTS[model] // (4 if quick else 1) // (10 if name == "flower_ray" else 1)
+    clients = CLIENTS[model] // (8 if quick else 1) // (10 if name == "flower_ray" else 1)
     return max(20, clients // 20 * 20)
 
 
