@@ -261,7 +261,7 @@ def test_the_digest_changes_with_every_bit_name_shape_dtype_and_the_order(change
 
 @pytest.mark.parametrize(
     "array",
-    [np.float32(3.0).reshape(()), np.arange(6.0).reshape(2, 3), np.asfortranarray(np.eye(3, 2))],
+    [np.array(3.0, np.float32), np.arange(6.0).reshape(2, 3), np.asfortranarray(np.eye(3, 2))],
     ids=["scalar", "C", "Fortran"],
 )
 def test_a_quick_record_reads_what_flowers_reads(array):
