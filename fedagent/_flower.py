@@ -73,7 +73,9 @@ def set_message_id(message: Message, message_id: str) -> None:
 
 def with_content(message: Message, content: RecordDict) -> Message:
     """Return a message with the same metadata and other content: no public way to copy one."""
-    return cast(Message, _message(metadata=message.metadata, content=content))
+    copied = Message.__new__(Message)  # the constructor checks what is known to hold
+    copied.__dict__.update(message.__dict__, _content=content)
+    return copied
 
 
 def reply_from(node_id: int, content: RecordDict) -> Message:

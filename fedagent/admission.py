@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
 from fedagent import keys
 from fedagent._flower import ErrorCode
 from fedagent.errors import require
 from fedagent.model import ModelSpec
-from fedagent.records import MalformedArrayError, read_array
+from fedagent.records import MalformedArrayError, read_array, records_of
 from fedagent.update import Dispatch, Outcome, Rejection, Update
 
 FAILURES = {
@@ -138,7 +138,8 @@ class Admission:
             f"node {sender} answered for node {dispatch.node_id}",
         )
         content = reply.content
-        tokens = [c[keys.TOKEN] for c in content.config_records.values() if keys.TOKEN in c]
+        configs = records_of(content, ConfigRecord).values()
+        tokens = [c[keys.TOKEN] for c in configs if keys.TOKEN in c]
         _refuse_unless(
             bool(tokens) or not self.require_token,
             "no-token",
@@ -152,7 +153,7 @@ class Admission:
         return content
 
     def _metrics(self, content: RecordDict) -> MetricRecord:
-        records = list(content.metric_records.values())
+        records = list(records_of(content, MetricRecord).values())
         _refuse_unless(
             len(records) == 1, "metric-records", f"expected one MetricRecord, found {len(records)}"
         )
@@ -191,7 +192,7 @@ class Admission:
     def _model(
         self, content: RecordDict, spec: ModelSpec
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        records = list(content.array_records.values())
+        records = list(records_of(content, ArrayRecord).values())
         _refuse_unless(
             len(records) == 1, "array-records", f"expected one ArrayRecord, found {len(records)}"
         )

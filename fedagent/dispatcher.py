@@ -19,7 +19,7 @@ from fedagent.ledger import Ledger, Version
 from fedagent.membership import Breaker, Membership
 from fedagent.options import AsyncOptions
 from fedagent.queues import Queues
-from fedagent.records import payload_bytes
+from fedagent.records import payload_bytes, records_of
 from fedagent.scheduling import Assignment
 from fedagent.statistics import Statistics
 from fedagent.unapplied import Unapplied
@@ -169,7 +169,8 @@ class Dispatcher:
             unsent.token, unsent.base = token, base
             self.unapplied.sent(job.node_id, token)
         arrays = arrays if base is None else base.payload
-        config = ConfigRecord({**config, keys.TOKEN: token})
+        config = config.copy()
+        config[keys.TOKEN] = token
         if job.local_steps is not None:
             config[keys.LOCAL_STEPS] = job.local_steps
         if job.learning_rate is not None:
@@ -190,7 +191,7 @@ class Dispatcher:
         sent = []
         for message in messages:
             # Read what the client will read: an override of configure_train may have changed it.
-            config = message.content.config_records.get(
+            config = records_of(message.content, ConfigRecord).get(
                 self._options.configrecord_key, ConfigRecord()
             )
             message_id = next((i for i in self._grid.push_messages([message]) if i), "")

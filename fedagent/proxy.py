@@ -118,7 +118,7 @@ class Proxy:
         if self._configured_version != self.statistics.version:
             self._configured_version = self.statistics.version
             self._train_config_before = self._train_config
-        self._train_config = ConfigRecord(dict(self._train_config_before))
+        self._train_config = self._train_config_before.copy()
         self._dispatcher.send(
             Kind.TRAIN,
             self._strategy.configure_train(
@@ -188,7 +188,8 @@ class Proxy:
         messages = []
         for job in self._dispatcher.assignments():
             base = self._own_model(job.node_id)
-            told = ConfigRecord({**config, **self._rule.tell(job.node_id)})
+            told = config.copy()
+            told.update(self._rule.tell(job.node_id))
             if self._options.max_prefetch:
                 newest = self._number_for(job.node_id)
                 told[keys.UNAPPLIED] = self._dispatcher.unapplied.tokens(job.node_id, newest)

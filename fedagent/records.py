@@ -2,13 +2,17 @@
 
 import hashlib
 import io
+import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from functools import lru_cache
+from typing import Any, TypeVar
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from fedagent.model import ArraySpec, NDArray
+
+R = TypeVar("R", ArrayRecord, ConfigRecord, MetricRecord)
 
 _MAX_HEADER_BYTES = 4096
 _NUMPY_STYPE = "numpy.ndarray"
@@ -20,6 +24,38 @@ class MalformedArrayError(ValueError):
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)
         self.reason = reason
+
+
+class QuickArray(Array):
+    """An array that is read without parsing its header again: a tenth of a small job's time."""
+
+    def numpy(self) -> NDArray:
+        """Return the array, writable and in memory of its own, as Flower's does."""
+        if self.stype != _NUMPY_STYPE:
+            return super().numpy()
+        shape, is_fortran, dtype, offset = _parse_header(_header(self.data))
+        if dtype.hasobject:
+            return super().numpy()  # which refuses it
+        flat = np.frombuffer(self.data, dtype, math.prod(shape), offset)
+        return flat.reshape(shape, order="F" if is_fortran else "C").copy(order="K")
+
+    def __eq__(self, other: object) -> bool:
+        """Compare with any array: Flower's own compares with its very class only."""
+        names = ("dtype", "shape", "stype", "data")
+        return isinstance(other, Array) and all(
+            getattr(self, name) == getattr(other, name) for name in names
+        )
+
+    __hash__ = None  # type: ignore[assignment]  # as Flower's
+
+
+def quick(record: ArrayRecord) -> ArrayRecord:
+    """Return a new record of new arrays with the same bytes, which are read faster."""
+    copied = record.copy()
+    for name, array in record.items():
+        copied[name] = renewed = QuickArray.__new__(QuickArray)
+        renewed.__dict__.update(array.__dict__)
+    return copied
 
 
 def to_record(arrays: Mapping[str, NDArray]) -> ArrayRecord:
@@ -51,22 +87,14 @@ def read_array(array: Array, spec: ArraySpec) -> NDArray:
     """
     if array.stype != _NUMPY_STYPE:
         raise MalformedArrayError("malformed", f"{spec.name!r} is serialised as {array.stype!r}")
-    stream = io.BytesIO(array.data[:_MAX_HEADER_BYTES])
     try:
-        version = np.lib.format.read_magic(stream)
-        read_header = (
-            np.lib.format.read_array_header_1_0
-            if version == (1, 0)
-            else np.lib.format.read_array_header_2_0
-        )
-        shape, is_fortran, dtype = read_header(stream, max_header_size=_MAX_HEADER_BYTES)
+        shape, is_fortran, dtype, offset = _parse_header(_header(array.data))
     except Exception as error:  # it is parsed as Python: a TokenError or RecursionError, say
         raise MalformedArrayError("malformed", f"{spec.name!r}: {error}") from error
     if dtype != np.dtype(spec.dtype) or array.dtype != spec.dtype:
         raise MalformedArrayError("dtype", f"{spec.name!r} is {dtype}, the model's is {spec.dtype}")
     if shape != spec.shape or tuple(array.shape) != spec.shape:
         raise MalformedArrayError("shape", f"{spec.name!r} is {shape}, the model's is {spec.shape}")
-    offset = stream.tell()
     if len(array.data) != offset + spec.size * dtype.itemsize:
         raise MalformedArrayError(
             "malformed", f"{spec.name!r} has {len(array.data) - offset} bytes of data"
@@ -75,9 +103,42 @@ def read_array(array: Array, spec: ArraySpec) -> NDArray:
     return flat.reshape(spec.shape, order="F" if is_fortran else "C")
 
 
+def _header(data: bytes) -> bytes:
+    """Return the beginning of a ``.npy`` file up to its data: magic, version, length, header."""
+    begin = 10 if data[6:7] == b"\x01" else 12
+    return data[: min(begin + int.from_bytes(data[8:begin], "little"), _MAX_HEADER_BYTES)]
+
+
+@lru_cache(maxsize=1024)  # the arrays of a model come with the same headers with every reply
+def _parse_header(header: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
+    """Return shape, whether the order is Fortran's, dtype, and where the data begins."""
+    stream = io.BytesIO(header)
+    version = np.lib.format.read_magic(stream)
+    read = (
+        np.lib.format.read_array_header_1_0
+        if version == (1, 0)
+        else np.lib.format.read_array_header_2_0
+    )
+    shape, is_fortran, dtype = read(stream, max_header_size=_MAX_HEADER_BYTES)
+    return shape, is_fortran, dtype, stream.tell()
+
+
+def records_of(content: RecordDict, kind: type[R]) -> dict[str, R]:
+    """Return the records of one kind by name.
+
+    ``content.array_records`` and its like build a dictionary that writes back into the message and
+    check every entry again, for thirty times the price.
+    """
+    return {name: record for name, record in content.items() if isinstance(record, kind)}
+
+
 def payload_bytes(content: RecordDict) -> int:
     """Return the serialised bytes of all arrays in a message's content."""
-    return sum(len(a.data) for record in content.array_records.values() for a in record.values())
+    return sum(
+        len(array.data)
+        for record in records_of(content, ArrayRecord).values()
+        for array in record.values()
+    )
 
 
 def common_metrics(records: Sequence[MetricRecord]) -> list[RecordDict]:

@@ -30,6 +30,7 @@ from fedagent import keys
 from fedagent.client.device import resolve_device
 from fedagent.client.trainer import LocalTraining, train
 from fedagent.errors import ConfigurationError
+from fedagent.records import records_of
 from fedagent.task import Task
 
 
@@ -125,7 +126,7 @@ class _Ready:
 
     def load(self, message: Message) -> nn.Module:
         """Copy the dispatched arrays into the module: training must never change a base version."""
-        arrays = message.content.array_records["arrays"]
+        arrays = records_of(message.content, ArrayRecord)["arrays"]
         self.model.load_state_dict(arrays.to_torch_state_dict())
         return self.model
 
@@ -159,7 +160,7 @@ def _partition_id(context: Context) -> int:
 
 def _config(message: Message) -> ConfigRecord:
     """Return the message's config; messages without one have an empty one."""
-    return message.content.config_records.get("config", ConfigRecord())
+    return records_of(message.content, ConfigRecord).get("config", ConfigRecord())
 
 
 def _overridden(training: LocalTraining, config: ConfigRecord) -> LocalTraining:

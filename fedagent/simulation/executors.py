@@ -1,11 +1,13 @@
 """Who does the clients' work. The outcome does not depend on it."""
 
+import mmap
 import multiprocessing
 import queue
 import signal
 import sys
 import threading
 from abc import ABC, abstractmethod
+from collections import deque
 from concurrent.futures import Future
 from contextlib import suppress
 from multiprocessing.connection import Connection
@@ -17,10 +19,14 @@ from flwr.clientapp import ClientApp
 
 from fedagent._flower import ErrorCode
 from fedagent.errors import ConfigurationError, require
-from fedagent.simulation.work import Answer, WorkItem, load_app, perform
+from fedagent.simulation.parcels import Post, shared_memory
+from fedagent.simulation.work import Answer, WorkItem, load_app, perform, undisturbed
 
+_AT_HAND = 2  # items per worker: as many as a `Post` can carry
 _PATIENCE_S = 2.0  # for a worker that was asked to end
 _STARTUP_S = {"fork": 20.0, "spawn": 180.0}  # for a worker to come up; spawned ones import torch
+
+_Entry = tuple[WorkItem, "Future[Answer]"]
 
 
 class Executor(ABC):
@@ -59,7 +65,8 @@ class Inline(Executor):
 
     def result(self, future: "Future[Answer]") -> Answer:
         """Do the item now."""
-        return perform(self._app, self._items.pop(future))
+        with undisturbed():
+            return perform(self._app, self._items.pop(future))
 
 
 class Processes(Executor):
@@ -67,6 +74,8 @@ class Processes(Executor):
 
     A worker that dies (out of memory, a crash in native code) is replaced and its item is answered
     with an error; no other item is touched.
+
+    A worker has its next item at hand while it works on one, as long as nobody is idle.
 
     Parameters
     ----------
@@ -79,8 +88,10 @@ class Processes(Executor):
         require(workers >= 1, f"workers={workers} must be at least 1; 0 means the Inline executor.")
         self._reference, self._num_workers = client_app, workers
         load_app(client_app, ClientApp)  # an app that cannot be loaded should fail here
-        self._items: queue.SimpleQueue[tuple[WorkItem, Future[Answer]] | None] = queue.SimpleQueue()
+        self._items: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
         self._workers: list[_Worker] = []
+        self._num_idle = workers
+        self._counting = threading.Lock()
         self._threads: list[threading.Thread] = []
 
     def submit(self, item: WorkItem) -> "Future[Answer]":
@@ -128,22 +139,43 @@ class Processes(Executor):
 
     def _feed(self, worker: "_Worker") -> None:
         while (entry := self._items.get()) is not None:
-            item, future = entry
-            try:
-                future.set_result(worker.perform(item))
-            except (EOFError, OSError):
-                future.set_result(
-                    Answer(
-                        Error(
-                            ErrorCode.CLIENT_APP_CRASHED,
-                            "the worker process died (out of memory, or a crash in native code)",
-                        ),
-                        item.state,
-                    )
-                )
-                worker.start()
-            except Exception as error:  # an item that cannot travel: tell whoever waits for it
-                future.set_exception(error)
+            self._count_idle(-1)
+            at_hand = deque([entry])
+            worker.send(*entry)
+            while at_hand:
+                if (more := self._next_at_hand(at_hand)) is not None:
+                    worker.send(*more)
+                    at_hand.append(more)
+                self._settle(worker, at_hand)
+            self._count_idle(1)
+
+    def _count_idle(self, change: int) -> None:
+        with self._counting:
+            self._num_idle += change
+
+    def _next_at_hand(self, at_hand: deque[_Entry]) -> _Entry | None:
+        """Take an item for a busy worker, unless it has one or somebody else is free to do it."""
+        with suppress(queue.Empty):
+            if len(at_hand) < _AT_HAND and self._num_idle == 0:
+                entry = self._items.get_nowait()
+                if entry is None:  # the end is for a worker that is done
+                    self._items.put(None)
+                return entry
+        return None
+
+    def _settle(self, worker: "_Worker", at_hand: deque[_Entry]) -> None:
+        """Wait for the answer to the first item at hand."""
+        item, future = at_hand.popleft()
+        if future.done():  # it could not travel
+            return
+        try:
+            future.set_result(worker.receive())
+        except (EOFError, OSError):
+            reason = "the worker process died (out of memory, or a crash in native code)"
+            future.set_result(Answer(Error(ErrorCode.CLIENT_APP_CRASHED, reason), item.state))
+            worker.start()
+            for entry in at_hand:
+                worker.send(*entry)
 
 
 def _can_fork() -> bool:
@@ -154,12 +186,16 @@ def _can_fork() -> bool:
 class _Worker:
     """One process and this side's end of its pipe."""
 
+    # It does one item after the other, so answers come in the order of the items.
+
     # One at a time: a worker forked while another's pipe is being set up would hold its far end
     # open, and nobody would see that one die.
     _starting = threading.Lock()
 
     def __init__(self, processes: Any, app: object) -> None:
         self._processes, self._app = processes, app
+        is_forked = processes.get_start_method() == "fork"
+        self._memory = shared_memory() if is_forked else None
         self._is_stopping = False
         self.start()
 
@@ -170,14 +206,31 @@ class _Worker:
             if self._is_stopping:
                 return
             self._connection, theirs = self._processes.Pipe()
+            self._post = Post(self._connection, self._memory, side=0)
             self._process = self._processes.Process(
-                target=_serve, args=(theirs, self._connection, self._app), name="fedagent-worker"
+                target=_serve,
+                args=(theirs, self._connection, self._app, self._memory),
+                name="fedagent-worker",
             )
             self._process.start()
             theirs.close()
             self._is_ready = False
 
-    def perform(self, item: WorkItem) -> Answer:
+    def send(self, item: WorkItem, future: "Future[Answer]") -> None:
+        """Hand over an item; its future learns if it cannot travel."""
+        try:
+            self._await_readiness()
+            self._post.send(item)
+        except (EOFError, OSError):
+            pass  # the worker is gone, which whoever waits for its answer will see
+        except Exception as error:
+            future.set_exception(error)
+
+    def receive(self) -> Answer:
+        """Wait for the next answer."""
+        return cast(Answer, self._post.receive())
+
+    def _await_readiness(self) -> None:
         # A process forked while another thread held a lock may never come up: take another.
         while not self._is_ready:
             if self._connection.poll(_STARTUP_S[self._processes.get_start_method()]):
@@ -186,8 +239,6 @@ class _Worker:
                 self._process.kill()
                 self._process.join()
                 self.start()
-        self._connection.send(item)
-        return cast(Answer, self._connection.recv())
 
     def stop(self) -> None:
         with self._starting:
@@ -200,9 +251,13 @@ class _Worker:
 
     def disconnect(self) -> None:
         self._connection.close()
+        if self._memory is not None:
+            self._memory.close()
 
 
-def _serve(connection: Connection, ours: Connection, app_reference: object) -> None:
+def _serve(
+    connection: Connection, ours: Connection, app_reference: object, memory: mmap.mmap | None
+) -> None:
     ours.close()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     # Whatever the parent does at SIGTERM (Flower, coverage) is not for the child to repeat.
@@ -210,9 +265,16 @@ def _serve(connection: Connection, ours: Connection, app_reference: object) -> N
     torch.set_num_threads(1)
     app = cast(ClientApp, load_app(app_reference, ClientApp))
     connection.send(True)  # ready
-    while True:
-        try:
-            item = connection.recv()
-        except EOFError:
-            return
-        connection.send(perform(app, item))
+    post = Post(connection, memory, side=1)
+    items: queue.SimpleQueue[WorkItem | None] = queue.SimpleQueue()
+    threading.Thread(target=_take_in, args=(post, items), daemon=True).start()
+    while (item := items.get()) is not None:
+        post.send(perform(app, item))
+
+
+def _take_in(post: Post, items: "queue.SimpleQueue[WorkItem | None]") -> None:
+    """Receive items while the worker works: two full pipes would wait for each other."""
+    with suppress(EOFError, OSError):
+        while True:
+            items.put(post.receive())
+    items.put(None)

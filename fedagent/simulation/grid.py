@@ -7,13 +7,13 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 import numpy as np
-from flwr.app import Error, Message, RecordDict, UserConfig
+from flwr.app import ConfigRecord, Error, Message, RecordDict, UserConfig
 from flwr.serverapp import Grid
 
 from fedagent import keys
 from fedagent._flower import ErrorCode, Run, set_message_id
 from fedagent.attributes import REMOTE
-from fedagent.records import payload_bytes
+from fedagent.records import payload_bytes, records_of
 from fedagent.simulation.clock import EventQueue, VirtualClock
 from fedagent.simulation.executors import Executor
 from fedagent.simulation.fleet import Fleet, NodeProfile
@@ -255,7 +255,7 @@ class SimulationGrid(Grid):
     def _steps(self, message: Message) -> int:
         named = (
             record[keys.LOCAL_STEPS]
-            for record in message.content.config_records.values()
+            for record in records_of(message.content, ConfigRecord).values()
             if keys.LOCAL_STEPS in record
         )
         return int(next(named, self._fleet.default_steps))  # type: ignore[arg-type]

@@ -1,5 +1,8 @@
 """Running a Flower app on a simulated fleet, with no server to start."""
 
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -75,7 +78,24 @@ def run_simulation(
         run_config=dict(run_config or {}),
     )
     executor: Executor = Processes(client_app, workers) if workers else Inline(client_app)
-    with executor, reproducible(seed):
+    with executor, reproducible(seed), _old_objects_left_alone():
         grid = SimulationGrid(fleet, executor, empty_run(_RUN_ID), dict(run_config or {}), seed)
         server(grid, context)
     return SimulationResult(context, grid.statistics)
+
+
+@contextmanager
+def _old_objects_left_alone() -> Iterator[None]:
+    """Keep the garbage collector off what exists before the run.
+
+    That is some 350,000 objects of torch, Flower and Hydra, a fifth of a second each time that it
+    looks through them for nothing, and memory that forked workers would no longer share.
+    """
+    if gc.get_freeze_count():  # somebody else has seen to it
+        yield
+        return
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()

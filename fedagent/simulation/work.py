@@ -1,20 +1,30 @@
 """One client's work, and everything that makes it come out the same wherever it runs."""
 
-import copy
 import importlib
 import random
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
-from flwr.app import ArrayRecord, Context, Error, Message, RecordDict, UserConfig
+from flwr.app import (
+    ArrayRecord,
+    ConfigRecord,
+    Context,
+    Error,
+    Message,
+    MetricRecord,
+    RecordDict,
+    UserConfig,
+)
 from flwr.clientapp import ClientApp
 
 from fedagent._flower import ErrorCode, with_content
 from fedagent.errors import ConfigurationError
+from fedagent.records import quick
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +57,10 @@ class Answer:
 
 
 def perform(app: ClientApp, item: WorkItem) -> Answer:
-    """Run a ClientApp as Flower would; an exception becomes an error answer."""
+    """Run a ClientApp as Flower would; an exception becomes an error answer.
+
+    The global generators start from the item's seed and are left where the work ends.
+    """
     context = Context(
         run_id=item.run_id,
         node_id=item.node_id,
@@ -56,14 +69,14 @@ def perform(app: ClientApp, item: WorkItem) -> Answer:
         run_config=dict(item.run_config),
     )
     request = private_copy(item.message)
-    with reproducible(item.seed):
-        try:
-            reply = app(request, context)
-            return Answer(reply.error if reply.has_error() else reply.content, context.state)
-        except (Exception, SystemExit) as error:  # whatever the user's code does, its node failed
-            place = traceback.extract_tb(error.__traceback__)[-1]
-            reason = f"{type(error).__name__}: {error} ({place.filename}:{place.lineno})"
-            return Answer(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason), context.state)
+    seed_generators(item.seed)
+    try:
+        reply = app(request, context)
+        return Answer(reply.error if reply.has_error() else reply.content, context.state)
+    except (Exception, SystemExit) as error:  # whatever the user's code does, its node failed
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        reason = f"{type(error).__name__}: {error} ({place.filename}:{place.lineno})"
+        return Answer(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason), context.state)
 
 
 def private_copy(message: Message) -> Message:
@@ -72,28 +85,37 @@ def private_copy(message: Message) -> Message:
     Array bytes are shared (they cannot change); records are new. One record of arrays is sent to
     many nodes, and ``to_torch_state_dict(keep_input=False)`` would empty it for all of them.
     """
-    content = RecordDict(
-        {
-            key: ArrayRecord(dict(record))
-            if isinstance(record, ArrayRecord)
-            else copy.deepcopy(record)
-            for key, record in message.content.items()
-        }
-    )
+    content = RecordDict()
+    for key, record in message.content.items():
+        content[key] = quick(record) if isinstance(record, ArrayRecord) else _private(record)
     return with_content(message, content)
+
+
+def _private(record: ConfigRecord | MetricRecord) -> ConfigRecord | MetricRecord:
+    """Return a record that shares no more than bytes; its values were checked when it was made."""
+    private = cast(ConfigRecord, record.copy())  # which may hold whatever metrics may
+    for key, value in record.items():
+        if isinstance(value, list):
+            private[key] = value.copy()
+    return private
 
 
 @contextmanager
 def reproducible(seed: int) -> Iterator[None]:
-    """Seed the global generators and use one torch thread; put everything back afterwards.
+    """Seed the global generators and use one torch thread; put everything back afterwards."""
+    with undisturbed():
+        seed_generators(seed)
+        yield
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Use one torch thread; put it and the states of the global generators back afterwards.
 
     One thread, because the order of a parallel sum changes its last bits.
     """
     before = random.getstate(), np.random.get_state(), torch.get_rng_state()
     threads = torch.get_num_threads()
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    _seed_torch(seed)
     if threads != 1:
         torch.set_num_threads(1)
     try:
@@ -106,12 +128,14 @@ def reproducible(seed: int) -> Iterator[None]:
             torch.set_num_threads(threads)
 
 
-def _seed_torch(seed: int) -> None:
-    """Seed every torch generator there is.
+def seed_generators(seed: int) -> None:
+    """Seed the global generators of ``random``, NumPy and torch.
 
     Without an accelerator ``torch.manual_seed`` queues a call and a stack trace for one that never
     comes: a tenth of a small job's time, and memory that grows with every job.
     """
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
     if torch.accelerator.is_available():
         torch.manual_seed(seed)
     else:

@@ -1,5 +1,6 @@
 """Running Flower apps on a simulated fleet: the same bytes for the same seed, whoever works."""
 
+import gc
 import multiprocessing
 import random
 
@@ -157,3 +158,11 @@ def test_a_client_that_kills_its_worker_is_one_failed_node():
     result = run_simulation(server_of(main), app_of(fail_as_told), 3, workers=2)
     assert [r.has_error() for r in replies] == [False, True, False]
     assert result.statistics.outcomes["failed", "error-8"] == 1
+
+
+def test_the_garbage_collector_leaves_what_is_older_than_the_run_alone():
+    frozen = []
+    server = server_of(lambda grid, context: frozen.append(gc.get_freeze_count()))
+    run_simulation(server, app_of(echo))
+    assert frozen[0] > 10_000
+    assert gc.get_freeze_count() == 0

@@ -1,0 +1,129 @@
+"""Clients per second: this engine, a bare PyTorch loop, pfl-research, Flower's Ray simulation.
+
+All train the same networks on the same images with the same steps, see `engine_workload`. Samples
+of all engines are taken in turn, so that whatever else the machine does meets all of them; the
+table and the JSON on the last line hold medians. ``ratio`` is to the bare loop. CPU milliseconds
+per client, of a process and its workers, say more than clients per second on a machine that is
+not idle. Engines that are not installed are listed under ``absent``.
+
+    python -m benchmarks.engine [--quick] [--only fedagent,bare] [--models linear,mlp]
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+from collections.abc import Callable
+
+import torch
+
+from benchmarks.engine_ours import fedagent
+from benchmarks.engine_peers import FlowerRay, PeerMissingError, pfl, version_of
+from benchmarks.engine_workload import MODELS, Sample, bare
+
+Measure = Callable[[str, int], Sample]
+
+ENGINES: dict[str, Callable[[], Measure]] = {
+    "bare": lambda: bare,
+    "pfl": lambda: pfl,
+    "fedagent": lambda: fedagent(workers=0),
+    "fedagent_2_workers": lambda: fedagent(workers=2),
+    "flower_ray": FlowerRay,
+}
+CLIENTS = {"linear": 600, "mlp": 400, "cnn": 80}  # per sample; a tenth for Ray, an eighth if quick
+
+
+def measure(
+    names: list[str], models: list[str], repetitions: int, quick: bool
+) -> tuple[dict[str, dict[str, list[Sample]]], dict[str, str]]:
+    """Return the samples by model and engine, and why engines are absent."""
+    absent: dict[str, str] = {}
+    engines: dict[str, Measure] = {}
+    samples: dict[str, dict[str, list[Sample]]] = {m: {} for m in models}
+    try:
+        for model in models:
+            for repetition in range(-1, repetitions):  # the first warms up and does not count
+                for name in (n for n in names if n not in absent):
+                    clients = _clients(name, model, quick or repetition < 0)
+                    try:
+                        if name not in engines:
+                            engines[name] = ENGINES[name]()
+                        sample = engines[name](model, clients)
+                    except PeerMissingError as error:
+                        absent[name] = str(error)
+                        continue
+                    if repetition >= 0:
+                        samples[model].setdefault(name, []).append(sample)
+    finally:
+        for engine in engines.values():
+            if isinstance(engine, FlowerRay):
+                engine.close()
+    return samples, absent
+
+
+def _clients(name: str, model: str, quick: bool) -> int:
+    clients = CLIENTS[model] // (8 if quick else 1) // (10 if name == "flower_ray" else 1)
+    return max(20, clients // 20 * 20)
+
+
+def summarise(samples: dict[str, dict[str, list[Sample]]]) -> dict[str, dict[str, dict]]:
+    """Return medians by model and engine; ratios are medians of the repetitions' ratios."""
+    summary: dict[str, dict[str, dict]] = {"clients_per_s": {}, "ratio": {}, "cpu_ms": {}}
+    for model, by_engine in samples.items():
+        for part in summary.values():
+            part[model] = {}
+        for name, taken in by_engine.items():
+            speeds = [s.clients / s.wall_s for s in taken]
+            cpu_ms = [1e3 * s.cpu_s / s.clients for s in taken if s.cpu_s is not None]
+            summary["clients_per_s"][model][name] = round(statistics.median(speeds), 1)
+            if cpu_ms:
+                summary["cpu_ms"][model][name] = round(statistics.median(cpu_ms), 2)
+            if reference := by_engine.get("bare"):
+                ratios = [v * b.wall_s / b.clients for v, b in zip(speeds, reference, strict=False)]
+                summary["ratio"][model][name] = round(statistics.median(ratios), 3)
+    return summary
+
+
+def print_table(summary: dict[str, dict[str, dict]], absent: dict[str, str]) -> None:
+    print("| model | engine | clients/s | to bare | CPU ms per client |\n|---|---|---|---|---|")
+    for model, speeds in summary["clients_per_s"].items():
+        for name, speed in speeds.items():
+            ratio, cpu = (summary[k][model].get(name, "-") for k in ("ratio", "cpu_ms"))
+            print(f"| {model} | {name} | {speed} | {ratio} | {cpu} |")
+    for name, reason in absent.items():
+        print(f"\n{name} is absent: {reason}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="a glance, under a minute")
+    parser.add_argument("--only", default=",".join(ENGINES), help="engines, with commas")
+    parser.add_argument("--models", default=",".join(MODELS), help="networks, with commas")
+    parser.add_argument("--repetitions", type=int, help="default 5; 1 with --quick")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    repetitions = options.repetitions or (1 if options.quick else 5)
+    samples, absent = measure(
+        options.only.split(","), options.models.split(","), repetitions, options.quick
+    )
+    summary = summarise(samples)
+    print_table(summary, absent)
+    about = {
+        "benchmark": "engine",
+        "quick": options.quick,
+        "repetitions": repetitions,
+        "absent": absent,
+        "cpus": os.cpu_count(),
+        "load": [round(x, 1) for x in os.getloadavg()],
+        "machine": platform.machine(),
+        "python": platform.python_version(),
+    }
+    about |= {name: version_of(name) for name in ("torch", "flwr", "ray", "pfl")}
+    print(json.dumps(about | summary))
+
+
+if __name__ == "__main__":
+    main()
