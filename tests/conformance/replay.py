@@ -128,8 +128,9 @@ class RealRun:
         return self
 
     def _update(self, base: Version, tau: int, work: Work) -> Update:
+        dispatched = self.model.spec.unflatten(base.vector, self.model.carried)[WEIGHT]
         client = {
-            WEIGHT: base.vector.numpy() + np.array(work.delta),
+            WEIGHT: dispatched + np.array(work.delta),
             COUNTER: np.array(work.counter),
         }
         vector, carried = self.model.spec.flatten(client)
