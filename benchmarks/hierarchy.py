@@ -13,8 +13,10 @@ learning rate is the best of 0.4 and 0.6 for FedBuff, and of 0.2 and 0.4 for the
 """
 
 import argparse
+import os
 import statistics
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 
 import numpy as np
@@ -97,11 +99,14 @@ def hierarchical(seed: int, target: float) -> Outcome:
 def hierarchy(quick: bool, seeds: Sequence[int] = (1, 2, 3)) -> dict[str, object]:
     """Return what both methods took, per seed and on average, and by how much they differ."""
     seeds, target = ([1], QUICK_TARGET) if quick else (list(seeds), TARGET)
-    runs: dict[str, list[Outcome]] = {"flat": [], "hierarchical": []}
-    for seed in seeds:
-        for name, run in (("flat", flat), ("hierarchical", hierarchical)):
-            outcome = run(seed, target)
-            runs[name].append(outcome)
+    with ProcessPoolExecutor(os.cpu_count()) as pool:
+        futures = {
+            name: [pool.submit(run, seed, target) for seed in seeds]
+            for name, run in (("flat", flat), ("hierarchical", hierarchical))
+        }
+        runs = {name: [future.result() for future in started] for name, started in futures.items()}
+    for name, outcomes in runs.items():
+        for seed, outcome in zip(seeds, outcomes, strict=True):
             print(f"seed {seed}, {name}: {outcome}", flush=True)
     one, many = (_means(outcomes) for outcomes in runs.values())
     ratios = {
