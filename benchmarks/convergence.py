@@ -11,8 +11,8 @@ schedulers  digits on a fleet of two classes, one 25 times slower: who wastes ho
 
     python -m benchmarks.convergence [--quick] [--only digits] [--figure FILE]
 
-Prints Markdown tables, then JSON on the last line. The full run takes about half an hour on two
-cores, --quick less than a minute.
+Prints Markdown tables, then JSON on the last line. The full run takes three quarters of an hour on
+two cores, --quick less than a minute.
 """
 
 import argparse

@@ -115,6 +115,7 @@ def _simulate(app: FlowerApp, cfg: DictConfig) -> None:
 
     # The display says what a terminal should; Flower's own lines would tear it apart.
     logging.getLogger("flwr").setLevel(logging.WARNING if cfg.display else logging.INFO)
+    logging.getLogger("flwr").propagate = False  # Hydra's root handler would say it all again
     job = HydraConfig.get()
     output_dir = cfg.output_dir or job.runtime.output_dir
     overrides = [o for o in job.overrides.task if not o.startswith("output_dir=")]

@@ -340,7 +340,7 @@ class Proxy:
             "Version %d evaluated by the %s: %s",
             evaluation.version,
             evaluation.source,
-            dict(evaluation.metrics),
+            {k: v for k, v in evaluation.metrics.items() if not isinstance(v, list)},
         )
         for callback in self._options.callbacks:
             callback.on_evaluation(self.statistics, evaluation)
