@@ -71,7 +71,6 @@ class Trace:
     target: float
     curve: list[tuple[float, int, float]] = field(default_factory=list)
     vector: np.ndarray = field(default_factory=lambda: np.zeros(0))
-    slow_score: float = math.nan
     statistics: Statistics = field(default_factory=Statistics)
 
     def add(self, problem: Problem, vector: np.ndarray) -> bool:
