@@ -121,7 +121,7 @@ class _Ready:
         model = client.task.build_model().to(device)
         # A process's first optimizer imports for a second or more: here, not in the first
         # dispatch, and inherited by what is forked afterwards.
-        client.training.build_optimizer(model)
+        client.training.build_optimizer(model.parameters())
         return cls(client.task, client.training, device, model, client.mods)
 
     def load(self, message: Message) -> nn.Module:
