@@ -8,10 +8,11 @@ import sys
 import threading
 from abc import ABC, abstractmethod
 from collections import deque
+from collections.abc import Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from multiprocessing.connection import Connection
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from flwr.app import Error
@@ -20,13 +21,16 @@ from flwr.clientapp import ClientApp
 from fedagent._flower import ErrorCode
 from fedagent.errors import ConfigurationError, require
 from fedagent.simulation.parcels import Post, shared_memory
-from fedagent.simulation.work import Answer, WorkItem, load_app, perform, undisturbed
+from fedagent.simulation.work import Answer, WorkItem, load_app, perform, perform_all, undisturbed
 
 _AT_HAND = 2  # items per worker: as many as a `Post` can carry
 _PATIENCE_S = 2.0  # for a worker that was asked to end
 _STARTUP_S = {"fork": 20.0, "spawn": 180.0}  # for a worker to come up; spawned ones import torch
 
-_Entry = tuple[WorkItem, "Future[Answer]"]
+T = TypeVar("T")
+
+_Work = WorkItem | Sequence[WorkItem]
+_Entry = tuple[_Work, "Future[Any]"]  # an answer, or one for each item
 
 
 class Executor(ABC):
@@ -37,8 +41,12 @@ class Executor(ABC):
         """Take in an item; it may run at any time from now on."""
 
     @abstractmethod
-    def result(self, future: "Future[Answer]") -> Answer:
-        """Return the answer to an item, waiting for that one only."""
+    def submit_all(self, items: Sequence[WorkItem]) -> "Future[list[Answer]]":
+        """Take in items that one worker does together, see `perform_all`; if it dies, all fail."""
+
+    @abstractmethod
+    def result(self, future: "Future[T]") -> T:
+        """Return what was submitted for, waiting for that only."""
 
     def close(self) -> None:
         """Give back whatever the executor holds; items not fetched are dropped."""
@@ -55,18 +63,25 @@ class Inline(Executor):
 
     def __init__(self, client_app: ClientApp | str) -> None:
         self._app = cast(ClientApp, load_app(client_app, ClientApp))
-        self._items: dict[Future[Answer], WorkItem] = {}
+        self._waiting: dict[Future[Any], _Work] = {}
 
     def submit(self, item: WorkItem) -> "Future[Answer]":
         """Remember the item."""
-        future: Future[Answer] = Future()
-        self._items[future] = item
-        return future
+        return self._remember(item)
 
-    def result(self, future: "Future[Answer]") -> Answer:
-        """Do the item now."""
+    def submit_all(self, items: Sequence[WorkItem]) -> "Future[list[Answer]]":
+        """Remember the items."""
+        return self._remember(items)
+
+    def result(self, future: "Future[T]") -> T:
+        """Do the work now."""
         with undisturbed():
-            return perform(self._app, self._items.pop(future))
+            return cast(T, _do(self._app, self._waiting.pop(future)))
+
+    def _remember(self, work: _Work) -> "Future[Any]":
+        future: Future[Any] = Future()
+        self._waiting[future] = work
+        return future
 
 
 class Processes(Executor):
@@ -96,14 +111,14 @@ class Processes(Executor):
 
     def submit(self, item: WorkItem) -> "Future[Answer]":
         """Queue the item for the next free worker."""
-        if not self._workers:
-            self._start()
-        future: Future[Answer] = Future()
-        self._items.put((item, future))
-        return future
+        return self._queue(item)
 
-    def result(self, future: "Future[Answer]") -> Answer:
-        """Wait for one answer."""
+    def submit_all(self, items: Sequence[WorkItem]) -> "Future[list[Answer]]":
+        """Queue the items for the next free worker."""
+        return self._queue(items)
+
+    def result(self, future: "Future[T]") -> T:
+        """Wait for a worker's answer."""
         return future.result()
 
     def close(self) -> None:
@@ -119,6 +134,13 @@ class Processes(Executor):
             thread.join()
         for worker in self._workers:
             worker.disconnect()
+
+    def _queue(self, work: _Work) -> "Future[Any]":
+        if not self._workers:
+            self._start()
+        future: Future[Any] = Future()
+        self._items.put((work, future))
+        return future
 
     def _start(self) -> None:
         # Not before there is work: by then the ServerApp has loaded what it shares with the
@@ -165,17 +187,27 @@ class Processes(Executor):
 
     def _settle(self, worker: "_Worker", at_hand: deque[_Entry]) -> None:
         """Wait for the answer to the first item at hand."""
-        item, future = at_hand.popleft()
+        work, future = at_hand.popleft()
         if future.done():  # it could not travel
             return
         try:
             future.set_result(worker.receive())
         except (EOFError, OSError):
-            reason = "the worker process died (out of memory, or a crash in native code)"
-            future.set_result(Answer(Error(ErrorCode.CLIENT_APP_CRASHED, reason), item.state))
+            future.set_result(_crashed(work))
             worker.start()
             for entry in at_hand:
                 worker.send(*entry)
+
+
+def _do(app: ClientApp, work: _Work) -> Answer | list[Answer]:
+    return perform(app, work) if isinstance(work, WorkItem) else perform_all(app, work)
+
+
+def _crashed(work: _Work) -> Answer | list[Answer]:
+    reason = "the worker process died (out of memory, or a crash in native code)"
+    if isinstance(work, WorkItem):
+        return Answer(Error(ErrorCode.CLIENT_APP_CRASHED, reason), work.state)
+    return [Answer(Error(ErrorCode.CLIENT_APP_CRASHED, reason), item.state) for item in work]
 
 
 def _can_fork() -> bool:
@@ -216,17 +248,17 @@ class _Worker:
             theirs.close()
             self._is_ready = False
 
-    def send(self, item: WorkItem, future: "Future[Answer]") -> None:
-        """Hand over an item; its future learns if it cannot travel."""
+    def send(self, work: _Work, future: "Future[Any]") -> None:
+        """Hand over work; its future learns if it cannot travel."""
         try:
             self._await_readiness()
-            self._post.send(item)
+            self._post.send(work)
         except (EOFError, OSError):
             pass  # the worker is gone, which whoever waits for its answer will see
         except Exception as error:
             future.set_exception(error)
 
-    def receive(self) -> Answer:
+    def receive(self) -> Answer | list[Answer]:
         """Wait for the next answer."""
         return cast(Answer, self._post.receive())
 
@@ -266,13 +298,13 @@ def _serve(
     app = cast(ClientApp, load_app(app_reference, ClientApp))
     connection.send(True)  # ready
     post = Post(connection, memory, side=1)
-    items: queue.SimpleQueue[WorkItem | None] = queue.SimpleQueue()
+    items: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
     threading.Thread(target=_take_in, args=(post, items), daemon=True).start()
-    while (item := items.get()) is not None:
-        post.send(perform(app, item))
+    while (work := items.get()) is not None:
+        post.send(_do(app, work))
 
 
-def _take_in(post: Post, items: "queue.SimpleQueue[WorkItem | None]") -> None:
+def _take_in(post: Post, items: "queue.SimpleQueue[_Work | None]") -> None:
     """Receive items while the worker works: two full pipes would wait for each other."""
     with suppress(EOFError, OSError):
         while True:

@@ -3,8 +3,8 @@
 A parcel is a pickle without the bytes of its arrays, and a plan that says where each of them is:
 
     (offset, length)   in the memory that both processes map, if there is one and they fit
-    index              the same bytes as array `index` of the parcel before: a version goes to a
-                       worker once, although it goes to many of its nodes
+    index              the same bytes as array `index` of this parcel and the one before, in a row:
+                       a version goes to a worker once, although it goes to many of its nodes
     bytes              here
 """
 
@@ -60,19 +60,20 @@ class Post:
         stream = io.BytesIO()
         pickler = _Pickler(stream)
         pickler.dump(content)
-        before = {id(data): index for index, data in enumerate(self._sent)}
+        known = {id(data): index for index, data in enumerate(self._sent)}
         slot = self._side * _SLOTS + self._num_sent % _SLOTS
         begin, end = slot * _SLOT_BYTES, (slot + 1) * _SLOT_BYTES
         plan: Plan = []
         for data in pickler.arrays:
-            if id(data) in before:
-                plan.append(before[id(data)])
+            if id(data) in known:
+                plan.append(known[id(data)])
             elif self._memory is not None and begin + len(data) <= end:
                 self._memory[begin : begin + len(data)] = data
                 plan.append((begin, len(data)))
                 begin += len(data)
             else:
                 plan.append(data)
+            known.setdefault(id(data), len(self._sent) + len(plan) - 1)
         self._num_sent += 1
         self._sent = pickler.arrays
         self.connection.send((stream.getvalue(), plan))
@@ -80,7 +81,10 @@ class Post:
     def receive(self) -> Any:
         """Wait for the next object; EOFError or OSError if the other end is gone."""
         content, plan = self.connection.recv()
-        self._received = [self._fetch(place) for place in plan]
+        before = len(self._received)
+        for place in plan:
+            self._received.append(self._fetch(place))
+        del self._received[:before]
         return pickle.loads(content, buffers=self._received)
 
     def _fetch(self, place: tuple[int, int] | int | bytes) -> bytes:

@@ -11,11 +11,12 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
 
 from fedagent._flower import DRIVER_NODE_ID, empty_run, identify_process
-from fedagent.errors import require
+from fedagent.errors import one_of, require
 from fedagent.simulation.executors import Executor, Inline, Processes
 from fedagent.simulation.fleet import Equal, Fleet
 from fedagent.simulation.grid import SimulationGrid
-from fedagent.simulation.work import load_app, reproducible
+from fedagent.simulation.grouping import Grouped
+from fedagent.simulation.work import TrainsTogether, load_app, reproducible
 from fedagent.statistics import Statistics
 
 _RUN_ID = 1
@@ -43,6 +44,8 @@ def run_simulation(
     fleet: Fleet | None = None,
     seed: int = 0,
     workers: int = 0,
+    vectorise: str = "never",
+    group_size: int = 32,
     run_config: UserConfig | None = None,
 ) -> SimulationResult:
     """Run unmodified Flower apps on a simulated fleet.
@@ -57,6 +60,11 @@ def run_simulation(
     fleet : the devices; default `Equal`.
     seed : of the server's and the clients' global generators.
     workers : worker processes; 0 does the clients' work in this process.
+    vectorise : whether clients at work at the same time are trained as one batch, for apps that
+        can (`build_client_app`): "never"; "always", where each client's model comes out as alone
+        only up to rounding; "auto", which tries with the first clients which is faster, so that
+        the last bits may differ from run to run.
+    group_size : clients per batch, at most, >= 2.
     run_config : ``context.run_config`` of both apps.
 
     Raises
@@ -77,11 +85,24 @@ def run_simulation(
         state=RecordDict(),
         run_config=dict(run_config or {}),
     )
+    one_of("vectorise", vectorise, ("never", "auto", "always"))
     executor: Executor = Processes(client_app, workers) if workers else Inline(client_app)
+    if vectorise != "never" and _trains_together(client_app, vectorise):
+        executor = Grouped(executor, vectorise, group_size)
     with executor, reproducible(seed), _old_objects_left_alone():
         grid = SimulationGrid(fleet, executor, empty_run(_RUN_ID), dict(run_config or {}), seed)
         server(grid, context)
     return SimulationResult(context, grid.statistics)
+
+
+def _trains_together(client_app: ClientApp | str, vectorise: str) -> bool:
+    can = isinstance(load_app(client_app, ClientApp), TrainsTogether)
+    require(
+        can or vectorise == "auto",
+        "vectorise=always: this ClientApp trains one client at a time. Build it with "
+        "fedagent.client.build_client_app, or set vectorise=never.",
+    )
+    return can
 
 
 @contextmanager

@@ -102,7 +102,9 @@ def test_tied_parameters_stay_tied_and_frozen_ones_frozen():
         def forward(self, x):
             return self.out(self.again(torch.tanh(self.inner(x))))
 
-    for (state, _), (expected, _) in zip(*both_ways(Regression(Tied), weight_decay=0.1), strict=True):
+    for (state, _), (expected, _) in zip(
+        *both_ways(Regression(Tied), weight_decay=0.1), strict=True
+    ):
         assert torch.equal(state["inner.weight"], state["again.weight"])
         for name in expected:
             torch.testing.assert_close(state[name], expected[name], rtol=1e-4, atol=1e-6)
