@@ -23,7 +23,6 @@ from fedagent.errors import ConfigurationError, require
 from fedagent.simulation.parcels import Post, shared_memory
 from fedagent.simulation.work import Answer, WorkItem, load_app, perform, perform_all, undisturbed
 
-_AT_HAND = 2  # items per worker: as many as a `Post` can carry
 _PATIENCE_S = 2.0  # for a worker that was asked to end
 _STARTUP_S = {"fork": 20.0, "spawn": 180.0}  # for a worker to come up; spawned ones import torch
 
@@ -90,7 +89,7 @@ class Processes(Executor):
     A worker that dies (out of memory, a crash in native code) is replaced and its item is answered
     with an error; no other item is touched.
 
-    A worker has its next item at hand while it works on one, as long as nobody is idle.
+    A worker has its next items at hand while it works on one, as long as nobody is idle.
 
     Parameters
     ----------
@@ -165,7 +164,7 @@ class Processes(Executor):
             at_hand = deque([entry])
             worker.send(*entry)
             while at_hand:
-                if (more := self._next_at_hand(at_hand)) is not None:
+                while (more := self._next_at_hand(worker, at_hand)) is not None:
                     worker.send(*more)
                     at_hand.append(more)
                 self._settle(worker, at_hand)
@@ -175,10 +174,10 @@ class Processes(Executor):
         with self._counting:
             self._num_idle += change
 
-    def _next_at_hand(self, at_hand: deque[_Entry]) -> _Entry | None:
+    def _next_at_hand(self, worker: "_Worker", at_hand: deque[_Entry]) -> _Entry | None:
         """Take an item for a busy worker, unless it has one or somebody else is free to do it."""
         with suppress(queue.Empty):
-            if len(at_hand) < _AT_HAND and self._num_idle == 0:
+            if len(at_hand) < worker.capacity and self._num_idle == 0:
                 entry = self._items.get_nowait()
                 if entry is None:  # the end is for a worker that is done
                     self._items.put(None)
@@ -248,6 +247,11 @@ class _Worker:
             theirs.close()
             self._is_ready = False
 
+    @property
+    def capacity(self) -> int:
+        """How much work it can have at hand."""
+        return self._post.capacity
+
     def send(self, work: _Work, future: "Future[Any]") -> None:
         """Hand over work; its future learns if it cannot travel."""
         try:
@@ -298,15 +302,6 @@ def _serve(
     app = cast(ClientApp, load_app(app_reference, ClientApp))
     connection.send(True)  # ready
     post = Post(connection, memory, side=1)
-    items: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
-    threading.Thread(target=_take_in, args=(post, items), daemon=True).start()
-    while (work := items.get()) is not None:
-        post.send(_do(app, work))
-
-
-def _take_in(post: Post, items: "queue.SimpleQueue[_Work | None]") -> None:
-    """Receive items while the worker works: two full pipes would wait for each other."""
-    with suppress(EOFError, OSError):
+    with suppress(EOFError, OSError):  # until the parent closes its end, or is gone
         while True:
-            items.put(post.receive())
-    items.put(None)
+            post.send(_do(app, post.receive()))
