@@ -9,7 +9,7 @@ from flwr.serverapp import Grid, ServerApp
 from benchmarks.engine_workload import COHORT, NODES, Sample, Stopwatch, client_app, module
 from fedagent import FedBuff, run_simulation
 from fedagent.callbacks import Callback
-from fedagent.simulation import Lognormal
+from fedagent.simulation import Lognormal, Runtime
 from fedagent.statistics import Statistics
 from fedagent.stopping import MaxUpdates
 
@@ -53,7 +53,9 @@ def fedagent(workers: int) -> Callable[[str, int], Sample]:
                 train_config=ConfigRecord({"model": name}),
             )
 
-        run_simulation(server, client_app, fleet=Lognormal(num_nodes=NODES), workers=workers)
+        run_simulation(
+            server, client_app, fleet=Lognormal(num_nodes=NODES), runtime=Runtime(workers)
+        )
         return timed.sample
 
     return measure

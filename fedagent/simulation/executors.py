@@ -28,8 +28,8 @@ _STARTUP_S = {"fork": 20.0, "spawn": 180.0}  # for a worker to come up; spawned 
 
 T = TypeVar("T")
 
-_Work = WorkItem | Sequence[WorkItem]
-_Entry = tuple[_Work, "Future[Any]"]  # an answer, or one for each item
+Work = WorkItem | Sequence[WorkItem]
+_Entry = tuple[Work, "Future[Any]"]  # an answer, or one for each item
 
 
 class Executor(ABC):
@@ -62,7 +62,7 @@ class Inline(Executor):
 
     def __init__(self, client_app: ClientApp | str) -> None:
         self._app = cast(ClientApp, load_app(client_app, ClientApp))
-        self._waiting: dict[Future[Any], _Work] = {}
+        self._waiting: dict[Future[Any], Work] = {}
 
     def submit(self, item: WorkItem) -> "Future[Answer]":
         """Remember the item."""
@@ -75,9 +75,9 @@ class Inline(Executor):
     def result(self, future: "Future[T]") -> T:
         """Do the work now."""
         with undisturbed():
-            return cast(T, _do(self._app, self._waiting.pop(future)))
+            return cast(T, do(self._app, self._waiting.pop(future)))
 
-    def _remember(self, work: _Work) -> "Future[Any]":
+    def _remember(self, work: Work) -> "Future[Any]":
         future: Future[Any] = Future()
         self._waiting[future] = work
         return future
@@ -91,6 +91,9 @@ class Processes(Executor):
 
     A worker has its next items at hand while it works on one, as long as nobody is idle.
 
+    With GPUs, worker n uses GPU n modulo their number as "cuda": `workers` is as many as there are
+    GPUs times those that should share one.
+
     Parameters
     ----------
     client_app : an app, or ``"module:attribute"``, which is the only way where processes cannot be
@@ -100,7 +103,7 @@ class Processes(Executor):
 
     def __init__(self, client_app: ClientApp | str, workers: int) -> None:
         require(workers >= 1, f"workers={workers} must be at least 1; 0 means the Inline executor.")
-        self._reference, self._num_workers = client_app, workers
+        self._reference, self.num_workers = client_app, workers
         load_app(client_app, ClientApp)  # an app that cannot be loaded should fail here
         self._items: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
         self._workers: list[_Worker] = []
@@ -134,7 +137,7 @@ class Processes(Executor):
         for worker in self._workers:
             worker.disconnect()
 
-    def _queue(self, work: _Work) -> "Future[Any]":
+    def _queue(self, work: Work) -> "Future[Any]":
         if not self._workers:
             self._start()
         future: Future[Any] = Future()
@@ -151,7 +154,7 @@ class Processes(Executor):
                 "must import the ClientApp themselves: pass it as 'module:attribute', or use "
                 "workers=0."
             )
-        self._workers = [_Worker(processes, self._reference) for _ in range(self._num_workers)]
+        self._workers = [_Worker(processes, self._reference, n) for n in range(self.num_workers)]
         self._threads = [
             threading.Thread(target=self._feed, args=(w,), daemon=True) for w in self._workers
         ]
@@ -192,17 +195,19 @@ class Processes(Executor):
         try:
             future.set_result(worker.receive())
         except (EOFError, OSError):
-            future.set_result(_crashed(work))
+            future.set_result(crashed(work))
             worker.start()
             for entry in at_hand:
                 worker.send(*entry)
 
 
-def _do(app: ClientApp, work: _Work) -> Answer | list[Answer]:
+def do(app: ClientApp, work: Work) -> Answer | list[Answer]:
+    """Do an item, or several as one."""
     return perform(app, work) if isinstance(work, WorkItem) else perform_all(app, work)
 
 
-def _crashed(work: _Work) -> Answer | list[Answer]:
+def crashed(work: Work) -> Answer | list[Answer]:
+    """Return the answer for work whose process died."""
     reason = "the worker process died (out of memory, or a crash in native code)"
     if isinstance(work, WorkItem):
         return Answer(Error(ErrorCode.CLIENT_APP_CRASHED, reason), work.state)
@@ -223,8 +228,8 @@ class _Worker:
     # open, and nobody would see that one die.
     _starting = threading.Lock()
 
-    def __init__(self, processes: Any, app: object) -> None:
-        self._processes, self._app = processes, app
+    def __init__(self, processes: Any, app: object, number: int) -> None:
+        self._processes, self._app, self._number = processes, app, number
         is_forked = processes.get_start_method() == "fork"
         self._memory = shared_memory() if is_forked else None
         self._is_stopping = False
@@ -240,7 +245,7 @@ class _Worker:
             self._post = Post(self._connection, self._memory, side=0)
             self._process = self._processes.Process(
                 target=_serve,
-                args=(theirs, self._connection, self._app, self._memory),
+                args=(theirs, self._connection, self._app, self._memory, self._number),
                 name="fedagent-worker",
             )
             self._process.start()
@@ -252,7 +257,7 @@ class _Worker:
         """How much work it can have at hand."""
         return self._post.capacity
 
-    def send(self, work: _Work, future: "Future[Any]") -> None:
+    def send(self, work: Work, future: "Future[Any]") -> None:
         """Hand over work; its future learns if it cannot travel."""
         try:
             self._await_readiness()
@@ -292,16 +297,22 @@ class _Worker:
 
 
 def _serve(
-    connection: Connection, ours: Connection, app_reference: object, memory: mmap.mmap | None
+    connection: Connection,
+    ours: Connection,
+    app_reference: object,
+    memory: mmap.mmap | None,
+    number: int,
 ) -> None:
     ours.close()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     # Whatever the parent does at SIGTERM (Flower, coverage) is not for the child to repeat.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     torch.set_num_threads(1)
+    if torch.cuda.is_available():  # workers share the GPUs of a machine evenly
+        torch.cuda.set_device(number % torch.cuda.device_count())
     app = cast(ClientApp, load_app(app_reference, ClientApp))
     connection.send(True)  # ready
     post = Post(connection, memory, side=1)
     with suppress(EOFError, OSError):  # until the parent closes its end, or is gone
         while True:
-            post.send(_do(app, post.receive()))
+            post.send(do(app, post.receive()))

@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 from flwr.app import Error
 
 from fedagent._flower import ErrorCode
-from fedagent.errors import one_of, require
 from fedagent.simulation.executors import Executor
 from fedagent.simulation.work import Answer, WorkItem
 
@@ -40,10 +39,6 @@ class Grouped(Executor):
     """
 
     def __init__(self, executor: Executor, mode: str = "always", size: int = 32) -> None:
-        one_of("vectorise", mode, ("always", "auto"))
-        require(
-            size >= 2, f"group_size={size} must be at least 2; vectorise=never means one by one."
-        )
         self._executor, self._size = executor, size
         self._is_grouping = None if mode == "auto" else True
         self._held: dict[Future[Any], WorkItem] = {}

@@ -70,18 +70,16 @@ class Post:
         What cannot be pickled raises before anything is sent, and so does, with `FedagentError`,
         what is larger than a slot.
         """
-        stream = io.BytesIO()
-        pickler = _Pickler(stream)
-        pickler.dump(content)
+        body, arrays = pickled(content)
         slot = _Slot(self._memory, self._side * _SLOTS + self._num_sent % _SLOTS)
         known = {id(data): index for index, data in enumerate(self._sent)}
         plan: Plan = []
-        for data in pickler.arrays:
+        for data in arrays:
             plan.append(known[id(data)] if id(data) in known else slot.put(data))
             known.setdefault(id(data), len(self._sent) + len(plan) - 1)
-        parcel = slot.put(pickle.dumps((stream.getvalue(), plan)))
+        parcel = slot.put(pickle.dumps((body, plan)))
         self._num_sent += 1
-        self._sent = pickler.arrays
+        self._sent = arrays
         self.connection.send(parcel)
 
     def receive(self) -> Any:
@@ -122,6 +120,14 @@ class _Slot:
             )
         self._memory[begin : self._begin] = data
         return begin, len(data)
+
+
+def pickled(content: object) -> tuple[bytes, list[bytes]]:
+    """Return a pickle of `content` without the bytes of its arrays, and those, as its buffers."""
+    stream = io.BytesIO()
+    pickler = _Pickler(stream)
+    pickler.dump(content)
+    return stream.getvalue(), pickler.arrays
 
 
 class _Pickler(pickle.Pickler):

@@ -14,7 +14,7 @@ from fedagent import FedBuff, run_simulation
 from fedagent.client import Client, LocalTraining, build_client_app
 from fedagent.errors import ConfigurationError
 from fedagent.records import digest, from_record
-from fedagent.simulation import Lognormal
+from fedagent.simulation import Lognormal, Runtime
 from fedagent.simulation.executors import Inline, Processes
 from fedagent.simulation.grouping import Grouped
 from fedagent.simulation.work import Answer, WorkItem
@@ -128,9 +128,7 @@ def test_a_seed_gives_the_same_bytes_for_any_number_of_workers(mode):
             server,
             train_app(),
             fleet=Lognormal(num_nodes=12),
-            workers=workers,
-            vectorise=mode,
-            group_size=4,
+            runtime=Runtime(workers, mode, group_size=4),
         )
         return outcome["sha"]
 
@@ -231,14 +229,8 @@ def test_auto_keeps_the_faster_way(noted, alone_s, together_s, wins):
 
 def test_an_app_that_cannot_is_refused_or_left_alone():
     with pytest.raises(ConfigurationError, match="build_client_app"):
-        run_simulation(ServerApp(), app_of(echo), 2, vectorise="always")
-    with pytest.raises(ConfigurationError, match="vectorise"):
-        run_simulation(ServerApp(), train_app(), 2, vectorise="yes")
-    with pytest.raises(ConfigurationError, match="group_size"):
-        run_simulation(ServerApp(), train_app(), 2, vectorise="always", group_size=1)
-    server = ServerApp()
-    server.main()(lambda grid, context: None)
-    run_simulation(server, app_of(echo), 2, vectorise="auto")
+        Runtime(vectorise="always").executor(app_of(echo))
+    assert isinstance(Runtime(vectorise="auto").executor(app_of(echo)), Inline)
 
 
 # --- a worker that dies ---------------------------------------------------------------------------
