@@ -1,5 +1,7 @@
 """The pure loops that benchmarks use do what the real engine does."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,8 @@ from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp.strategy import FedAvg
 
+from benchmarks import engine
+from benchmarks.engine_peers import PeerMissingError
 from benchmarks.loop import Budget, asynchronous, synchronous
 from fedagent import AsyncStrategy
 from fedagent.rules import AREA, ASGD, FedBuff, Ringmaster
@@ -127,3 +131,21 @@ def test_area_is_the_mean_of_what_the_nodes_last_sent():
         budget=Budget(40),
     )
     assert np.allclose(trace.vector, [1.5, -1.5], atol=1e-4), "every node sends its own centre"
+
+
+def test_the_engine_benchmark_measures_what_is_there_and_names_what_is_not(capsys, monkeypatch):
+    monkeypatch.setattr(engine, "CLIENTS", {"linear": 160})
+    monkeypatch.setitem(engine.ENGINES, "other", _absent)
+    engines = "bare,fedagent,fedagent_vectorised,other"
+    monkeypatch.setattr("sys.argv", ["engine", "--quick", "--only", engines, "--models", "linear"])
+    engine.main()
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert found["absent"] == {"other": "not installed here"}
+    speeds = found["clients_per_s"]["linear"]
+    assert set(speeds) == {"bare", "fedagent", "fedagent_vectorised"}
+    assert all(speed > 0 for speed in speeds.values())
+    assert found["ratio"]["linear"]["bare"] == 1.0
+
+
+def _absent():
+    raise PeerMissingError("not installed here")
