@@ -21,9 +21,9 @@ from fedagent.dispatcher import Dispatcher
 from fedagent.evaluation import EvaluateFn, ServerEvaluation, moment_of
 from fedagent.federated_evaluation import FederatedEvaluation
 from fedagent.ledger import Version
-from fedagent.model import FlatModel, ModelSpec
+from fedagent.model import FlatModel, FrozenVector, ModelSpec, NDArray
 from fedagent.options import AsyncOptions
-from fedagent.records import common_metrics, from_record, payload_bytes, to_record
+from fedagent.records import common_metrics, from_record, payload_bytes, to_record, views_of
 from fedagent.rules import Rule
 from fedagent.scheduling import Assignment, Observation
 from fedagent.statistics import Evaluation
@@ -272,9 +272,7 @@ class Proxy:
         if vector is None:
             return None
         number = self._number_for(node_id)
-        vector, carried = vector.clone(), dict(self._model.carried)
-        record = to_record(self._model.spec.unflatten(vector, carried))
-        return Version(number, vector, record, carried)
+        return self._version(number, self._model.spec.unflatten(vector, self._model.carried))
 
     def _number_for(self, node_id: int) -> int:
         """Return the number of the newest version that a node could be given."""
@@ -282,9 +280,13 @@ class Proxy:
         return self._model.version if number is None else number
 
     def _publish(self) -> None:
-        record = to_record(self._model.arrays())
-        vector, carried = self._model.vector.clone(), dict(self._model.carried)
-        self._ledger.publish(Version(self._model.version, vector, record, carried))
+        self._ledger.publish(self._version(self._model.version, self._model.arrays()))
+
+    def _version(self, number: int, arrays: dict[str, NDArray]) -> Version:
+        """Return a version that holds a model once: as the bytes that are sent."""
+        payload = to_record(arrays)
+        vector = FrozenVector(self._model.spec, views_of(payload))
+        return Version(number, vector, payload, dict(self._model.carried))
 
     def _publish_next(self) -> tuple[ArrayRecord, MetricRecord]:
         self._model.version += 1
