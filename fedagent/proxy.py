@@ -28,7 +28,7 @@ from fedagent.rules import Rule
 from fedagent.scheduling import Assignment, Observation
 from fedagent.statistics import Evaluation
 from fedagent.stopping import MaxSeconds, MaxVersions, Stopping, first_reason
-from fedagent.update import Kind, Outcome, Rejection, Update
+from fedagent.update import Dispatch, Kind, Outcome, Rejection, Update
 
 logger = logging.getLogger("flwr.fedagent")
 
@@ -211,23 +211,7 @@ class Proxy:
         if dispatch is None:
             return None
         received_bytes = 0 if reply.has_error() else payload_bytes(reply.content)
-        base = self._ledger.base(dispatch)
-        staleness = self._ledger.staleness(dispatch, self._rule.version_for(dispatch.node_id))
-        update = self._admission.check(
-            reply,
-            dispatch,
-            self._model.spec,
-            base.vector,
-            staleness,
-            self.statistics.now_s,
-            base.carried,
-            self._dispatcher.begun_s(dispatch),
-        )
-        if not isinstance(update, Rejection):
-            self._options.scheduler.observe(_observation(update))
-            if not self._rule.accepts(update):
-                detail = f"staleness {staleness}. {self._rule.refusal_advice}".strip()
-                update = Rejection(Outcome.REJECTED, self._rule.refusal, detail)
+        update = self._admit(reply, dispatch)
         if isinstance(update, Rejection):
             self._dispatcher.close(
                 dispatch, update.outcome, update.reason, update.detail, received_bytes
@@ -237,12 +221,34 @@ class Proxy:
         if self._options.max_prefetch:
             number = self._number_for(dispatch.node_id)
             self._dispatcher.unapplied.received(dispatch.node_id, dispatch.token, number)
-        self.statistics.received(staleness, update.duration_s)
+        self.statistics.received(update.staleness, update.duration_s)
         is_published = self._rule.receive(self._model, update)
         self.statistics.buffered = self._rule.pending
         self._dispatcher.close(dispatch, Outcome.APPLIED, received_bytes=received_bytes)
+        del update  # the memory of two models, which the next version needs
         newest = self._publish_next() if is_published else None
         return self._advance() or newest
+
+    def _admit(self, reply: Message, dispatch: Dispatch) -> Update | Rejection:
+        """Turn a reply into an update that the rule accepts, or refuse it."""
+        base = self._ledger.base(dispatch)
+        update = self._admission.check(
+            reply,
+            dispatch,
+            self._model.spec,
+            base.vector,
+            self._ledger.staleness(dispatch, self._rule.version_for(dispatch.node_id)),
+            self.statistics.now_s,
+            base.carried,
+            self._dispatcher.begun_s(dispatch),
+        )
+        if isinstance(update, Rejection):
+            return update
+        self._options.scheduler.observe(_observation(update))
+        if self._rule.accepts(update):
+            return update
+        detail = f"staleness {update.staleness}. {self._rule.refusal_advice}".strip()
+        return Rejection(Outcome.REJECTED, self._rule.refusal, detail)
 
     def _advance(self) -> tuple[ArrayRecord, MetricRecord] | None:
         """Let the rule do what is due by now; return the newest version, if that made one."""

@@ -1,5 +1,8 @@
 """The pure loops that benchmarks use do what the real engine does."""
 
+import json
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +10,7 @@ from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp.strategy import FedAvg
 
+from benchmarks import aggregation
 from benchmarks.loop import Budget, asynchronous, synchronous
 from fedagent import AsyncStrategy
 from fedagent.rules import AREA, ASGD, FedBuff, Ringmaster
@@ -127,3 +131,17 @@ def test_area_is_the_mean_of_what_the_nodes_last_sent():
         budget=Budget(40),
     )
     assert np.allclose(trace.vector, [1.5, -1.5], atol=1e-4), "every node sends its own centre"
+
+
+def test_aggregation_is_measured_for_every_rule(monkeypatch, capsys):
+    sizes = ["--sizes", "80000", "--repetitions", "1"]
+    monkeypatch.setattr(sys, "argv", ["aggregation", *sizes])
+    aggregation.main()
+    *table, last = capsys.readouterr().out.splitlines()
+    report = json.loads(last)
+    assert set(report["bandwidth"]["80000"]) >= {"axpy", "copy", "admission", "version"}
+    for rule in aggregation.RULES:
+        assert report["bandwidth"]["80000"][f"rule {rule}"]["gb_per_s"] > 0
+        assert any(line.startswith(f"| rule {rule} |") for line in table)
+    assert report["replies"]["80000"]["FedAsync"]["versions"] >= 5
+    assert {"torch", "flwr", "numpy", "cpus", "threads", "load"} <= set(report)
