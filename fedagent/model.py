@@ -110,17 +110,17 @@ class ModelSpec:
     @cached_property
     def block_parts(self) -> tuple[tuple[tuple[str, slice], ...], ...]:
         """Of every block of the (P,) vector the arrays, and the parts of them, that lie in it."""
-        blocks = []
+        parts = []
         for begin in range(0, max(1, self.num_parameters), BLOCK):
             end = min(begin + BLOCK, self.num_parameters)
-            blocks.append(
+            parts.append(
                 tuple(
                     (name, slice(max(begin, at.start) - at.start, min(end, at.stop) - at.start))
                     for name, at in self.offsets.items()
                     if at.start < end and begin < at.stop
                 )
             )
-        return tuple(blocks)
+        return tuple(parts)
 
     def empty(self) -> torch.Tensor:
         """Return a new (P,) vector of whatever is in memory."""
@@ -141,7 +141,7 @@ class ModelSpec:
                 np.array(arrays[s.name], dtype=np.dtype(s.dtype).newbyteorder("="))
             )
             for s in self.arrays
-            if not s.is_averaged
+            if s.name not in self.offsets
         }
 
     def unflatten(
