@@ -12,7 +12,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 from fedagent import keys
 from fedagent._flower import ErrorCode
 from fedagent.errors import require
-from fedagent.model import ModelSpec
+from fedagent.model import FrozenVector, ModelSpec, NDArray, Vector, blocks
 from fedagent.records import MalformedArrayError, read_array, records_of
 from fedagent.update import Dispatch, Outcome, Rejection, Update
 
@@ -82,7 +82,7 @@ class Admission:
         reply: Message,
         dispatch: Dispatch,
         spec: ModelSpec,
-        base: torch.Tensor,
+        base: Vector,
         staleness: int,
         now_s: float,
         base_carried: Mapping[str, torch.Tensor] | None = None,
@@ -96,8 +96,9 @@ class Admission:
             content = self._content(reply, dispatch)
             metrics = self._metrics(content)
             num_examples = self._num_examples(metrics)
-            vector, carried = self._model(content, spec)
-            delta = self._delta(vector, base, num_examples)
+            arrays = self._arrays(content, spec)
+            delta = _delta(FrozenVector(spec, arrays), base, spec, num_examples)
+            carried = spec.carried(arrays)
             self._check_carried(carried, base_carried or {})
         except _RefusedError as refused:
             return refused.rejection
@@ -189,9 +190,7 @@ class Admission:
         )
         return float(value)
 
-    def _model(
-        self, content: RecordDict, spec: ModelSpec
-    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def _arrays(self, content: RecordDict, spec: ModelSpec) -> dict[str, NDArray]:
         records = list(records_of(content, ArrayRecord).values())
         _refuse_unless(
             len(records) == 1, "array-records", f"expected one ArrayRecord, found {len(records)}"
@@ -205,14 +204,7 @@ class Admission:
             f"array names differ from the model's in {sorted(difference)[:5]}",
         )
         with _refusing_malformed():
-            arrays = {s.name: read_array(record[s.name], s) for s in spec.arrays}
-        vector, carried = spec.flatten(arrays)
-        _refuse_unless(
-            bool(torch.isfinite(vector).all()),
-            "non-finite",
-            "the client model holds NaN or infinity",
-        )
-        return vector, carried
+            return {s.name: read_array(record[s.name], s) for s in spec.arrays}
 
     def _check_carried(
         self, carried: Mapping[str, torch.Tensor], base: Mapping[str, torch.Tensor]
@@ -233,12 +225,27 @@ class Admission:
                 else f"the boolean {name!r} changed",
             )
 
-    def _delta(self, vector: torch.Tensor, base: torch.Tensor, num_examples: float) -> torch.Tensor:
-        delta = vector.sub_(base)
-        step = float(delta.abs().max()) * num_examples
+
+def _delta(
+    client: FrozenVector, base: Vector, spec: ModelSpec, num_examples: float
+) -> torch.Tensor:
+    """Return the (P,) client - base, or refuse it: one pass over both."""
+    delta = spec.empty()
+    largest_step = _HEADROOM * torch.finfo(delta.dtype).max
+    for difference, trained, sent in blocks(delta, client, base):
+        torch.sub(trained, sent, out=difference)
+        low, high = difference.aminmax()
+        step = max(-float(low), float(high)) * num_examples
+        if step <= largest_step:  # which NaN is not
+            continue
         _refuse_unless(
-            step <= _HEADROOM * torch.finfo(delta.dtype).max,
-            "too-large",
-            f"num-examples times the largest change is {step:.3g}: a sum of such steps overflows",
+            all(bool(torch.isfinite(block).all()) for block in client.blocks()),
+            "non-finite",
+            "the client model holds NaN or infinity",
         )
-        return delta
+        raise _RefusedError(
+            Outcome.REJECTED,
+            "too-large",
+            f"num-examples times a parameter's change is {step:.3g}: a sum of such steps overflows",
+        )
+    return delta

@@ -6,24 +6,25 @@ from typing import Any
 
 import torch
 
+from fedagent.model import Vector
 from fedagent.update import Dispatch, Kind
 
 
 @dataclass(slots=True, eq=False)
 class Version:
-    """A published model. Its tensor never changes.
+    """A published model, which never changes.
 
     Attributes
     ----------
     number : how many versions were published before it; 0 is the initial model.
-    vector : (P,) float parameters.
-    payload : the version as the transport sends it, kept so that it is built only once; not part
-        of the ledger's state, because it follows from the rest.
+    vector : (P,) float parameters; those of the proxy are views of the payload's bytes.
+    payload : the version as the transport sends it; not part of the ledger's state, because it
+        follows from the rest.
     carried : integer and boolean buffers by name.
     """
 
     number: int
-    vector: torch.Tensor
+    vector: Vector
     payload: Any
     carried: Mapping[str, torch.Tensor] = field(default_factory=dict)
     _references: int = field(default=0, repr=False)
@@ -145,7 +146,8 @@ class Ledger:
 
 
 def _plain(version: Version) -> dict[str, Any]:
-    return {"number": version.number, "vector": version.vector, "carried": dict(version.carried)}
+    vector = version.vector.clone()
+    return {"number": version.number, "vector": vector, "carried": dict(version.carried)}
 
 
 def _version(fields: Mapping[str, Any]) -> Version:

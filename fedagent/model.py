@@ -1,7 +1,13 @@
-"""The global model as one contiguous vector, and the way back to named arrays."""
+"""The global model as one contiguous vector, and the way back to named arrays.
+
+Whoever works on whole models works block by block (`blocks`): what one step leaves in the cache
+the next finds there, so that any number of steps is one pass over memory and needs no temporary of
+a model's size.
+"""
 
 import math
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -13,6 +19,12 @@ import torch
 from fedagent.errors import require
 
 NDArray = npt.NDArray[Any]
+
+BLOCK = 1 << 18  # elements: a few blocks fit a cache, and one is worth the call of a function
+
+with warnings.catch_warnings():  # a frozen vector is read-only, of which torch warns, but only once
+    warnings.simplefilter("ignore")
+    torch.from_numpy(np.frombuffer(bytes(4), np.float32))
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +83,11 @@ class ModelSpec:
         return torch.float32 if widest == np.float32 else torch.float64
 
     @cached_property
+    def numpy_dtype(self) -> np.dtype[Any]:
+        """The same for NumPy."""
+        return np.dtype(np.float32 if self.dtype == torch.float32 else np.float64)
+
+    @cached_property
     def offsets(self) -> dict[str, slice]:
         """Where each averaged array lies in the (P,) vector."""
         slices, start = {}, 0
@@ -90,20 +107,42 @@ class ModelSpec:
         """Bytes of all arrays together, as they travel."""
         return sum(s.size * np.dtype(s.dtype).itemsize for s in self.arrays)
 
+    @cached_property
+    def block_parts(self) -> tuple[tuple[tuple[str, slice], ...], ...]:
+        """Of every block of the (P,) vector the arrays, and the parts of them, that lie in it."""
+        parts = []
+        for begin in range(0, max(1, self.num_parameters), BLOCK):
+            end = min(begin + BLOCK, self.num_parameters)
+            parts.append(
+                tuple(
+                    (name, slice(max(begin, at.start) - at.start, min(end, at.stop) - at.start))
+                    for name, at in self.offsets.items()
+                    if at.start < end and begin < at.stop
+                )
+            )
+        return tuple(parts)
+
+    def empty(self) -> torch.Tensor:
+        """Return a new (P,) vector of whatever is in memory."""
+        # NumPy's, because NumPy asks for huge pages: without, the first touch of every 4 KiB costs
+        # as much as several passes over them.
+        return torch.from_numpy(np.empty(self.num_parameters, self.numpy_dtype))
+
     def flatten(
         self, arrays: Mapping[str, NDArray]
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Copy `arrays` (which must match this spec) into a new (P,) vector and carried arrays."""
-        vector = torch.empty(self.num_parameters, dtype=self.dtype)
-        view = vector.numpy()
-        carried = {}
-        for spec in self.arrays:
-            if spec.is_averaged:
-                view[self.offsets[spec.name]] = arrays[spec.name].reshape(-1)
-            else:
-                native = np.dtype(spec.dtype).newbyteorder("=")
-                carried[spec.name] = torch.from_numpy(np.array(arrays[spec.name], dtype=native))
-        return vector, carried
+        return FrozenVector(self, arrays).clone(), self.carried(arrays)
+
+    def carried(self, arrays: Mapping[str, NDArray]) -> dict[str, torch.Tensor]:
+        """Copy the integer and boolean arrays among `arrays`."""
+        return {
+            s.name: torch.from_numpy(
+                np.array(arrays[s.name], dtype=np.dtype(s.dtype).newbyteorder("="))
+            )
+            for s in self.arrays
+            if s.name not in self.offsets
+        }
 
     def unflatten(
         self, vector: torch.Tensor, carried: Mapping[str, torch.Tensor]
@@ -115,6 +154,52 @@ class ModelSpec:
             flat = view[self.offsets[spec.name]] if spec.is_averaged else carried[spec.name].numpy()
             arrays[spec.name] = flat.reshape(spec.shape).astype(spec.dtype, copy=False)
         return arrays
+
+
+class FrozenVector:
+    """The (P,) vector that named arrays make, where they are: read only, and in many pieces.
+
+    A published version is one: its memory is that of the bytes which are sent to the nodes.
+    """
+
+    def __init__(self, spec: ModelSpec, arrays: Mapping[str, NDArray]) -> None:
+        self._spec, self._arrays = spec, arrays
+
+    def blocks(self) -> Iterator[torch.Tensor]:
+        """Yield `BLOCK` elements at a time; views of the arrays where a block lies within one."""
+        dtype = self._spec.numpy_dtype
+        flat = {name: self._arrays[name].reshape(-1) for name in self._spec.offsets}
+        for parts in self._spec.block_parts:
+            if len(parts) == 1:
+                name, part = parts[0]
+                yield torch.from_numpy(np.asarray(flat[name][part], dtype))
+                continue
+            pieces = [flat[name][part] for name, part in parts]
+            block, end = np.empty(sum(map(len, pieces)), dtype), 0
+            for piece in pieces:
+                begin, end = end, end + len(piece)
+                block[begin:end] = piece
+            yield torch.from_numpy(block)
+
+    def clone(self) -> torch.Tensor:
+        """Return a copy in one piece."""
+        vector = self._spec.empty()
+        for copied, block in blocks(vector, self):
+            copied.copy_(block)
+        return vector
+
+
+Vector = torch.Tensor | FrozenVector
+
+
+def blocks(*vectors: Vector) -> Iterator[tuple[torch.Tensor, ...]]:
+    """Yield equally long (P,) vectors block by block, side by side.
+
+    >>> for x, delta, base in blocks(model.vector, update.delta, update.base):  # doctest: +SKIP
+    ...     x.lerp_(base + delta, 0.5)
+    """
+    split = (torch.split(v, BLOCK) if isinstance(v, torch.Tensor) else v.blocks() for v in vectors)
+    return zip(*split, strict=True)
 
 
 class FlatModel:

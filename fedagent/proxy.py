@@ -21,14 +21,14 @@ from fedagent.dispatcher import Dispatcher
 from fedagent.evaluation import EvaluateFn, ServerEvaluation, moment_of
 from fedagent.federated_evaluation import FederatedEvaluation
 from fedagent.ledger import Version
-from fedagent.model import FlatModel, ModelSpec
+from fedagent.model import FlatModel, FrozenVector, ModelSpec, NDArray
 from fedagent.options import AsyncOptions
-from fedagent.records import common_metrics, from_record, payload_bytes, to_record
+from fedagent.records import common_metrics, from_record, payload_bytes, to_record, views_of
 from fedagent.rules import Rule
 from fedagent.scheduling import Assignment, Observation
 from fedagent.statistics import Evaluation
 from fedagent.stopping import MaxSeconds, MaxVersions, Stopping, first_reason
-from fedagent.update import Kind, Outcome, Rejection, Update
+from fedagent.update import Dispatch, Kind, Outcome, Rejection, Update
 
 logger = logging.getLogger("flwr.fedagent")
 
@@ -211,23 +211,7 @@ class Proxy:
         if dispatch is None:
             return None
         received_bytes = 0 if reply.has_error() else payload_bytes(reply.content)
-        base = self._ledger.base(dispatch)
-        staleness = self._ledger.staleness(dispatch, self._rule.version_for(dispatch.node_id))
-        update = self._admission.check(
-            reply,
-            dispatch,
-            self._model.spec,
-            base.vector,
-            staleness,
-            self.statistics.now_s,
-            base.carried,
-            self._dispatcher.begun_s(dispatch),
-        )
-        if not isinstance(update, Rejection):
-            self._options.scheduler.observe(_observation(update))
-            if not self._rule.accepts(update):
-                detail = f"staleness {staleness}. {self._rule.refusal_advice}".strip()
-                update = Rejection(Outcome.REJECTED, self._rule.refusal, detail)
+        update = self._admit(reply, dispatch)
         if isinstance(update, Rejection):
             self._dispatcher.close(
                 dispatch, update.outcome, update.reason, update.detail, received_bytes
@@ -237,12 +221,34 @@ class Proxy:
         if self._options.max_prefetch:
             number = self._number_for(dispatch.node_id)
             self._dispatcher.unapplied.received(dispatch.node_id, dispatch.token, number)
-        self.statistics.received(staleness, update.duration_s)
+        self.statistics.received(update.staleness, update.duration_s)
         is_published = self._rule.receive(self._model, update)
         self.statistics.buffered = self._rule.pending
         self._dispatcher.close(dispatch, Outcome.APPLIED, received_bytes=received_bytes)
+        del update  # the memory of two models, which the next version needs
         newest = self._publish_next() if is_published else None
         return self._advance() or newest
+
+    def _admit(self, reply: Message, dispatch: Dispatch) -> Update | Rejection:
+        """Turn a reply into an update that the rule accepts, or refuse it."""
+        base = self._ledger.base(dispatch)
+        update = self._admission.check(
+            reply,
+            dispatch,
+            self._model.spec,
+            base.vector,
+            self._ledger.staleness(dispatch, self._rule.version_for(dispatch.node_id)),
+            self.statistics.now_s,
+            base.carried,
+            self._dispatcher.begun_s(dispatch),
+        )
+        if isinstance(update, Rejection):
+            return update
+        self._options.scheduler.observe(_observation(update))
+        if self._rule.accepts(update):
+            return update
+        detail = f"staleness {update.staleness}. {self._rule.refusal_advice}".strip()
+        return Rejection(Outcome.REJECTED, self._rule.refusal, detail)
 
     def _advance(self) -> tuple[ArrayRecord, MetricRecord] | None:
         """Let the rule do what is due by now; return the newest version, if that made one."""
@@ -272,9 +278,7 @@ class Proxy:
         if vector is None:
             return None
         number = self._number_for(node_id)
-        vector, carried = vector.clone(), dict(self._model.carried)
-        record = to_record(self._model.spec.unflatten(vector, carried))
-        return Version(number, vector, record, carried)
+        return self._version(number, self._model.spec.unflatten(vector, self._model.carried))
 
     def _number_for(self, node_id: int) -> int:
         """Return the number of the newest version that a node could be given."""
@@ -282,9 +286,13 @@ class Proxy:
         return self._model.version if number is None else number
 
     def _publish(self) -> None:
-        record = to_record(self._model.arrays())
-        vector, carried = self._model.vector.clone(), dict(self._model.carried)
-        self._ledger.publish(Version(self._model.version, vector, record, carried))
+        self._ledger.publish(self._version(self._model.version, self._model.arrays()))
+
+    def _version(self, number: int, arrays: dict[str, NDArray]) -> Version:
+        """Return a version that holds a model once: as the bytes that are sent."""
+        payload = to_record(arrays)
+        vector = FrozenVector(self._model.spec, views_of(payload))
+        return Version(number, vector, payload, dict(self._model.carried))
 
     def _publish_next(self) -> tuple[ArrayRecord, MetricRecord]:
         self._model.version += 1

@@ -36,8 +36,7 @@ class QuickArray(Array):
         shape, is_fortran, dtype, offset = _parse_header(_header(self.data))
         if dtype.hasobject:
             return super().numpy()  # which refuses it
-        flat = np.frombuffer(self.data, dtype, math.prod(shape), offset)
-        return flat.reshape(shape, order="F" if is_fortran else "C").copy(order="K")
+        return _view(self.data, shape, is_fortran, dtype, offset).copy(order="K")
 
     def __eq__(self, other: object) -> bool:
         """Compare with any array: Flower's own compares with its very class only."""
@@ -59,15 +58,26 @@ def quick(record: ArrayRecord) -> ArrayRecord:
 
 
 def to_record(arrays: Mapping[str, NDArray]) -> ArrayRecord:
-    """Serialise named arrays."""
-    return ArrayRecord(
-        {name: Array(np.ascontiguousarray(a)) if a.ndim else Array(a) for name, a in arrays.items()}
-    )
+    """Serialise named arrays, the bytes of each copied once: Flower's own way copies them twice."""
+    record = ArrayRecord()
+    for name, array in arrays.items():
+        header = _npy_header(array.shape, array.dtype)
+        data = b"".join((header, np.asarray(array, order="C").data))
+        record[name] = Array(str(array.dtype), array.shape, _NUMPY_STYPE, data)
+    return record
 
 
 def from_record(record: ArrayRecord) -> dict[str, NDArray]:
     """Read the arrays of a record from a trusted source."""
     return {name: array.numpy() for name, array in record.items()}
+
+
+def views_of(record: ArrayRecord) -> dict[str, NDArray]:
+    """Read the arrays of a record that `to_record` made, without copying them: read only."""
+    return {
+        name: _view(array.data, *_parse_header(_header(array.data)))
+        for name, array in record.items()
+    }
 
 
 def read_array(array: Array, spec: ArraySpec) -> NDArray:
@@ -99,8 +109,25 @@ def read_array(array: Array, spec: ArraySpec) -> NDArray:
         raise MalformedArrayError(
             "malformed", f"{spec.name!r} has {len(array.data) - offset} bytes of data"
         )
-    flat = np.frombuffer(array.data, dtype, count=spec.size, offset=offset)
-    return flat.reshape(spec.shape, order="F" if is_fortran else "C")
+    return _view(array.data, spec.shape, is_fortran, dtype, offset)
+
+
+def _view(
+    data: bytes, shape: tuple[int, ...], is_fortran: bool, dtype: np.dtype[Any], offset: int
+) -> NDArray:
+    flat = np.frombuffer(data, dtype, math.prod(shape), offset)
+    return flat.reshape(shape, order="F" if is_fortran else "C")
+
+
+@lru_cache(maxsize=1024)
+def _npy_header(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:
+    """Return what ``numpy.save`` writes before the data of an array in C order."""
+    stream = io.BytesIO()
+    description = np.lib.format.dtype_to_descr(dtype)
+    np.lib.format.write_array_header_1_0(
+        stream, {"descr": description, "fortran_order": False, "shape": shape}
+    )
+    return stream.getvalue()
 
 
 def _header(data: bytes) -> bytes:
@@ -159,7 +186,8 @@ def common_metrics(records: Sequence[MetricRecord]) -> list[RecordDict]:
 def digest(record: ArrayRecord) -> str:
     """Return the sha256 over names, shapes, dtypes and bytes of all arrays, in order."""
     sha = hashlib.sha256()
-    for name, array in from_record(record).items():
-        sha.update(f"{name}:{array.shape}:{array.dtype};".encode())
-        sha.update(np.ascontiguousarray(array).tobytes())
+    for name, array in record.items():
+        values = array.numpy()
+        sha.update(f"{name}:{values.shape}:{values.dtype};".encode())
+        sha.update(np.ascontiguousarray(values).data)
     return sha.hexdigest()

@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from fedagent.model import Vector
+
 
 class Kind(StrEnum):
     """What a node was asked to do."""
@@ -66,7 +68,8 @@ class Update:
     ----------
     node_id : who computed it.
     delta : (P,) client model - dispatched model. The rule may use its memory as scratch.
-    base : (P,) the dispatched model. Shared with other updates: read only.
+    base : (P,) the dispatched model. Shared with other updates: read only. It need not be in one
+        piece: work on it with `fedagent.model.blocks`.
     staleness : tau >= 0, published versions since the dispatch, counted by the ledger.
     num_examples : the weight the client reported, > 0.
     carried : integer and boolean buffers of the client model, by name.
@@ -79,7 +82,7 @@ class Update:
 
     node_id: int
     delta: torch.Tensor
-    base: torch.Tensor
+    base: Vector
     staleness: int
     num_examples: float = 1.0
     carried: Mapping[str, torch.Tensor] = field(default_factory=dict)

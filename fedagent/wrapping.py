@@ -16,7 +16,7 @@ from flwr.serverapp.strategy import Strategy
 
 from fedagent._flower import Run, empty_run, reply_from
 from fedagent.errors import require
-from fedagent.model import FlatModel
+from fedagent.model import FlatModel, FrozenVector, blocks
 from fedagent.records import common_metrics, from_record, to_record
 from fedagent.rules import Rule
 from fedagent.staleness import Staleness, polynomial, validated
@@ -134,9 +134,11 @@ class FlowerRule(Rule):
         if model.version != self._configured_version:
             self.configure(model.version, to_record(model.arrays()), ConfigRecord())
         model.carry(update.carried)
-        rebased = update.delta.mul_(self.staleness(update.staleness)).add_(model.vector)
+        weight = self.staleness(update.staleness)
+        for rebased, x in blocks(update.delta, model.vector):
+            rebased.mul_(weight).add_(x)
         self._buffer.append(
-            (update.node_id, model.spec.unflatten(rebased, model.carried), update.metrics)
+            (update.node_id, model.spec.unflatten(update.delta, model.carried), update.metrics)
         )
         if len(self._buffer) < self.buffer_size:
             return False
@@ -151,7 +153,8 @@ class FlowerRule(Rule):
         aggregated, _ = self.strategy.aggregate_train(model.version + 1, replies)
         if aggregated is None:
             return False
-        model.vector.copy_(model.spec.flatten(from_record(aggregated))[0])
+        for x, new in blocks(model.vector, FrozenVector(model.spec, from_record(aggregated))):
+            x.copy_(new)
         return True
 
     def state_dict(self) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedagent import keys
+from fedagent import keys, model
 from fedagent._flower import DRIVER_NODE_ID, identify_process
 from fedagent.admission import FAILURES, Admission
 from fedagent.errors import ConfigurationError
@@ -93,6 +93,25 @@ def test_arrays_in_fortran_order_are_understood():
     assert b"'fortran_order': True" in Array(trained["weight"]).data
     update = check(content(trained))
     assert update.delta[:6].tolist() == [0.0, 2.0, 6.0, 0.0, 5.0, 12.0]
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ([0, 0, 0, 0, math.nan], "non-finite"),
+        ([math.nan, 0, 0, 0, 0], "non-finite"),
+        ([0, 0, 0, -math.inf, 0], "non-finite"),
+        ([3e38, 0, 0, 0, math.nan], "non-finite"),
+        ([0, 0, 0, 0, -3e38], "too-large"),
+        ([0, 3e38, 0, 0, 0], "too-large"),
+    ],
+)
+def test_a_fault_in_any_block_is_found(monkeypatch, values, reason):
+    monkeypatch.setattr(model, "BLOCK", 2)
+    spec = ModelSpec.of({"w": np.zeros(5, np.float32)})
+    answer = reply(content({"w": np.array(values, np.float32)}))
+    dispatch = Dispatch("sim-1", NODE, 3, "right", sent_at_s=0.0, deadline_s=99.0)
+    assert Admission().check(answer, dispatch, spec, torch.zeros(5), 0, 0.0).reason == reason
 
 
 def test_the_delta_is_the_updates_own_memory():

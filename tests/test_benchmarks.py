@@ -1,6 +1,7 @@
 """The pure loops that benchmarks use do what the real engine does."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp.strategy import FedAvg
 
-from benchmarks import engine
+from benchmarks import aggregation, engine
 from benchmarks.engine_peers import PeerMissingError
 from benchmarks.loop import Budget, asynchronous, synchronous
 from fedagent import AsyncStrategy
@@ -149,3 +150,17 @@ def test_the_engine_benchmark_measures_what_is_there_and_names_what_is_not(capsy
 
 def _absent():
     raise PeerMissingError("not installed here")
+
+
+def test_aggregation_is_measured_for_every_rule(monkeypatch, capsys):
+    sizes = ["--sizes", "80000", "--repetitions", "1"]
+    monkeypatch.setattr(sys, "argv", ["aggregation", *sizes])
+    aggregation.main()
+    *table, last = capsys.readouterr().out.splitlines()
+    report = json.loads(last)
+    assert set(report["bandwidth"]["80000"]) >= {"axpy", "copy", "admission", "version"}
+    for rule in aggregation.RULES:
+        assert report["bandwidth"]["80000"][f"rule {rule}"]["gb_per_s"] > 0
+        assert any(line.startswith(f"| rule {rule} |") for line in table)
+    assert report["replies"]["80000"]["FedAsync"]["versions"] >= 5
+    assert {"torch", "flwr", "numpy", "cpus", "threads", "load"} <= set(report)

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from torch import nn
 
+from fedagent import model as module
 from fedagent.errors import ConfigurationError
-from fedagent.model import FlatModel, ModelSpec
+from fedagent.model import FlatModel, FrozenVector, ModelSpec, blocks
 
 FLOATS = ("float16", "float32", "float64")
 UNSIGNED = ("uint8", "uint16", "uint32", "uint64")
@@ -168,6 +169,56 @@ def test_offsets_cover_the_vector_without_gap_or_overlap(shapes):
 
     assert covered == list(range(spec.num_parameters))
     assert len(spec.flatten({s.name: np.zeros(s.shape) for s in spec.arrays})[0]) == len(covered)
+
+
+# --- block by block -----------------------------------------------------------------------------
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(any_array, max_size=6), hnp.arrays("float16", (2,)), st.integers(1, 7))
+def test_blocks_of_arrays_are_those_of_the_vector_they_make(arrays, at_least_one_float, size):
+    named = {f"array-{i}": array for i, array in enumerate([*arrays, at_least_one_float])}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "BLOCK", size)
+        spec = ModelSpec.of(named)
+        averaged = [named[name].reshape(-1) for name in spec.offsets]
+        whole = np.concatenate(averaged, dtype=spec.numpy_dtype)
+        vector = torch.from_numpy(whole)
+
+        pairs = list(blocks(vector, FrozenVector(spec, named)))
+
+        for expected, block in pairs:  # NaN included
+            np.testing.assert_array_equal(block.numpy(), expected.numpy(), strict=True)
+        assert [len(block) for block, _ in pairs[:-1]] == [size] * (len(pairs) - 1)
+        assert sum(len(block) for block, _ in pairs) == len(vector)
+
+
+def test_a_block_within_one_array_is_a_view_of_it(monkeypatch):
+    monkeypatch.setattr(module, "BLOCK", 4)
+    arrays = {"a": np.arange(6, dtype=np.float32), "b": np.arange(6, dtype=np.float32)}
+
+    first, second, third = FrozenVector(ModelSpec.of(arrays), arrays).blocks()
+
+    assert np.shares_memory(first.numpy(), arrays["a"])
+    assert second.tolist() == [4.0, 5.0, 0.0, 1.0]
+    assert np.shares_memory(third.numpy(), arrays["b"])
+
+
+def test_bytes_that_nobody_may_write_to_make_blocks_without_a_warning(recwarn):
+    arrays = {"a": np.frombuffer(bytes(8), np.float32)}
+
+    vector = FrozenVector(ModelSpec.of(arrays), arrays).clone()
+
+    vector.fill_(1.0)
+    assert arrays["a"].tolist() == [0.0, 0.0]
+    assert not recwarn.list
+
+
+def test_vectors_of_different_lengths_have_no_common_blocks(monkeypatch):
+    monkeypatch.setattr(module, "BLOCK", 2)
+
+    with pytest.raises(ValueError, match="zip"):
+        list(blocks(torch.zeros(3), torch.zeros(5)))
 
 
 # --- whose memory -----------------------------------------------------------------------------

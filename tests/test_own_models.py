@@ -22,7 +22,7 @@ class Separate(Rule):
 
     def receive(self, model, update):
         mine = self.models.setdefault(update.node_id, model.vector.clone().zero_())
-        self.bases.append(torch.equal(update.base, mine))
+        self.bases.append(torch.equal(update.base.clone(), mine))
         mine.add_(update.delta)
         model.vector.copy_(torch.stack(list(self.models.values())).mean(0))
         return True

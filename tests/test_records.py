@@ -22,6 +22,7 @@ from fedagent.records import (
     quick,
     read_array,
     to_record,
+    views_of,
 )
 from tests.npy import header_of, raw, wild_bytes
 
@@ -43,6 +44,22 @@ def test_arrays_come_back_as_they_were(array):
     back = from_record(to_record({"w": array}))["w"]
     assert (back.shape, back.dtype) == (array.shape, array.dtype)
     assert back.tobytes() == array.tobytes()
+
+
+@given(ARRAYS)
+def test_the_bytes_are_those_of_flowers_own_serialisation(array):
+    ours, theirs = to_record({"w": array})["w"], Array(array)
+    assert ours == theirs
+
+
+@given(ARRAYS)
+def test_views_are_the_arrays_without_a_copy(array):
+    record = to_record({"w": array})
+    view = views_of(record)["w"]
+    assert (view.shape, view.dtype, view.tobytes()) == (array.shape, array.dtype, array.tobytes())
+    assert not view.flags.writeable
+    if array.size:
+        assert np.shares_memory(view, np.frombuffer(record["w"].data, np.uint8))
 
 
 @pytest.mark.parametrize("strided", [np.arange(12.0).reshape(3, 4).T, np.arange(12.0)[::3]])

@@ -19,7 +19,7 @@ asynchronously arXiv 1710.06952), in which distances fall with the second eigenv
 
 With B = 1 every arrival is a sweep of its own. The published model is the mean of the theta_k.
 
-Memory: (K + 2 B) P floats, B more vectors kept alive if gamma > 0. Time: 2 P flops per neighbour of
+Memory: (K + 2 B) P floats, 2 B P more if gamma > 0. Time: 2 P flops per neighbour of
 a sender: a sparse product that touches the rows of the neighbours only.
 """
 
@@ -147,7 +147,7 @@ class Mixing(Rule):
         self._base_versions.append(model.version - update.staleness)
         self._deltas.append(update.delta)
         if self.consensus:
-            self._bases.append(update.base)
+            self._bases.append(update.base.clone())
         model.carry(update.carried)
         if len(self._senders) < self.buffer_size:
             return False

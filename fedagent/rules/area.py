@@ -23,7 +23,7 @@ import torch
 
 from fedagent import keys
 from fedagent.errors import require
-from fedagent.model import FlatModel
+from fedagent.model import FlatModel, blocks
 from fedagent.rules.base import Rule
 from fedagent.update import Update
 
@@ -77,7 +77,8 @@ class AREA(Rule):
         """Count a node in whose y was x_0 so far; its first update is a whole model."""
         assert self._initial is not None
         self._num_applied[update.node_id] = 0
-        update.delta.add_(update.base).sub_(self._initial)
+        for delta, base, first in blocks(update.delta, update.base, self._initial):
+            delta.add_(base).sub_(first)
         if len(self._num_applied) > self.num_nodes:
             x.lerp_(self._initial, 1.0 / len(self._num_applied))
 

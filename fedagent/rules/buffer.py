@@ -28,6 +28,11 @@ class Buffer:
         self._divisor += weight if share is None else share
         self._count += 1
 
+    def subtract(self, vector: torch.Tensor) -> None:
+        """Take a (P,) vector off the sum; it is no update and does not count."""
+        assert self._sum is not None, "subtract() from a buffer that was never filled"
+        self._sum.sub_(vector)
+
     def take(self) -> torch.Tensor:
         """Empty the buffer; return sum / divisor, valid until the next `add`.
 

@@ -57,8 +57,10 @@ class CA2FL(Rule):
 
     def receive(self, model: FlatModel, update: Update) -> bool:
         """Add Delta_i - h_i to the buffer; the K-th update publishes."""
+        self._buffer.add(update.delta)
         cached = self._cache.get(update.node_id)
-        self._buffer.add(update.delta if cached is None else update.delta - cached)
+        if cached is not None:
+            self._buffer.subtract(cached)
         self._fresh[update.node_id] = update.delta
         model.carry(update.carried)
         if len(self._buffer) < self.buffer_size:

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from fedagent.errors import require
-from fedagent.model import FlatModel
+from fedagent.model import FlatModel, blocks
 from fedagent.rules.base import Rule
 from fedagent.update import Update
 
@@ -60,20 +60,22 @@ class DCASGD(Rule):
 
     def receive(self, model: FlatModel, update: Update) -> bool:
         """Apply x <- x + eta (Delta - lambda Delta * Delta * (x - x_base))."""
-        eta, delta = self.server_learning_rate, update.delta
-        compensation = (model.vector - update.base).mul_(delta)
-        if self.adaptive:
-            compensation.div_(self._root_mean_square(delta))
-        model.vector.add_(delta, alpha=eta)
-        model.vector.addcmul_(compensation, delta, value=-eta * self.lambda_)
+        if self.adaptive and self._mean_square is None:
+            self._mean_square = torch.zeros_like(model.vector)
+        squares = [] if self._mean_square is None else [self._mean_square]
+        eta = self.server_learning_rate
+        for x, delta, base, *v in blocks(model.vector, update.delta, update.base, *squares):
+            compensation = (x - base).mul_(delta)
+            if v:
+                compensation.div_(self._root_mean_square(v[0], delta))
+            x.add_(delta, alpha=eta)
+            x.addcmul_(compensation, delta, value=-eta * self.lambda_)
         model.carry(update.carried)
         return True
 
-    def _root_mean_square(self, delta: torch.Tensor) -> torch.Tensor:
-        if self._mean_square is None:
-            self._mean_square = torch.zeros_like(delta)
-        self._mean_square.mul_(self.ema).addcmul_(delta, delta, value=1.0 - self.ema)
-        return self._mean_square.add(_SMALLEST_SQUARE).sqrt_()
+    def _root_mean_square(self, v: torch.Tensor, delta: torch.Tensor) -> torch.Tensor:
+        v.mul_(self.ema).addcmul_(delta, delta, value=1.0 - self.ema)
+        return v.add(_SMALLEST_SQUARE).sqrt_()
 
     def state_dict(self) -> dict[str, Any]:
         """Return the mean square gradient."""

@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from fedagent.model import FlatModel
+from fedagent.model import FlatModel, blocks
 from fedagent.rules.base import Rule
 from fedagent.update import Update
 
@@ -130,12 +130,14 @@ class Edge:
             self._told.sub_(delta)
             self.num_updates += answer.num_updates
             self.num_examples += answer.num_examples
-        step = answer.vector - self._told
-        for later in self._unanswered:
-            step.add_(later)
-        step.mul_(weight)
-        for vector in (self._told, self.published, self.model.vector):
-            vector.add_(step)
+        moved = (self._told, self.published, self.model.vector)
+        for told, published, e, x, *later in blocks(*moved, answer.vector, *self._unanswered):
+            step = x - told
+            for delta in later:
+                step.add_(delta)
+            step.mul_(weight)
+            for vector in (told, published, e):
+                vector.add_(step)
         self.model.carry(answer.carried)
         self.root_version = answer.version
 

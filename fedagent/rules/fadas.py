@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from fedagent.errors import require
-from fedagent.model import FlatModel
+from fedagent.model import FlatModel, blocks
 from fedagent.rules.base import Rule
 from fedagent.rules.buffer import Buffer
 from fedagent.update import Update
@@ -84,15 +84,16 @@ class FADAS(Rule):
         eta = self.server_learning_rate
         return eta if tau_max <= self.max_staleness else min(eta, 1.0 / tau_max)
 
-    def _step(self, x: torch.Tensor, delta: torch.Tensor, eta_t: float) -> None:
-        """Do AMSGrad's step on the (P,) model `x`; `delta` points downhill already."""
+    def _step(self, model: torch.Tensor, mean: torch.Tensor, eta_t: float) -> None:
+        """Do AMSGrad's step on the (P,) model; the (P,) mean points downhill already."""
         if not self._moments:
-            self._moments = {name: torch.zeros_like(x) for name in ("m", "v", "v_hat")}
-        m, v, v_hat = self._moments["m"], self._moments["v"], self._moments["v_hat"]
-        m.lerp_(delta, 1.0 - self.beta1)
-        v.mul_(self.beta2).addcmul_(delta, delta, value=1.0 - self.beta2)
-        torch.maximum(v_hat, v, out=v_hat)
-        x.addcdiv_(m, v_hat.sqrt().add_(self.eps), value=eta_t)
+            self._moments = {name: torch.zeros_like(model) for name in ("m", "v", "v_hat")}
+        moments = (self._moments[name] for name in ("m", "v", "v_hat"))
+        for x, delta, m, v, v_hat in blocks(model, mean, *moments):
+            m.lerp_(delta, 1.0 - self.beta1)
+            v.mul_(self.beta2).addcmul_(delta, delta, value=1.0 - self.beta2)
+            torch.maximum(v_hat, v, out=v_hat)
+            x.addcdiv_(m, v_hat.sqrt().add_(self.eps), value=eta_t)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the buffer and the moments."""

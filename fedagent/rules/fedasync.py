@@ -7,7 +7,7 @@ version is published on every arrival. alpha stays what it is: s(tau) never comp
 """
 
 from fedagent.errors import require
-from fedagent.model import FlatModel
+from fedagent.model import FlatModel, blocks
 from fedagent.rules.base import Rule
 from fedagent.staleness import Staleness, polynomial, validated
 from fedagent.update import Update
@@ -30,6 +30,7 @@ class FedAsync(Rule):
     def receive(self, model: FlatModel, update: Update) -> bool:
         """Apply x <- (1 - alpha_t) x + alpha_t y, where y = base + delta."""
         alpha_t = self.alpha * self.staleness(update.staleness)
-        model.vector.lerp_(update.delta.add_(update.base), alpha_t)
+        for x, delta, base in blocks(model.vector, update.delta, update.base):
+            x.lerp_(base + delta, alpha_t)
         model.carry(update.carried)
         return True

@@ -11,13 +11,12 @@ since the dispatch, or Delta_i is 0. Plato compares with the model of two rounds
 here it is the update's own base, as the paper means it.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-
 from fedagent.errors import require
-from fedagent.model import FlatModel
+from fedagent.model import FlatModel, blocks
 from fedagent.rules.base import Rule
 from fedagent.rules.buffer import Buffer
 from fedagent.update import Update
@@ -68,13 +67,16 @@ class PORT(Rule):
         """Return the cosine between the update and what the model did since its dispatch."""
         if update.staleness == 0:
             return 1.0
-        movement = model.vector - update.base
-        # In float64: the square of a large finite step overflows float32.
-        lengths = [float(torch.linalg.vector_norm(v.double())) for v in (movement, update.delta)]
-        if not all(lengths):
+        moved = stepped = product = 0.0
+        for x, delta, base in blocks(model.vector, update.delta, update.base):
+            # In float64: the square of a large finite step overflows float32.
+            movement, step = (x - base).double(), delta.double()
+            moved += float(movement @ movement)
+            stepped += float(step @ step)
+            product += float(movement @ step)
+        if not (moved and stepped):
             return 1.0
-        cosine = float(torch.dot(movement.div_(lengths[0]), update.delta)) / lengths[1]
-        return min(1.0, max(-1.0, cosine))
+        return min(1.0, max(-1.0, product / math.sqrt(moved) / math.sqrt(stepped)))
 
     def state_dict(self) -> dict[str, Any]:
         """Return the buffer."""

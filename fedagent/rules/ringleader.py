@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from fedagent.errors import require
-from fedagent.model import FlatModel
+from fedagent.model import FlatModel, blocks
 from fedagent.rules.base import Rule
 from fedagent.update import Update
 
@@ -78,14 +78,15 @@ class Ringleader(Rule):
         return True
 
     def _add(self, node: int, delta: torch.Tensor) -> torch.Tensor:
-        """Take Delta into the mean of a row; return by how much the row has changed."""
+        """Take Delta into the mean of a row; return, in its memory, by how much the row changed."""
         count = self._counts[node] = self._counts.get(node, 0) + 1
         if count == 1:
-            self._rows[node] = delta.clone()
+            self._rows[node] = delta
             return delta
-        change = delta.sub_(self._rows[node]).div_(count)
-        self._rows[node].add_(change)
-        return change
+        for row, change in blocks(self._rows[node], delta):
+            change.sub_(row).div_(count)
+            row.add_(change)
+        return delta
 
     def _start_steps(self, table: torch.Tensor) -> None:
         """Begin phase 2: sum the rows; every node in the table has a step to take."""

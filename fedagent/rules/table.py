@@ -5,12 +5,15 @@ from typing import Any
 
 import torch
 
+from fedagent.model import blocks
+
 
 class Table:
     """One (P,) vector per node and their sum, which costs O(P) per change.
 
     The sum only ever changes by differences, so it is kept in float64: in float32 its rounding
-    errors would add up over a long run, with nothing that ever takes them out again.
+    errors would add up over a long run, with nothing that ever takes them out again. Sums of two
+    dtypes are made block by block, because torch converts whole operands first.
     """
 
     def __init__(self) -> None:
@@ -28,20 +31,24 @@ class Table:
         """Replace the vector of a node; the table owns `vector` from now on."""
         if self._sum is None:
             self._sum = torch.zeros_like(vector, dtype=torch.float64)
-        if node_id in self._vectors:
-            self._sum.sub_(self._vectors[node_id])
-        self._sum.add_(vector)
+        replaced = [self._vectors[node_id]] if node_id in self._vectors else []
+        for total, new, *old in blocks(self._sum, vector, *replaced):
+            if old:
+                total.sub_(old[0])
+            total.add_(new)
         self._vectors[node_id] = vector
 
     def drop(self, node_id: int) -> None:
         """Forget a node."""
         assert self._sum is not None
-        self._sum.sub_(self._vectors.pop(node_id))
+        for total, vector in blocks(self._sum, self._vectors.pop(node_id)):
+            total.sub_(vector)
 
     def add_sum_to(self, target: torch.Tensor, alpha: float) -> None:
         """Add alpha times the sum of all vectors to `target`."""
         if self._vectors and self._sum is not None:
-            target.add_(self._sum, alpha=alpha)
+            for moved, total in blocks(target, self._sum):
+                moved.add_(total, alpha=alpha)
 
     def state_dict(self) -> dict[str, Any]:
         """Return vectors and sum."""

@@ -259,16 +259,16 @@ def compensates_with_the_model_after_the_step(patch):
 @mistake("dc-asgd", ADAPTIVE_DC_ASGD, shows_in="parameters")
 def divides_by_the_mean_square_without_the_root(patch):
     right = DCASGD._root_mean_square
-    patch.setattr(DCASGD, "_root_mean_square", lambda self, delta: right(self, delta).square())
+    patch.setattr(DCASGD, "_root_mean_square", lambda self, *args: right(self, *args).square())
 
 
 @mistake("dc-asgd", ADAPTIVE_DC_ASGD, shows_in="parameters")
 def takes_the_mean_square_before_this_gradient_is_in_it(patch):
     right = DCASGD._root_mean_square
 
-    def stale(self, delta):
-        before = torch.zeros_like(delta) if self._mean_square is None else self._mean_square.clone()
-        right(self, delta)
+    def stale(self, v, delta):
+        before = v.clone()
+        right(self, v, delta)
         return before.add(1e-7).sqrt()
 
     patch.setattr(DCASGD, "_root_mean_square", stale)
