@@ -2,7 +2,7 @@
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
@@ -131,8 +131,8 @@ class SimulationGrid(Grid):
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """Return the replies that have arrived, in order of arrival; see the class."""
         self._looks = 0
-        wanted = set(message_ids)
-        while wanted and not (wanted & self._arrived.keys()) and self._events:
+        wanted = message_ids if isinstance(message_ids, Set) else set(message_ids)
+        while wanted and not any(i in wanted for i in self._arrived) and self._events:
             if self._events.next_s() > self.clock.horizon_s:
                 self.clock.advance_to(self.clock.horizon_s)
                 break
