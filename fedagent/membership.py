@@ -79,7 +79,7 @@ class Membership:
     def __init__(self, backoff: Backoff) -> None:
         self.idle = IdleNodes()
         self._backoff = backoff
-        self._known: dict[int, None] = {}
+        self._known: range | dict[int, None] = {}
         self._jobs: Counter[int] = Counter()  # at work, with so many jobs
         self._overdue: set[int] = set()
         self._failures: dict[int, int] = {}
@@ -90,9 +90,18 @@ class Membership:
         return len(self._known)
 
     def refresh(self, node_ids: Iterable[int]) -> None:
-        """Take over the current list of nodes: newcomers are idle, vanished ones get no work."""
+        """Take over the current list of nodes: newcomers are idle, vanished ones get no work.
+
+        A range that does not change costs nothing, however many nodes it describes.
+        """
+        if isinstance(node_ids, range):
+            if node_ids == self._known:
+                return
+            if not self._known and not self._jobs and not self._resting:
+                self._known, self.idle = node_ids, IdleNodes(node_ids)
+                return
         present = dict.fromkeys(node_ids)
-        for node_id in self._known.keys() - present.keys():
+        for node_id in [n for n in self._known if n not in present]:
             self.idle.discard(node_id)
             if node_id in self._overdue:  # whatever it was stuck in, it starts afresh when back
                 self._overdue.discard(node_id)

@@ -175,6 +175,19 @@ def test_a_rest_that_ends_while_the_node_is_away_is_over_when_it_is_back():
     assert 1 in membership.idle
 
 
+@pytest.mark.parametrize("later", [range(2, 5), [2, 3, 4], range(0), range(1, 5), range(7, 9)])
+def test_a_range_of_nodes_is_as_good_as_a_list(later):
+    ranged, listed = Membership(BACKOFF), Membership(BACKOFF)
+    for membership, kind in ((ranged, lambda nodes: nodes), (listed, list)):
+        for nodes in (range(1, 4), range(1, 4), later, range(1, 4)):
+            membership.refresh(kind(nodes))
+            for node in set(membership.idle) & {2}:
+                membership.take(node)
+        membership.release(2, 1.0, succeeded=True)
+    assert list(ranged.idle) == list(listed.idle)
+    assert len(ranged) == len(listed) == 3
+
+
 # --- overdue --------------------------------------------------------------------------------------
 
 

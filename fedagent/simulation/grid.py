@@ -112,7 +112,7 @@ class SimulationGrid(Grid):
         nothing sent or pulled in between, moves the clock on to the next coming or going.
         """
         if self._is_always_online:
-            return [_FIRST_NODE_ID + i for i in range(self._fleet.num_nodes)]
+            return range(_FIRST_NODE_ID, _FIRST_NODE_ID + self._fleet.num_nodes)
         nodes = [self._node(_FIRST_NODE_ID + i) for i in range(self._fleet.num_nodes)]
         self._looks += 1
         if self._looks >= 3:
