@@ -6,11 +6,12 @@ Pure: the caller passes the time, in seconds on the run's clock.
 import heapq
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 
 from fedagent.errors import require
 from fedagent.scheduling.idle import IdleNodes
+from fedagent.scheduling.presence import Population, PresentNodes
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,8 @@ class Membership:
     def __init__(self, backoff: Backoff) -> None:
         self.idle = IdleNodes()
         self._backoff = backoff
-        self._known: range | dict[int, None] = {}
+        self._known: range | dict[int, None] | Population = {}
+        self._num_present = 0
         self._jobs: Counter[int] = Counter()  # at work, with so many jobs
         self._overdue: set[int] = set()
         self._failures: dict[int, int] = {}
@@ -87,29 +89,48 @@ class Membership:
         self._wake_ups: list[tuple[float, int]] = []
 
     def __len__(self) -> int:
-        return len(self._known)
+        return self._num_present
 
-    def refresh(self, node_ids: Iterable[int]) -> None:
-        """Take over the current list of nodes: newcomers are idle, vanished ones get no work.
+    def refresh(self, nodes: Iterable[int] | Population) -> None:
+        """Take over who is there now: newcomers are idle, vanished nodes get no work.
 
-        A range that does not change costs nothing, however many nodes it describes.
+        A range that does not change costs nothing, however many nodes it describes, and a
+        population only what it was asked since.
         """
-        if isinstance(node_ids, range):
-            if node_ids == self._known:
-                return
-            if not self._known and not self._jobs and not self._resting:
-                self._known, self.idle = node_ids, IdleNodes(node_ids)
-                return
-        present = dict.fromkeys(node_ids)
-        for node_id in [n for n in self._known if n not in present]:
-            self.idle.discard(node_id)
-            if node_id in self._overdue:  # whatever it was stuck in, it starts afresh when back
-                self._overdue.discard(node_id)
-                del self._jobs[node_id]
+        if nodes == self._known:
+            return
+        if isinstance(nodes, Population):
+            self._look(nodes)
+        elif isinstance(nodes, range) and not self._known and not self._jobs and not self._resting:
+            self._known, self._num_present, self.idle = nodes, len(nodes), IdleNodes(nodes)
+        else:
+            self._compare(dict.fromkeys(nodes))
+
+    def _look(self, population: Population) -> None:
+        if not isinstance(self.idle, PresentNodes):
+            self.idle = PresentNodes(population)
+        self._known, self._num_present = population, population.count()
+        for node_id in self.idle.look(population):
+            self._rejoin(node_id)
+        for node_id in [n for n in self._overdue if n not in population]:
+            self._start_afresh(node_id)
+
+    def _compare(self, present: dict[int, None]) -> None:
+        vanished = [n for n in self._known if n not in present]
         joined = [n for n in present if n not in self._known]
-        self._known = present
+        self._known, self._num_present = present, len(present)
+        for node_id in vanished:
+            self.idle.discard(node_id)
+            if node_id in self._overdue:
+                self._start_afresh(node_id)
         for node_id in joined:
             self._rejoin(node_id)
+
+    def _start_afresh(self, node_id: int) -> None:
+        """Forget what a node that has left was stuck in: it is free when it is back."""
+        self._overdue.discard(node_id)
+        del self._jobs[node_id]
+        self._rejoin(node_id)
 
     def take(self, node_id: int) -> None:
         """Give a node a job: it is busy until all of its jobs are released."""
@@ -138,8 +159,8 @@ class Membership:
         """Keep a node busy whose dispatch expired: it gets nothing new until it is heard of."""
         if node_id in self._known:
             self._overdue.add(node_id)
-        else:  # it has left: it starts afresh when back
-            del self._jobs[node_id]
+        else:
+            self._start_afresh(node_id)
 
     def may_queue(self, node_id: int) -> bool:
         """Return whether a busy node may be given a job more."""
@@ -163,5 +184,12 @@ class Membership:
         return self._wake_ups[0][0] if self._wake_ups else math.inf
 
     def _rejoin(self, node_id: int) -> None:
-        if node_id in self._known and node_id not in self._jobs and node_id not in self._resting:
+        is_free = node_id not in self._jobs and node_id not in self._resting
+        if is_free and node_id in self._registered:
             self.idle.add(node_id)
+
+    @property
+    def _registered(self) -> Container[int]:
+        """Nodes that may be idle; those of a population that are not there nobody will be given."""
+        known = self._known
+        return known.registered if isinstance(known, Population) else known

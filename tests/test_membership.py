@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from fedagent.errors import ConfigurationError
 from fedagent.membership import Backoff, Breaker, Membership
+from fedagent.scheduling.presence import Population
 
 BACKOFF = Backoff(base_s=2.0, cap_s=10.0, storm=3)
 
@@ -186,6 +187,68 @@ def test_a_range_of_nodes_is_as_good_as_a_list(later):
         membership.release(2, 1.0, succeeded=True)
     assert list(ranged.idle) == list(listed.idle)
     assert len(ranged) == len(listed) == 3
+
+
+# --- a population that is described ---------------------------------------------------------------
+
+
+class There(Population):
+    registered = range(4)
+
+    def __init__(self, *there):
+        self._there = there
+
+    def __contains__(self, node_id):
+        return node_id in self._there
+
+
+def among(*there: int) -> Membership:
+    membership = Membership(BACKOFF)
+    membership.refresh(There(*there))
+    return membership
+
+
+def test_of_a_population_those_that_are_there_may_work():
+    membership = among(1, 2)
+    assert (list(membership.idle), len(membership)) == ([1, 2], 2)
+    membership.refresh(There(0, 1, 3))
+    assert (sorted(membership.idle), len(membership)) == ([0, 1, 3], 3)
+
+
+def test_a_node_found_absent_is_looked_for_again_unless_it_is_at_work_by_then():
+    membership = among(2)
+    assert list(membership.idle) == [2]  # 0 and 1 were asked for
+    membership.take(1)  # by an evaluation, say
+    membership.refresh(There(0, 1))
+    assert list(membership.idle) == [0]
+    membership.release(1, 0.0)
+    assert sorted(membership.idle) == [0, 1]
+
+
+def test_a_node_whose_reply_comes_while_it_is_away_works_again_when_it_is_back():
+    membership = among(1)
+    membership.take(1)
+    membership.refresh(There())
+    membership.release(1, 5.0, succeeded=True)
+    assert not membership.idle
+    assert not membership.may_queue(1)
+    membership.refresh(There(1))
+    assert list(membership.idle) == [1]
+    assert membership.may_queue(1)
+
+
+@pytest.mark.parametrize("is_overdue_first", [True, False])
+def test_an_overdue_node_of_a_population_that_leaves_starts_afresh(is_overdue_first):
+    membership = among(1)
+    membership.take(1)
+    if is_overdue_first:
+        membership.overdue(1)
+        membership.refresh(There())
+    else:
+        membership.refresh(There())
+        membership.overdue(1)
+    membership.refresh(There(1))
+    assert list(membership.idle) == [1]
 
 
 # --- overdue --------------------------------------------------------------------------------------
