@@ -7,6 +7,7 @@ from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp.strategy import FedAvg
 
+from benchmarks import control_plane
 from benchmarks.loop import Budget, asynchronous, synchronous
 from fedagent import AsyncStrategy
 from fedagent.rules import AREA, ASGD, FedBuff, Ringmaster
@@ -127,3 +128,13 @@ def test_area_is_the_mean_of_what_the_nodes_last_sent():
         budget=Budget(40),
     )
     assert np.allclose(trace.vector, [1.5, -1.5], atol=1e-4), "every node sends its own centre"
+
+
+def test_the_control_plane_is_measured_in_processes_of_its_own(capsys):
+    readings = [control_plane.measure_apart(100, tasks=30)]
+    control_plane.print_table(readings)
+    for part in control_plane.PARTS:
+        assert readings[0][part]["tasks"] == (300 if part == "pure" else 30)
+        assert readings[0][part]["tasks_per_s"] > 0
+        assert readings[0][part]["peak_mb"] >= readings[0]["imports_mb"]
+    assert "| 100 | 10 |" in capsys.readouterr().out
