@@ -102,7 +102,7 @@ class Membership:
         if isinstance(nodes, Population):
             self._look(nodes)
         elif isinstance(nodes, range) and not self._known and not self._jobs and not self._resting:
-            self._known, self._num_present, self.idle = nodes, len(nodes), IdleNodes(nodes)
+            self._known, self._num_present, self.idle = nodes, len(nodes), _all_of(nodes)
         else:
             self._compare(dict.fromkeys(nodes))
 
@@ -167,9 +167,12 @@ class Membership:
         is_well = node_id not in self._resting and node_id not in self._overdue
         return is_well and node_id in self._known
 
-    def reachable(self) -> list[int]:
-        """Return the known nodes that are not overdue with something."""
-        return [node_id for node_id in self._known if node_id not in self._overdue]
+    def reachable(self) -> IdleNodes:
+        """Return the nodes that are there and not overdue with something, at work or not."""
+        nodes = _all_of(self._known)
+        for node_id in self._overdue:
+            nodes.discard(node_id)
+        return nodes
 
     def wake(self, now_s: float) -> None:
         """Make nodes idle whose rest is over."""
@@ -193,3 +196,14 @@ class Membership:
         """Nodes that may be idle; those of a population that are not there nobody will be given."""
         known = self._known
         return known.registered if isinstance(known, Population) else known
+
+
+def _all_of(known: range | dict[int, None] | Population) -> IdleNodes:
+    if isinstance(known, Population):
+        return PresentNodes(known)
+    if isinstance(known, range):
+        return IdleNodes(known)
+    nodes = IdleNodes()
+    for node_id in known:
+        nodes.add(node_id)
+    return nodes

@@ -277,6 +277,16 @@ def test_an_overdue_node_that_is_heard_of_works_again(succeeded, idle_from_s):
     assert 1 in membership.idle
 
 
+@pytest.mark.parametrize("nodes", [range(4), [0, 1, 2, 3], There(0, 1, 2, 3)])
+def test_reachable_is_who_is_there_at_work_or_not_and_not_overdue(nodes):
+    membership = Membership(BACKOFF)
+    membership.refresh(nodes)
+    membership.take(1)
+    membership.take(2)
+    membership.overdue(2)
+    assert list(membership.reachable()) == [0, 1, 3]
+
+
 def test_an_overdue_node_that_leaves_starts_afresh_when_it_is_back():
     membership = overdue(1)
     membership.refresh([])
@@ -286,9 +296,9 @@ def test_an_overdue_node_that_leaves_starts_afresh_when_it_is_back():
 
 def test_a_node_that_was_heard_of_is_overdue_no_more():
     membership = overdue(1)
-    assert membership.reachable() == []
+    assert list(membership.reachable()) == []
     membership.release(1, 50.0, succeeded=True)
-    assert membership.reachable() == [1]
+    assert list(membership.reachable()) == [1]
     membership.take(1)
     membership.refresh([])
     membership.refresh([1])

@@ -47,6 +47,17 @@ class IdleNodes:
         else:
             del self._positions[node_id]
 
+    def sample(self, count: int, generator: random.Random) -> list[int]:
+        """Return `count` random idle nodes, or all if there are not so many; O(count)."""
+        drawn: dict[int, None] = {}
+        while len(drawn) < count and 2 * count < len(self) and self:
+            drawn[self.random(generator)] = None
+        if len(drawn) == count:
+            return list(drawn)
+        nodes = sorted(self)
+        generator.shuffle(nodes)
+        return nodes[:count]
+
     def random(self, generator: random.Random) -> int:
         """Return a uniformly random idle node."""
         return self._entry(generator.randrange(self._size))

@@ -5,6 +5,7 @@ import time
 import tracemalloc
 from collections import Counter
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -82,6 +83,19 @@ def test_every_node_is_drawn_equally_often_also_after_removals():
     drawn = Counter(idle.random(generator) for _ in range(5000))
     assert set(drawn) == set(range(1, 20, 2))
     assert all(400 < times < 600 for times in drawn.values())
+
+
+@pytest.mark.parametrize("count", [0, 1, 4, 9, 10, 11])
+def test_a_sample_has_no_node_twice_and_is_fair(count):
+    idle, generator, drawn = IdleNodes(range(11)), random.Random(5), Counter()
+    idle.discard(3)
+    for _ in range(2000):
+        sample = idle.sample(count, generator)
+        assert len(set(sample)) == len(sample) == min(count, 10)
+        drawn.update(sample)
+    assert drawn[3] == 0
+    assert all(times == pytest.approx(200 * min(count, 10), rel=0.25) for times in drawn.values())
+    assert list(idle) == [0, 1, 2, *range(4, 11)]
 
 
 def test_a_node_that_comes_back_is_the_youngest():

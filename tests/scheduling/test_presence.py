@@ -86,6 +86,22 @@ def test_a_view_of_those_present_asks_a_handful_too():
     assert population.asked < 100 * 100
 
 
+def test_a_sample_of_a_million_asks_a_handful():
+    population = There(1_000_000, odd)
+    sample = PresentNodes(population).sample(500, random.Random(1))
+    assert len(set(sample)) == 500
+    assert all(map(odd, sample))
+    assert population.asked < 10 * 500
+
+
+@pytest.mark.parametrize("count", [1, 3, 5])
+def test_a_sample_of_few_that_are_there_has_them_all(count):
+    there = {3, 400, 999}
+    sample = PresentNodes(There(1000, there.__contains__)).sample(count, random.Random(1))
+    assert len(set(sample)) == min(count, 3)
+    assert set(sample) <= there
+
+
 @pytest.mark.parametrize("num_nodes", [1, 999, 1000])
 def test_few_nodes_are_counted(num_nodes):
     assert There(num_nodes, odd).count() == num_nodes // 2
