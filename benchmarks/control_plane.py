@@ -215,11 +215,11 @@ def main() -> None:
     )
     parser.add_argument("--quick", action="store_true", help="a glance, under a minute")
     parser.add_argument("--nodes", default=",".join(map(str, NODES)), help="with commas")
-    parser.add_argument("--tasks", type=int, help="default 20,000; 2,000 with --quick")
+    parser.add_argument("--tasks", type=int, help="default 10,000; 2,000 with --quick")
     parser.add_argument("--alone", nargs="+", metavar="PART", help="in this process")
     options = parser.parse_args()
     populations = [int(n) for n in options.nodes.split(",")]
-    tasks = options.tasks or (2_000 if options.quick else 20_000)
+    tasks = options.tasks or (2_000 if options.quick else 10_000)
     if options.alone:
         print(json.dumps(measure(populations[0], tasks, options.alone)))
         return

@@ -101,15 +101,22 @@ class Membership:
             return
         if isinstance(nodes, Population):
             self._look(nodes)
-        elif isinstance(nodes, range) and not self._known and not self._jobs and not self._resting:
-            self._known, self._num_present, self.idle = nodes, len(nodes), _all_of(nodes)
+        elif isinstance(nodes, range) and not self._known:
+            self._known, self._num_present = nodes, len(nodes)
+            self._begin()
         else:
             self._compare(dict.fromkeys(nodes))
 
+    def _begin(self) -> None:
+        self.idle = _all_of(self._known)
+        for node_id in (*self._jobs, *self._resting):
+            self.idle.discard(node_id)
+
     def _look(self, population: Population) -> None:
-        if not isinstance(self.idle, PresentNodes):
-            self.idle = PresentNodes(population)
         self._known, self._num_present = population, population.count()
+        if not isinstance(self.idle, PresentNodes):
+            self._begin()
+            return
         for node_id in self.idle.look(population):
             self._rejoin(node_id)
         for node_id in [n for n in self._overdue if n not in population]:

@@ -215,6 +215,19 @@ def test_of_a_population_those_that_are_there_may_work():
     assert (sorted(membership.idle), len(membership)) == ([0, 1, 3], 3)
 
 
+@pytest.mark.parametrize("nodes", [range(4), There(0, 1, 2, 3), [0, 1, 2, 3]])
+def test_who_is_at_work_or_rests_before_the_first_look_is_not_idle(nodes):
+    membership = Membership(BACKOFF)
+    membership.take(1)
+    membership.take(2)
+    membership.release(2, 0.0, succeeded=False)
+    membership.refresh(nodes)
+    assert list(membership.idle) == [0, 3]
+    membership.wake(2.0)
+    membership.release(1, 2.0)
+    assert sorted(membership.idle) == [0, 1, 2, 3]
+
+
 def test_a_node_found_absent_is_looked_for_again_unless_it_is_at_work_by_then():
     membership = among(2)
     assert list(membership.idle) == [2]  # 0 and 1 were asked for
@@ -382,9 +395,10 @@ EVENTS = st.lists(
 )
 
 
+@pytest.mark.parametrize("described", [sorted, lambda nodes: There(*nodes)], ids=["list", "asked"])
 @settings(max_examples=200, deadline=None)
-@given(EVENTS)
-def test_nodes_are_idle_exactly_when_they_are_there_free_and_rested(events):
+@given(events=EVENTS)
+def test_nodes_are_idle_exactly_when_they_are_there_free_and_rested(described, events):
     """The plain model: every node's own four facts."""
     membership, now_s = Membership(BACKOFF), 0.0
     present, busy, stuck = set(), set(), set()
@@ -392,7 +406,7 @@ def test_nodes_are_idle_exactly_when_they_are_there_free_and_rested(events):
 
     for event, value in events:
         if event == "refresh":
-            membership.refresh(sorted(value))
+            membership.refresh(described(value))
             left = present - value
             busy -= stuck & left
             stuck -= left

@@ -26,7 +26,7 @@ class IdleNodes:
 
     def add(self, node_id: int) -> None:
         """Add a node as the one that became idle last; no effect if it is there."""
-        if node_id not in self:
+        if self._position(node_id) is None:
             self._order[node_id] = None
             self._put(node_id, self._size)
             self._size += 1

@@ -61,6 +61,13 @@ def test_the_absent_are_asked_again_at_the_next_look_and_not_before():
     assert idle.look(There(10, lambda node: True)) == []
 
 
+def test_adding_a_node_that_is_idle_and_away_changes_nothing():
+    idle = PresentNodes(There(4, odd))
+    idle.add(0)
+    assert len(idle) == 4
+    assert list(idle) == [1, 3]
+
+
 @pytest.mark.parametrize("kind", [Uniform, RoundRobin])
 def test_a_choice_among_a_million_asks_a_handful(kind):
     population = There(1_000_000, odd)
