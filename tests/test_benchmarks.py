@@ -10,7 +10,7 @@ from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp.strategy import FedAvg
 
-from benchmarks import aggregation, engine
+from benchmarks import aggregation, control_plane, engine
 from benchmarks.engine_peers import PeerMissingError
 from benchmarks.loop import Budget, asynchronous, synchronous
 from fedagent import AsyncStrategy
@@ -164,3 +164,13 @@ def test_aggregation_is_measured_for_every_rule(monkeypatch, capsys):
         assert any(line.startswith(f"| rule {rule} |") for line in table)
     assert report["replies"]["80000"]["FedAsync"]["versions"] >= 5
     assert {"torch", "flwr", "numpy", "cpus", "threads", "load"} <= set(report)
+
+
+def test_the_control_plane_is_measured_in_processes_of_its_own(capsys):
+    readings = [control_plane.measure_apart(100, tasks=30)]
+    control_plane.print_table(readings)
+    for part in control_plane.PARTS:
+        assert readings[0][part]["tasks"] == (300 if part == "pure" else 30)
+        assert readings[0][part]["tasks_per_s"] > 0
+        assert readings[0][part]["peak_mb"] >= readings[0]["imports_mb"]
+    assert "| 100 | 10 |" in capsys.readouterr().out
