@@ -16,6 +16,7 @@ from torch.func import functional_call, vmap
 from torch.utils.data import default_collate
 
 from fedagent.client.device import to_device
+from fedagent.client.linear import FastLinear
 from fedagent.client.trainer import LocalTraining, add_proximal_gradient
 from fedagent.task import Batch, Task
 
@@ -76,7 +77,8 @@ def train_together(
         active = sum(len(part.batches) > step for part in rows)
         batch = to_device(default_collate([part.batches[step] for part in rows[:active]]), device)
         optimizer.zero_grad()
-        losses = vmap(loss)(stack.first(active), batch)
+        with FastLinear():
+            losses = vmap(loss)(stack.first(active), batch)
         losses.sum().backward()  # type: ignore[no-untyped-call]
         if dispatched:
             add_proximal_gradient(stack.parameters, dispatched, training.proximal_mu)
@@ -110,7 +112,8 @@ class _Stack:
 
     def first(self, count: int) -> Tensors:
         """Return the first clients' models; changes of their buffers are changes here."""
-        return {name: rows[:count] for name, rows in self._rows.items()}
+        # All of them without a slice, whose backward pass would write a model's worth of zeros.
+        return {n: r if count == len(r) else r[:count] for n, r in self._rows.items()}
 
     def row(self, index: int) -> Tensors:
         """Return a client's state dict, in memory of its own."""
