@@ -133,6 +133,7 @@ def test_area_is_the_mean_of_what_the_nodes_last_sent():
     assert np.allclose(trace.vector, [1.5, -1.5], atol=1e-4), "every node sends its own centre"
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_aggregation_is_measured_for_every_rule(monkeypatch, capsys):
     sizes = ["--sizes", "80000", "--repetitions", "1"]
     monkeypatch.setattr(sys, "argv", ["aggregation", *sizes])
