@@ -18,9 +18,10 @@ from collections.abc import Callable
 
 import torch
 
-from benchmarks.engine_ours import fedagent
+from benchmarks.engine_ours import fedagent, fedagent_vectorised
 from benchmarks.engine_peers import FlowerRay, PeerMissingError, pfl, version_of
-from benchmarks.engine_workload import MODELS, Sample, bare
+from benchmarks.engine_workload import MODELS, NODES, Sample, bare
+from fedagent.simulation import Equal, Lognormal
 
 Measure = Callable[[str, int], Sample]
 
@@ -28,7 +29,10 @@ ENGINES: dict[str, Callable[[], Measure]] = {
     "bare": lambda: bare,
     "pfl": lambda: pfl,
     "fedagent": lambda: fedagent(workers=0),
+    "fedagent_1_worker": lambda: fedagent(workers=1),
     "fedagent_2_workers": lambda: fedagent(workers=2),
+    "fedagent_vectorised": lambda: fedagent_vectorised(Equal(num_nodes=NODES)),
+    "fedagent_vectorised_lognormal": lambda: fedagent_vectorised(Lognormal(num_nodes=NODES)),
     "flower_ray": FlowerRay,
 }
 CLIENTS = {"linear": 600, "mlp": 400, "cnn": 80}  # per sample; a tenth for Ray, an eighth if quick

@@ -1,15 +1,24 @@
-"""Our engine, running the same unmodified Flower app with and without worker processes."""
+"""Our engine: 20 nodes at work, 20 updates per version."""
 
 import logging
 from collections.abc import Callable
 
 from flwr.app import ArrayRecord, ConfigRecord, Context
+from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
-from benchmarks.engine_workload import COHORT, NODES, Sample, Stopwatch, client_app, module
+from benchmarks.engine_workload import (
+    COHORT,
+    NODES,
+    Sample,
+    Stopwatch,
+    client_app,
+    module,
+    task_app,
+)
 from fedagent import FedBuff, run_simulation
 from fedagent.callbacks import Callback
-from fedagent.simulation import Lognormal
+from fedagent.simulation import Fleet, Lognormal, Runtime
 from fedagent.statistics import Statistics
 from fedagent.stopping import MaxUpdates
 
@@ -30,30 +39,42 @@ class _Timed(Callback):
 
 
 def fedagent(workers: int) -> Callable[[str, int], Sample]:
-    """Return what runs FedBuff with 20 nodes at work and 20 updates per version."""
+    """Return what runs FedBuff on an unmodified Flower app, with nodes of lognormal speeds."""
+    fleet = Lognormal(num_nodes=NODES)
+    return lambda name, clients: _measure(client_app, fleet, Runtime(workers), name, clients)
 
-    def measure(name: str, clients: int) -> Sample:
-        logging.getLogger("flwr").setLevel(logging.WARNING)
-        timed = _Timed()
-        strategy = FedBuff(
-            buffer_size=COHORT,
-            concurrency=COHORT,
-            fraction_evaluate=0.0,
-            callbacks=[timed],
-            stopping=[MaxUpdates(_WARM_UP + clients)],
+
+def fedagent_vectorised(fleet: Fleet) -> Callable[[str, int], Sample]:
+    """Return what trains whoever is at work at the same time as one batch, in this process.
+
+    With equal speeds that are 20 nodes, as many as the peers have in a round; with lognormal speeds
+    the fast ones come back for more while the slow ones have long been computed, so there are fewer
+    to go with them.
+    """
+    runtime = Runtime(vectorise="always")
+    return lambda name, clients: _measure(task_app(name), fleet, runtime, name, clients)
+
+
+def _measure(app: ClientApp, fleet: Fleet, runtime: Runtime, name: str, clients: int) -> Sample:
+    logging.getLogger("flwr").setLevel(logging.WARNING)
+    timed = _Timed()
+    strategy = FedBuff(
+        buffer_size=COHORT,
+        concurrency=COHORT,
+        fraction_evaluate=0.0,
+        callbacks=[timed],
+        stopping=[MaxUpdates(_WARM_UP + clients)],
+    )
+    server = ServerApp()
+
+    @server.main()
+    def main(grid: Grid, context: Context) -> None:
+        strategy.start(
+            grid,
+            ArrayRecord(module(name).state_dict()),
+            num_rounds=1_000_000,
+            train_config=ConfigRecord({"model": name}),
         )
-        server = ServerApp()
 
-        @server.main()
-        def main(grid: Grid, context: Context) -> None:
-            strategy.start(
-                grid,
-                ArrayRecord(module(name).state_dict()),
-                num_rounds=1_000_000,
-                train_config=ConfigRecord({"model": name}),
-            )
-
-        run_simulation(server, client_app, fleet=Lognormal(num_nodes=NODES), workers=workers)
-        return timed.sample
-
-    return measure
+    run_simulation(server, app, fleet=fleet, runtime=runtime)
+    return timed.sample

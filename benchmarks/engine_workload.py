@@ -6,6 +6,7 @@ SGD; 20 clients make a version. `client_app` is an ordinary Flower app: it knows
 
 import os
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from multiprocessing import active_children
@@ -18,6 +19,8 @@ from torch import nn
 
 from clients.vision import data
 from clients.vision.model import build
+from fedagent.client import Client, LocalTraining, build_client_app
+from fedagent.task import Batch, Task
 
 NODES, EXAMPLES, BATCH_SIZE, COHORT = 80, 50, 10, 20
 LEARNING_RATE = 0.05
@@ -115,6 +118,46 @@ def train_on_node(message: Message, context: Context) -> Message:
         ),
         reply_to=message,
     )
+
+
+class Classify(Task):
+    """The same work as a fedagent `Task`, which is what can be trained as one batch."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def build_model(self) -> nn.Module:
+        """Return a fresh network."""
+        return build(self.name, channels=1, size=28, num_classes=10)
+
+    def num_examples(self, partition_id: int) -> int:
+        """Return 50."""
+        return EXAMPLES
+
+    def batches(self, partition_id: int | None, batch_size: int) -> Iterator[Batch]:
+        """Yield batches, epoch after epoch."""
+        assert partition_id is not None
+        pixels, labels = partition(partition_id)
+        while True:
+            for chosen in torch.randperm(EXAMPLES).split(batch_size):
+                yield pixels[chosen], labels[chosen]
+
+    def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
+        """Return the mean cross-entropy."""
+        pixels, labels = batch
+        return F.cross_entropy(model(pixels), labels)
+
+    def evaluate(
+        self, model: nn.Module, device: torch.device, partition_id: int | None = None
+    ) -> dict[str, float]:
+        """Refuse: nobody asks."""
+        raise NotImplementedError("nothing is evaluated here")
+
+
+def task_app(name: str, device: str = "cpu") -> ClientApp:
+    """Return the ClientApp of `Classify`."""
+    training = LocalTraining("sgd", LEARNING_RATE, EXAMPLES // BATCH_SIZE, BATCH_SIZE)
+    return build_client_app(lambda run_config: Client(Classify(name), training, device))
 
 
 def bare(name: str, clients: int) -> Sample:

@@ -124,7 +124,7 @@ def _simulate(app: FlowerApp, cfg: DictConfig) -> None:
         app.clientapp,
         fleet=instantiate(cfg.fleet),
         seed=cfg.seed,
-        workers=cfg.runtime.workers,
+        runtime=instantiate(cfg.runtime),
         run_config={"overrides": shlex.join([*overrides, f"output_dir='{output_dir}'"])},
     )
     if (Path(output_dir) / "summary.json").is_file():  # an app of your own need not write one

@@ -19,7 +19,7 @@ from fedagent.ledger import Ledger, Version
 from fedagent.membership import Breaker, Membership
 from fedagent.options import AsyncOptions
 from fedagent.queues import Queues
-from fedagent.records import payload_bytes, records_of
+from fedagent.records import payload_bytes
 from fedagent.scheduling import Assignment
 from fedagent.statistics import Statistics
 from fedagent.unapplied import Unapplied
@@ -191,9 +191,8 @@ class Dispatcher:
         sent = []
         for message in messages:
             # Read what the client will read: an override of configure_train may have changed it.
-            config = records_of(message.content, ConfigRecord).get(
-                self._options.configrecord_key, ConfigRecord()
-            )
+            config = message.content.get(self._options.configrecord_key)
+            config = config if isinstance(config, ConfigRecord) else ConfigRecord()
             message_id = next((i for i in self._grid.push_messages([message]) if i), "")
             dispatch = Dispatch(
                 message_id=message_id,

@@ -53,12 +53,11 @@ class FederatedEvaluation:
         wanted = self._options.num_evaluating(len(membership))
         if wanted == 0 or statistics.version < due:
             return
-        candidates = sorted(membership.reachable() if is_over else membership.idle)
+        candidates = membership.reachable() if is_over else membership.idle
         if not candidates:
             self._warn_once(statistics.version)
             return
-        self._sampling.shuffle(candidates)
-        self.chosen = candidates[:wanted]
+        self.chosen = candidates.sample(wanted, self._sampling)
         messages = self._strategy.configure_evaluate(statistics.version, arrays, config, self._grid)
         sent = self._dispatcher.send(Kind.EVALUATE, messages)
         if sent:

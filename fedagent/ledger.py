@@ -1,7 +1,9 @@
 """The only truth about what was asked: dispatches in flight and the versions they started from."""
 
-from collections.abc import Iterator, Mapping
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 from typing import Any
 
 import torch
@@ -30,6 +32,22 @@ class Version:
     _references: int = field(default=0, repr=False)
 
 
+class _Awaited(Set[str]):
+    """Every id that some of the tables know: a view, however many there are."""
+
+    def __init__(self, *tables: Mapping[str, Dispatch]) -> None:
+        self._tables = tables
+
+    def __contains__(self, message_id: object) -> bool:
+        return any(message_id in table for table in self._tables)
+
+    def __iter__(self) -> Iterator[str]:
+        return chain.from_iterable(self._tables)
+
+    def __len__(self) -> int:
+        return sum(map(len, self._tables))
+
+
 class Ledger:
     """In-flight table and base versions, reference counted.
 
@@ -38,7 +56,8 @@ class Ledger:
     """
 
     def __init__(self) -> None:
-        self._in_flight: dict[str, Dispatch] = {}
+        # Ordered, because a plain dict looks for its first entry among all that were deleted.
+        self._in_flight: OrderedDict[str, Dispatch] = OrderedDict()
         self._overdue: dict[str, Dispatch] = {}
         self._own_bases: dict[str, Version] = {}
         self._versions: dict[int, Version] = {}
@@ -100,9 +119,9 @@ class Ledger:
         """Return, once, the expired dispatch that this id belongs to."""
         return self._overdue.pop(message_id, None)
 
-    def awaited(self) -> list[str]:
-        """Return every id a reply may still come for, late ones included."""
-        return [*self._in_flight, *self._overdue]
+    def awaited(self) -> Set[str]:
+        """Return every id a reply may still come for, late ones included: a view, not a copy."""
+        return _Awaited(self._in_flight, self._overdue)
 
     def in_flight(self) -> Iterator[Dispatch]:
         """Iterate over a snapshot of the dispatches in flight, oldest first."""
@@ -133,7 +152,7 @@ class Ledger:
         """Restore what `state_dict` returned, payloads excepted."""
         self._versions = {v["number"]: _version(v) for v in state["versions"]}
         self._own_bases = {i: _version(v) for i, v in state["own_bases"].items()}
-        self._in_flight, self._overdue = {}, {}
+        self._in_flight, self._overdue = OrderedDict(), {}
         for fields in state["in_flight"]:
             self.open(_dispatch(fields))
         for fields in state["overdue"]:

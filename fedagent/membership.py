@@ -6,11 +6,12 @@ Pure: the caller passes the time, in seconds on the run's clock.
 import heapq
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 
 from fedagent.errors import require
 from fedagent.scheduling.idle import IdleNodes
+from fedagent.scheduling.presence import Population, PresentNodes
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,8 @@ class Membership:
     def __init__(self, backoff: Backoff) -> None:
         self.idle = IdleNodes()
         self._backoff = backoff
-        self._known: dict[int, None] = {}
+        self._known: range | dict[int, None] | Population = {}
+        self._num_present = 0
         self._jobs: Counter[int] = Counter()  # at work, with so many jobs
         self._overdue: set[int] = set()
         self._failures: dict[int, int] = {}
@@ -87,20 +89,55 @@ class Membership:
         self._wake_ups: list[tuple[float, int]] = []
 
     def __len__(self) -> int:
-        return len(self._known)
+        return self._num_present
 
-    def refresh(self, node_ids: Iterable[int]) -> None:
-        """Take over the current list of nodes: newcomers are idle, vanished ones get no work."""
-        present = dict.fromkeys(node_ids)
-        for node_id in self._known.keys() - present.keys():
+    def refresh(self, nodes: Iterable[int] | Population) -> None:
+        """Take over who is there now: newcomers are idle, vanished nodes get no work.
+
+        A range that does not change costs nothing, however many nodes it describes, and a
+        population only what it was asked since.
+        """
+        if nodes == self._known:
+            return
+        if isinstance(nodes, Population):
+            self._look(nodes)
+        elif isinstance(nodes, range) and not self._known:
+            self._known, self._num_present = nodes, len(nodes)
+            self._begin()
+        else:
+            self._compare(dict.fromkeys(nodes))
+
+    def _begin(self) -> None:
+        self.idle = _all_of(self._known)
+        for node_id in (*self._jobs, *self._resting):
             self.idle.discard(node_id)
-            if node_id in self._overdue:  # whatever it was stuck in, it starts afresh when back
-                self._overdue.discard(node_id)
-                del self._jobs[node_id]
+
+    def _look(self, population: Population) -> None:
+        self._known, self._num_present = population, population.count()
+        if not isinstance(self.idle, PresentNodes):
+            self._begin()
+            return
+        for node_id in self.idle.look(population):
+            self._rejoin(node_id)
+        for node_id in [n for n in self._overdue if n not in population]:
+            self._start_afresh(node_id)
+
+    def _compare(self, present: dict[int, None]) -> None:
+        vanished = [n for n in self._known if n not in present]
         joined = [n for n in present if n not in self._known]
-        self._known = present
+        self._known, self._num_present = present, len(present)
+        for node_id in vanished:
+            self.idle.discard(node_id)
+            if node_id in self._overdue:
+                self._start_afresh(node_id)
         for node_id in joined:
             self._rejoin(node_id)
+
+    def _start_afresh(self, node_id: int) -> None:
+        """Forget what a node that has left was stuck in: it is free when it is back."""
+        self._overdue.discard(node_id)
+        del self._jobs[node_id]
+        self._rejoin(node_id)
 
     def take(self, node_id: int) -> None:
         """Give a node a job: it is busy until all of its jobs are released."""
@@ -129,17 +166,20 @@ class Membership:
         """Keep a node busy whose dispatch expired: it gets nothing new until it is heard of."""
         if node_id in self._known:
             self._overdue.add(node_id)
-        else:  # it has left: it starts afresh when back
-            del self._jobs[node_id]
+        else:
+            self._start_afresh(node_id)
 
     def may_queue(self, node_id: int) -> bool:
         """Return whether a busy node may be given a job more."""
         is_well = node_id not in self._resting and node_id not in self._overdue
         return is_well and node_id in self._known
 
-    def reachable(self) -> list[int]:
-        """Return the known nodes that are not overdue with something."""
-        return [node_id for node_id in self._known if node_id not in self._overdue]
+    def reachable(self) -> IdleNodes:
+        """Return the nodes that are there and not overdue with something, at work or not."""
+        nodes = _all_of(self._known)
+        for node_id in self._overdue:
+            nodes.discard(node_id)
+        return nodes
 
     def wake(self, now_s: float) -> None:
         """Make nodes idle whose rest is over."""
@@ -154,5 +194,23 @@ class Membership:
         return self._wake_ups[0][0] if self._wake_ups else math.inf
 
     def _rejoin(self, node_id: int) -> None:
-        if node_id in self._known and node_id not in self._jobs and node_id not in self._resting:
+        is_free = node_id not in self._jobs and node_id not in self._resting
+        if is_free and node_id in self._registered:
             self.idle.add(node_id)
+
+    @property
+    def _registered(self) -> Container[int]:
+        """Nodes that may be idle; those of a population that are not there nobody will be given."""
+        known = self._known
+        return known.registered if isinstance(known, Population) else known
+
+
+def _all_of(known: range | dict[int, None] | Population) -> IdleNodes:
+    if isinstance(known, Population):
+        return PresentNodes(known)
+    if isinstance(known, range):
+        return IdleNodes(known)
+    nodes = IdleNodes()
+    for node_id in known:
+        nodes.add(node_id)
+    return nodes

@@ -10,7 +10,8 @@ from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp.strategy import FedAvg
 
-from benchmarks import aggregation
+from benchmarks import aggregation, control_plane, engine
+from benchmarks.engine_peers import PeerMissingError
 from benchmarks.loop import Budget, asynchronous, synchronous
 from fedagent import AsyncStrategy
 from fedagent.rules import AREA, ASGD, FedBuff, Ringmaster
@@ -133,6 +134,24 @@ def test_area_is_the_mean_of_what_the_nodes_last_sent():
     assert np.allclose(trace.vector, [1.5, -1.5], atol=1e-4), "every node sends its own centre"
 
 
+def test_the_engine_benchmark_measures_what_is_there_and_names_what_is_not(capsys, monkeypatch):
+    monkeypatch.setattr(engine, "CLIENTS", {"linear": 160})
+    monkeypatch.setitem(engine.ENGINES, "other", _absent)
+    engines = "bare,fedagent,fedagent_vectorised,other"
+    monkeypatch.setattr("sys.argv", ["engine", "--quick", "--only", engines, "--models", "linear"])
+    engine.main()
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert found["absent"] == {"other": "not installed here"}
+    speeds = found["clients_per_s"]["linear"]
+    assert set(speeds) == {"bare", "fedagent", "fedagent_vectorised"}
+    assert all(speed > 0 for speed in speeds.values())
+    assert found["ratio"]["linear"]["bare"] == 1.0
+
+
+def _absent():
+    raise PeerMissingError("not installed here")
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_aggregation_is_measured_for_every_rule(monkeypatch, capsys):
     sizes = ["--sizes", "80000", "--repetitions", "1"]
@@ -146,3 +165,13 @@ def test_aggregation_is_measured_for_every_rule(monkeypatch, capsys):
         assert any(line.startswith(f"| rule {rule} |") for line in table)
     assert report["replies"]["80000"]["FedAsync"]["versions"] >= 5
     assert {"torch", "flwr", "numpy", "cpus", "threads", "load"} <= set(report)
+
+
+def test_the_control_plane_is_measured_in_processes_of_its_own(capsys):
+    readings = [control_plane.measure_apart(100, tasks=30)]
+    control_plane.print_table(readings)
+    for part in control_plane.PARTS:
+        assert readings[0][part]["tasks"] == (300 if part == "pure" else 30)
+        assert readings[0][part]["tasks_per_s"] > 0
+        assert readings[0][part]["peak_mb"] >= readings[0]["imports_mb"]
+    assert "| 100 | 10 |" in capsys.readouterr().out

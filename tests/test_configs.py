@@ -45,7 +45,7 @@ EXTRA = {
 
 
 def _overrides(group: str, choice: str) -> list[str]:
-    overrides = [*SMALL, f"{group}={choice}", *EXTRA.get(f"{group}={choice}", [])]
+    overrides = [*SMALL, "runtime=inline", f"{group}={choice}", *EXTRA.get(f"{group}={choice}", [])]
     strategy = compose(" ".join(overrides), CONF).strategy
     if "buffer_size" in strategy:
         overrides.append("strategy.buffer_size=2")
@@ -65,7 +65,7 @@ def test_every_shipped_choice_runs(group, choice, tmp_path):
         "clients.app:app",
         fleet=instantiate(cfg.fleet),
         seed=1,
-        workers=0,
+        runtime=instantiate(cfg.runtime),
         run_config={"overrides": overrides},
     )
     summary = json.loads((tmp_path / "summary.json").read_text())

@@ -62,7 +62,7 @@ def test_reply_settles_its_dispatch_exactly_once():
 
     assert ledger.get("a") is None
     assert len(ledger) == 1
-    assert ledger.awaited() == ["b"]
+    assert list(ledger.awaited()) == ["b"]
 
 
 def test_unknown_reply_changes_nothing():
@@ -72,7 +72,7 @@ def test_unknown_reply_changes_nothing():
     with pytest.raises(KeyError):
         ledger.settle("never-sent")
 
-    assert ledger.awaited() == ["a"]
+    assert list(ledger.awaited()) == ["a"]
     assert ledger.versions() == [0]
 
 
@@ -131,12 +131,12 @@ def test_expired_dispatch_frees_its_version_and_is_known_as_late_once():
 
     assert ledger.versions() == [1]
     assert len(ledger) == 0
-    assert ledger.awaited() == ["a"], "the late reply must still be pulled from the grid"
+    assert list(ledger.awaited()) == ["a"], "the late reply must still be pulled from the grid"
     late = ledger.late("a")
     assert late is not None
     assert late.node_id == 7
     assert ledger.late("a") is None
-    assert ledger.awaited() == []
+    assert list(ledger.awaited()) == []
 
 
 def test_reply_in_time_is_never_late():

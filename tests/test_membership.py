@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from fedagent.errors import ConfigurationError
 from fedagent.membership import Backoff, Breaker, Membership
+from fedagent.scheduling.presence import Population
 
 BACKOFF = Backoff(base_s=2.0, cap_s=10.0, storm=3)
 
@@ -175,6 +176,94 @@ def test_a_rest_that_ends_while_the_node_is_away_is_over_when_it_is_back():
     assert 1 in membership.idle
 
 
+@pytest.mark.parametrize("later", [range(2, 5), [2, 3, 4], range(0), range(1, 5), range(7, 9)])
+def test_a_range_of_nodes_is_as_good_as_a_list(later):
+    ranged, listed = Membership(BACKOFF), Membership(BACKOFF)
+    for membership, kind in ((ranged, lambda nodes: nodes), (listed, list)):
+        for nodes in (range(1, 4), range(1, 4), later, range(1, 4)):
+            membership.refresh(kind(nodes))
+            for node in set(membership.idle) & {2}:
+                membership.take(node)
+        membership.release(2, 1.0, succeeded=True)
+    assert list(ranged.idle) == list(listed.idle)
+    assert len(ranged) == len(listed) == 3
+
+
+# --- a population that is described ---------------------------------------------------------------
+
+
+class There(Population):
+    registered = range(4)
+
+    def __init__(self, *there):
+        self._there = there
+
+    def __contains__(self, node_id):
+        return node_id in self._there
+
+
+def among(*there: int) -> Membership:
+    membership = Membership(BACKOFF)
+    membership.refresh(There(*there))
+    return membership
+
+
+def test_of_a_population_those_that_are_there_may_work():
+    membership = among(1, 2)
+    assert (list(membership.idle), len(membership)) == ([1, 2], 2)
+    membership.refresh(There(0, 1, 3))
+    assert (sorted(membership.idle), len(membership)) == ([0, 1, 3], 3)
+
+
+@pytest.mark.parametrize("nodes", [range(4), There(0, 1, 2, 3), [0, 1, 2, 3]])
+def test_who_is_at_work_or_rests_before_the_first_look_is_not_idle(nodes):
+    membership = Membership(BACKOFF)
+    membership.take(1)
+    membership.take(2)
+    membership.release(2, 0.0, succeeded=False)
+    membership.refresh(nodes)
+    assert list(membership.idle) == [0, 3]
+    membership.wake(2.0)
+    membership.release(1, 2.0)
+    assert sorted(membership.idle) == [0, 1, 2, 3]
+
+
+def test_a_node_found_absent_is_looked_for_again_unless_it_is_at_work_by_then():
+    membership = among(2)
+    assert list(membership.idle) == [2]  # 0 and 1 were asked for
+    membership.take(1)  # by an evaluation, say
+    membership.refresh(There(0, 1))
+    assert list(membership.idle) == [0]
+    membership.release(1, 0.0)
+    assert sorted(membership.idle) == [0, 1]
+
+
+def test_a_node_whose_reply_comes_while_it_is_away_works_again_when_it_is_back():
+    membership = among(1)
+    membership.take(1)
+    membership.refresh(There())
+    membership.release(1, 5.0, succeeded=True)
+    assert not membership.idle
+    assert not membership.may_queue(1)
+    membership.refresh(There(1))
+    assert list(membership.idle) == [1]
+    assert membership.may_queue(1)
+
+
+@pytest.mark.parametrize("is_overdue_first", [True, False])
+def test_an_overdue_node_of_a_population_that_leaves_starts_afresh(is_overdue_first):
+    membership = among(1)
+    membership.take(1)
+    if is_overdue_first:
+        membership.overdue(1)
+        membership.refresh(There())
+    else:
+        membership.refresh(There())
+        membership.overdue(1)
+    membership.refresh(There(1))
+    assert list(membership.idle) == [1]
+
+
 # --- overdue --------------------------------------------------------------------------------------
 
 
@@ -201,6 +290,16 @@ def test_an_overdue_node_that_is_heard_of_works_again(succeeded, idle_from_s):
     assert 1 in membership.idle
 
 
+@pytest.mark.parametrize("nodes", [range(4), [0, 1, 2, 3], There(0, 1, 2, 3)])
+def test_reachable_is_who_is_there_at_work_or_not_and_not_overdue(nodes):
+    membership = Membership(BACKOFF)
+    membership.refresh(nodes)
+    membership.take(1)
+    membership.take(2)
+    membership.overdue(2)
+    assert list(membership.reachable()) == [0, 1, 3]
+
+
 def test_an_overdue_node_that_leaves_starts_afresh_when_it_is_back():
     membership = overdue(1)
     membership.refresh([])
@@ -210,9 +309,9 @@ def test_an_overdue_node_that_leaves_starts_afresh_when_it_is_back():
 
 def test_a_node_that_was_heard_of_is_overdue_no_more():
     membership = overdue(1)
-    assert membership.reachable() == []
+    assert list(membership.reachable()) == []
     membership.release(1, 50.0, succeeded=True)
-    assert membership.reachable() == [1]
+    assert list(membership.reachable()) == [1]
     membership.take(1)
     membership.refresh([])
     membership.refresh([1])
@@ -296,9 +395,10 @@ EVENTS = st.lists(
 )
 
 
+@pytest.mark.parametrize("described", [sorted, lambda nodes: There(*nodes)], ids=["list", "asked"])
 @settings(max_examples=200, deadline=None)
-@given(EVENTS)
-def test_nodes_are_idle_exactly_when_they_are_there_free_and_rested(events):
+@given(events=EVENTS)
+def test_nodes_are_idle_exactly_when_they_are_there_free_and_rested(described, events):
     """The plain model: every node's own four facts."""
     membership, now_s = Membership(BACKOFF), 0.0
     present, busy, stuck = set(), set(), set()
@@ -306,7 +406,7 @@ def test_nodes_are_idle_exactly_when_they_are_there_free_and_rested(events):
 
     for event, value in events:
         if event == "refresh":
-            membership.refresh(sorted(value))
+            membership.refresh(described(value))
             left = present - value
             busy -= stuck & left
             stuck -= left

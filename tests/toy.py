@@ -13,7 +13,7 @@ from torch import nn
 
 from fedagent import run_simulation
 from fedagent.callbacks import Callback, Settlement
-from fedagent.simulation import Fleet
+from fedagent.simulation import Fleet, Runtime
 from fedagent.statistics import Statistics
 
 TRUE_WEIGHTS = torch.tensor([1.0, 2.0, 3.0, 4.0])
@@ -126,5 +126,5 @@ def run(
             **start_arguments,
         )
 
-    run_simulation(server, client or client_app(), fleet=fleet, seed=seed, workers=workers)
+    run_simulation(server, client or client_app(), fleet=fleet, seed=seed, runtime=Runtime(workers))
     return Run(outcome["result"], outcome["grid"].clock.now(), outcome["grid"])

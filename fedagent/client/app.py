@@ -6,9 +6,11 @@ Out:  ``arrays`` (after training), ``metrics`` with ``num-examples``, and ``conf
       token, so that the proxy can tell an answer to this dispatch from any other.
 """
 
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from itertools import islice
 from typing import cast
 
 import torch
@@ -27,11 +29,15 @@ from flwr.clientapp.typing import ClientAppCallable, Mod
 from torch import nn
 
 from fedagent import keys
-from fedagent.client.device import resolve_device
+from fedagent.client.device import resolve_device, tensors_of
+from fedagent.client.together import Part, train_together
 from fedagent.client.trainer import LocalTraining, train
 from fedagent.errors import ConfigurationError
-from fedagent.records import records_of
+from fedagent.records import records_of, to_record
 from fedagent.task import Task
+from fedagent.update import Kind
+
+_MAX_BATCHES_BYTES = 256 << 20  # of the batches of clients that train together
 
 
 @dataclass(frozen=True)
@@ -52,7 +58,7 @@ class Client:
     mods: Sequence[Mod] = ()
 
 
-def build_client_app(build: Callable[[UserConfig], Client], mods: Sequence[Mod] = ()) -> ClientApp:
+def build_client_app(build: Callable[[UserConfig], Client], mods: Sequence[Mod] = ()) -> "TaskApp":
     """Return a ClientApp that trains, evaluates and answers queries.
 
     Parameters
@@ -62,36 +68,46 @@ def build_client_app(build: Callable[[UserConfig], Client], mods: Sequence[Mod] 
         each message.
     mods : Flower mods, applied to every message of every run; a `Client` may bring its own.
     """
+    return TaskApp(build, mods)
 
-    def for_run(context: Context) -> "_Ready":
-        return _ready(build, tuple(sorted(context.run_config.items())))
 
-    def mods_of_the_run(message: Message, context: Context, work: ClientAppCallable) -> Message:
-        for mod in reversed(for_run(context).mods):
+class TaskApp(ClientApp):
+    """A ClientApp for any `Task`; see `build_client_app`."""
+
+    def __init__(self, build: Callable[[UserConfig], Client], mods: Sequence[Mod]) -> None:
+        super().__init__(mods=[*mods, self._mods_of_the_run])
+        self._build, self._has_mods = build, bool(mods)
+        self.train()(self._train_on_node)
+        self.evaluate()(self._evaluate_on_node)
+        self.query()(self._describe_node)
+
+    def _for_run(self, context: Context) -> "_Ready":
+        return _ready(self._build, tuple(sorted(context.run_config.items())))
+
+    def _mods_of_the_run(
+        self, message: Message, context: Context, work: ClientAppCallable
+    ) -> Message:
+        for mod in reversed(self._for_run(context).mods):
             work = _within(mod, work)
         return work(message, context)
 
-    app = ClientApp(mods=[*mods, mods_of_the_run])
-
-    @app.train()
-    def train_on_node(message: Message, context: Context) -> Message:
-        client, partition_id = for_run(context), _partition_id(context)
+    def _train_on_node(self, message: Message, context: Context) -> Message:
+        client, partition_id = self._for_run(context), _partition_id(context)
         training = _overridden(client.training, _config(message))
         model = client.load(message)
         batches = client.task.batches(partition_id, training.batch_size)
         metrics = train(client.task, model, batches, training, client.device)
         num_examples = client.task.num_examples(partition_id)
-        return _reply(message, metrics | {"num-examples": num_examples}, model)
+        arrays = ArrayRecord(model.state_dict())
+        return _reply(message, metrics | {"num-examples": num_examples}, arrays)
 
-    @app.evaluate()
-    def evaluate_on_node(message: Message, context: Context) -> Message:
-        client, partition_id = for_run(context), _partition_id(context)
+    def _evaluate_on_node(self, message: Message, context: Context) -> Message:
+        client, partition_id = self._for_run(context), _partition_id(context)
         model = client.load(message)
         return _reply(message, client.task.evaluate(model, client.device, partition_id))
 
-    @app.query()
-    def describe_node(message: Message, context: Context) -> Message:
-        client, partition_id = for_run(context), _partition_id(context)
+    def _describe_node(self, message: Message, context: Context) -> Message:
+        client, partition_id = self._for_run(context), _partition_id(context)
         return _reply(
             message,
             {
@@ -101,7 +117,77 @@ def build_client_app(build: Callable[[UserConfig], Client], mods: Sequence[Mod] 
             },
         )
 
-    return app
+    def train_together(
+        self, requests: Sequence[tuple[Message, Context]], begin: Callable[[int], None]
+    ) -> dict[int, Message]:
+        """Do the training requests that can share a batch; return their replies by index.
+
+        Whatever is left out has to be done alone: what is no training; a run with mods, which see
+        one message at a time; a client whose batches have a shape of their own, or fail to be
+        drawn; and what would make the batches of all hold more than 256 MB.
+
+        Parameters
+        ----------
+        requests : what the app is called with; messages are not changed.
+        begin : called with a request's index before its batches are drawn, to seed generators.
+
+        Raises
+        ------
+        RuntimeError, NotImplementedError
+            If the task's loss cannot be computed for many models at once.
+        """
+        groups: dict[Hashable, dict[int, _Drawn]] = defaultdict(dict)
+        starts: dict[Hashable, Mapping[str, torch.Tensor]] = {}
+        room = _MAX_BATCHES_BYTES
+        for index, (message, context) in enumerate(requests):
+            if message.metadata.message_type != Kind.TRAIN or self._has_mods:
+                continue
+            begin(index)
+            drawn = self._draw(message, context, starts, room)
+            if drawn is not None:
+                room -= drawn.num_bytes
+                groups[drawn.form][index] = drawn
+        replies = {}
+        for group in groups.values():
+            if len(group) > 1:
+                client, training = next((d.client, d.training) for d in group.values())
+                parts = [drawn.part for drawn in group.values()]
+                results = train_together(client.task, client.model, parts, training, client.device)
+                for (index, drawn), (state, metrics) in zip(group.items(), results, strict=True):
+                    metrics["num-examples"] = drawn.num_examples
+                    arrays = to_record({key: t.cpu().numpy() for key, t in state.items()})
+                    replies[index] = _reply(requests[index][0], metrics, arrays)
+        return replies
+
+    def _draw(
+        self,
+        message: Message,
+        context: Context,
+        starts: dict[Hashable, Mapping[str, torch.Tensor]],
+        room: int,
+    ) -> "_Drawn | None":
+        try:
+            client, partition_id = self._for_run(context), _partition_id(context)
+            training = _overridden(client.training, _config(message))
+            num_examples = client.task.num_examples(partition_id)
+            endless = client.task.batches(partition_id, training.batch_size)
+            batches = list(islice(endless, 1))
+            num_bytes = training.local_steps * sum(t.nbytes for t in tensors_of(batches))
+            if client.mods or num_bytes > room:
+                return None
+            batches += islice(endless, training.local_steps - 1)
+            arrays = records_of(message.content, ArrayRecord)["arrays"]
+            version = tuple(id(array.data) for array in arrays.values())
+            if version not in starts:
+                starts[version] = arrays.to_torch_state_dict()
+        except Exception:  # whoever does this request alone finds the same, and answers for it
+            return None
+        shapes = {tuple((t.shape, t.dtype) for t in tensors_of(batch)) for batch in batches}
+        if len(batches) < training.local_steps or len(shapes) > 1:
+            return None
+        form = id(client), replace(training, local_steps=1), shapes.pop()
+        part = Part(starts[version], batches)
+        return _Drawn(client, training, part, num_examples, num_bytes, form)
 
 
 @dataclass(frozen=True)
@@ -121,7 +207,7 @@ class _Ready:
         model = client.task.build_model().to(device)
         # A process's first optimizer imports for a second or more: here, not in the first
         # dispatch, and inherited by what is forked afterwards.
-        client.training.build_optimizer(model)
+        client.training.build_optimizer(model.parameters())
         return cls(client.task, client.training, device, model, client.mods)
 
     def load(self, message: Message) -> nn.Module:
@@ -131,7 +217,19 @@ class _Ready:
         return self.model
 
 
-# At module level, not in the closure: Ray pickles ClientApps, and a cache cannot be pickled.
+@dataclass(frozen=True)
+class _Drawn:
+    """A training request with its data; those of the same `form` can share a batch."""
+
+    client: _Ready
+    training: LocalTraining
+    part: Part
+    num_examples: int
+    num_bytes: int
+    form: Hashable
+
+
+# At module level: Ray pickles ClientApps, and a cache cannot be pickled.
 @lru_cache(maxsize=2)  # a long-lived process may see another run, hardly more at a time
 def _ready(
     build: Callable[[UserConfig], Client], run_config: tuple[tuple[str, UserConfigValue], ...]
@@ -172,11 +270,13 @@ def _overridden(training: LocalTraining, config: ConfigRecord) -> LocalTraining:
     return training
 
 
-def _reply(message: Message, metrics: dict[str, float], model: nn.Module | None = None) -> Message:
+def _reply(
+    message: Message, metrics: dict[str, float], arrays: ArrayRecord | None = None
+) -> Message:
     """Answer `message`; its token, if it has one, goes back with it."""
     content = RecordDict({"metrics": MetricRecord(dict(metrics))})
-    if model is not None:
-        content["arrays"] = ArrayRecord(model.state_dict())
+    if arrays is not None:
+        content["arrays"] = arrays
     if keys.TOKEN in _config(message):
         content["config"] = ConfigRecord({keys.TOKEN: _config(message)[keys.TOKEN]})
     return Message(content, reply_to=message)

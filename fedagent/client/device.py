@@ -1,6 +1,6 @@
 """Where a node computes."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -52,3 +52,12 @@ def to_device(batch: Any, device: torch.device) -> Any:
     if isinstance(batch, tuple | list):
         return type(batch)(to_device(value, device) for value in batch)
     return batch
+
+
+def tensors_of(batch: Any) -> Iterator[torch.Tensor]:
+    """Yield every tensor in `batch`; tuples, lists and mappings are entered."""
+    if isinstance(batch, torch.Tensor):
+        yield batch
+    elif isinstance(batch, tuple | list | Mapping):
+        for value in batch.values() if isinstance(batch, Mapping) else batch:
+            yield from tensors_of(value)

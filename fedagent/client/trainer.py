@@ -7,7 +7,7 @@ The proximal term (rho/2) |y - x|^2 is FedAsync's (arXiv 1903.03934, Algorithm 1
 (arXiv 1812.06127); rho = 0 switches it off.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -67,14 +67,14 @@ class LocalTraining:
             "momentum=0 or optimizer=sgd.",
         )
 
-    def build_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
-        """Return a fresh optimizer of `model`'s parameters."""
+    def build_optimizer(self, parameters: Iterable[torch.Tensor]) -> torch.optim.Optimizer:
+        """Return a fresh optimizer of these parameters."""
         if self.optimizer == "adam":
             return torch.optim.Adam(
-                model.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay
+                parameters, lr=self.learning_rate, weight_decay=self.weight_decay
             )
         return torch.optim.SGD(
-            model.parameters(),
+            parameters,
             lr=self.learning_rate,
             momentum=self.momentum,
             weight_decay=self.weight_decay,
@@ -102,7 +102,7 @@ def train(
         If `batches` ends before that.
     """
     dispatched = [p.detach().clone() for p in model.parameters()] if training.proximal_mu else []
-    optimizer = training.build_optimizer(model)
+    optimizer = training.build_optimizer(model.parameters())
     total_loss = torch.zeros((), device=device)
     steps = 0
     model.train()
@@ -111,7 +111,7 @@ def train(
         loss = task.loss(model, to_device(batch, device))
         loss.backward()  # type: ignore[no-untyped-call]
         if dispatched:
-            _add_proximal_gradient(model, dispatched, training.proximal_mu)
+            add_proximal_gradient(model.parameters(), dispatched, training.proximal_mu)
         if training.max_grad_norm is not None:
             nn.utils.clip_grad_norm_(model.parameters(), training.max_grad_norm)
         optimizer.step()
@@ -126,8 +126,10 @@ def train(
 
 
 @torch.no_grad()
-def _add_proximal_gradient(model: nn.Module, dispatched: list[torch.Tensor], mu: float) -> None:
+def add_proximal_gradient(
+    parameters: Iterable[torch.Tensor], dispatched: Iterable[torch.Tensor], mu: float
+) -> None:
     """Add the gradient of (mu/2) |y - x|^2, which is mu (y - x), to the gradients."""
-    for parameter, anchor in zip(model.parameters(), dispatched, strict=True):
+    for parameter, anchor in zip(parameters, dispatched, strict=True):
         if parameter.grad is not None:
             parameter.grad.add_(parameter - anchor, alpha=mu)

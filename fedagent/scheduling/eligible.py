@@ -2,17 +2,18 @@
 
 import random
 from collections.abc import Callable, Iterator
+from math import isqrt
 
 from fedagent.scheduling.idle import IdleNodes
 
-_DRAWS = 8
+_DRAWS = 8  # at least; of many nodes the root, because the last resort is to ask all of them
 
 
 class Eligible(IdleNodes):
     """The nodes of `idle` that `accepts` says yes to; a view with the same interface.
 
     While at least half of the idle nodes are eligible, a random or the oldest one is found in O(1)
-    on average; at worst every idle node is asked once. The length asks all of them, the truth value
+    on average; at worst every idle node is asked. The length asks all of them, the truth value
     stops at the first.
 
     Parameters
@@ -35,7 +36,7 @@ class Eligible(IdleNodes):
 
     def random(self, generator: random.Random) -> int:
         """Return a uniformly random eligible node."""
-        for _ in range(_DRAWS):
+        for _ in range(max(_DRAWS, isqrt(len(self._idle)))):
             node_id = self._idle.random(generator)
             if self._accepts(node_id):
                 return node_id

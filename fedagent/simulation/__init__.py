@@ -16,6 +16,7 @@ from fedagent.simulation.fleet import (
 )
 from fedagent.simulation.grid import SimulationGrid
 from fedagent.simulation.run import SimulationResult, run_simulation
+from fedagent.simulation.runtime import Runtime
 
 __all__ = [
     "Equal",
@@ -27,6 +28,7 @@ __all__ = [
     "NodeProfile",
     "Pareto",
     "Reliability",
+    "Runtime",
     "Scripted",
     "SimulationGrid",
     "SimulationResult",

@@ -8,10 +8,11 @@ import sys
 import threading
 from abc import ABC, abstractmethod
 from collections import deque
+from collections.abc import Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from multiprocessing.connection import Connection
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from flwr.app import Error
@@ -20,13 +21,15 @@ from flwr.clientapp import ClientApp
 from fedagent._flower import ErrorCode
 from fedagent.errors import ConfigurationError, require
 from fedagent.simulation.parcels import Post, shared_memory
-from fedagent.simulation.work import Answer, WorkItem, load_app, perform, undisturbed
+from fedagent.simulation.work import Answer, WorkItem, load_app, perform, perform_all, undisturbed
 
-_AT_HAND = 2  # items per worker: as many as a `Post` can carry
 _PATIENCE_S = 2.0  # for a worker that was asked to end
 _STARTUP_S = {"fork": 20.0, "spawn": 180.0}  # for a worker to come up; spawned ones import torch
 
-_Entry = tuple[WorkItem, "Future[Answer]"]
+T = TypeVar("T")
+
+Work = WorkItem | Sequence[WorkItem]
+_Entry = tuple[Work, "Future[Any]"]  # an answer, or one for each item
 
 
 class Executor(ABC):
@@ -37,8 +40,12 @@ class Executor(ABC):
         """Take in an item; it may run at any time from now on."""
 
     @abstractmethod
-    def result(self, future: "Future[Answer]") -> Answer:
-        """Return the answer to an item, waiting for that one only."""
+    def submit_all(self, items: Sequence[WorkItem]) -> "Future[list[Answer]]":
+        """Take in items that one worker does together, see `perform_all`; if it dies, all fail."""
+
+    @abstractmethod
+    def result(self, future: "Future[T]") -> T:
+        """Return what was submitted for, waiting for that only."""
 
     def close(self) -> None:
         """Give back whatever the executor holds; items not fetched are dropped."""
@@ -55,18 +62,25 @@ class Inline(Executor):
 
     def __init__(self, client_app: ClientApp | str) -> None:
         self._app = cast(ClientApp, load_app(client_app, ClientApp))
-        self._items: dict[Future[Answer], WorkItem] = {}
+        self._waiting: dict[Future[Any], Work] = {}
 
     def submit(self, item: WorkItem) -> "Future[Answer]":
         """Remember the item."""
-        future: Future[Answer] = Future()
-        self._items[future] = item
-        return future
+        return self._remember(item)
 
-    def result(self, future: "Future[Answer]") -> Answer:
-        """Do the item now."""
+    def submit_all(self, items: Sequence[WorkItem]) -> "Future[list[Answer]]":
+        """Remember the items."""
+        return self._remember(items)
+
+    def result(self, future: "Future[T]") -> T:
+        """Do the work now."""
         with undisturbed():
-            return perform(self._app, self._items.pop(future))
+            return cast(T, do(self._app, self._waiting.pop(future)))
+
+    def _remember(self, work: Work) -> "Future[Any]":
+        future: Future[Any] = Future()
+        self._waiting[future] = work
+        return future
 
 
 class Processes(Executor):
@@ -75,7 +89,10 @@ class Processes(Executor):
     A worker that dies (out of memory, a crash in native code) is replaced and its item is answered
     with an error; no other item is touched.
 
-    A worker has its next item at hand while it works on one, as long as nobody is idle.
+    A worker has its next items at hand while it works on one, as long as nobody is idle.
+
+    With GPUs, worker n uses GPU n modulo their number as "cuda": `workers` is as many as there are
+    GPUs times those that should share one.
 
     Parameters
     ----------
@@ -86,7 +103,7 @@ class Processes(Executor):
 
     def __init__(self, client_app: ClientApp | str, workers: int) -> None:
         require(workers >= 1, f"workers={workers} must be at least 1; 0 means the Inline executor.")
-        self._reference, self._num_workers = client_app, workers
+        self._reference, self.num_workers = client_app, workers
         load_app(client_app, ClientApp)  # an app that cannot be loaded should fail here
         self._items: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
         self._workers: list[_Worker] = []
@@ -96,14 +113,14 @@ class Processes(Executor):
 
     def submit(self, item: WorkItem) -> "Future[Answer]":
         """Queue the item for the next free worker."""
-        if not self._workers:
-            self._start()
-        future: Future[Answer] = Future()
-        self._items.put((item, future))
-        return future
+        return self._queue(item)
 
-    def result(self, future: "Future[Answer]") -> Answer:
-        """Wait for one answer."""
+    def submit_all(self, items: Sequence[WorkItem]) -> "Future[list[Answer]]":
+        """Queue the items for the next free worker."""
+        return self._queue(items)
+
+    def result(self, future: "Future[T]") -> T:
+        """Wait for a worker's answer."""
         return future.result()
 
     def close(self) -> None:
@@ -120,6 +137,13 @@ class Processes(Executor):
         for worker in self._workers:
             worker.disconnect()
 
+    def _queue(self, work: Work) -> "Future[Any]":
+        if not self._workers:
+            self._start()
+        future: Future[Any] = Future()
+        self._items.put((work, future))
+        return future
+
     def _start(self) -> None:
         # Not before there is work: by then the ServerApp has loaded what it shares with the
         # clients (modules, data), and forked workers find it in memory.
@@ -130,7 +154,7 @@ class Processes(Executor):
                 "must import the ClientApp themselves: pass it as 'module:attribute', or use "
                 "workers=0."
             )
-        self._workers = [_Worker(processes, self._reference) for _ in range(self._num_workers)]
+        self._workers = [_Worker(processes, self._reference, n) for n in range(self.num_workers)]
         self._threads = [
             threading.Thread(target=self._feed, args=(w,), daemon=True) for w in self._workers
         ]
@@ -143,7 +167,7 @@ class Processes(Executor):
             at_hand = deque([entry])
             worker.send(*entry)
             while at_hand:
-                if (more := self._next_at_hand(at_hand)) is not None:
+                while (more := self._next_at_hand(worker, at_hand)) is not None:
                     worker.send(*more)
                     at_hand.append(more)
                 self._settle(worker, at_hand)
@@ -153,10 +177,10 @@ class Processes(Executor):
         with self._counting:
             self._num_idle += change
 
-    def _next_at_hand(self, at_hand: deque[_Entry]) -> _Entry | None:
+    def _next_at_hand(self, worker: "_Worker", at_hand: deque[_Entry]) -> _Entry | None:
         """Take an item for a busy worker, unless it has one or somebody else is free to do it."""
         with suppress(queue.Empty):
-            if len(at_hand) < _AT_HAND and self._num_idle == 0:
+            if len(at_hand) < worker.capacity and self._num_idle == 0:
                 entry = self._items.get_nowait()
                 if entry is None:  # the end is for a worker that is done
                     self._items.put(None)
@@ -165,17 +189,29 @@ class Processes(Executor):
 
     def _settle(self, worker: "_Worker", at_hand: deque[_Entry]) -> None:
         """Wait for the answer to the first item at hand."""
-        item, future = at_hand.popleft()
+        work, future = at_hand.popleft()
         if future.done():  # it could not travel
             return
         try:
             future.set_result(worker.receive())
         except (EOFError, OSError):
-            reason = "the worker process died (out of memory, or a crash in native code)"
-            future.set_result(Answer(Error(ErrorCode.CLIENT_APP_CRASHED, reason), item.state))
+            future.set_result(crashed(work))
             worker.start()
             for entry in at_hand:
                 worker.send(*entry)
+
+
+def do(app: ClientApp, work: Work) -> Answer | list[Answer]:
+    """Do an item, or several as one."""
+    return perform(app, work) if isinstance(work, WorkItem) else perform_all(app, work)
+
+
+def crashed(work: Work) -> Answer | list[Answer]:
+    """Return the answer for work whose process died."""
+    reason = "the worker process died (out of memory, or a crash in native code)"
+    if isinstance(work, WorkItem):
+        return Answer(Error(ErrorCode.CLIENT_APP_CRASHED, reason), work.state)
+    return [Answer(Error(ErrorCode.CLIENT_APP_CRASHED, reason), item.state) for item in work]
 
 
 def _can_fork() -> bool:
@@ -192,8 +228,8 @@ class _Worker:
     # open, and nobody would see that one die.
     _starting = threading.Lock()
 
-    def __init__(self, processes: Any, app: object) -> None:
-        self._processes, self._app = processes, app
+    def __init__(self, processes: Any, app: object, number: int) -> None:
+        self._processes, self._app, self._number = processes, app, number
         is_forked = processes.get_start_method() == "fork"
         self._memory = shared_memory() if is_forked else None
         self._is_stopping = False
@@ -209,24 +245,29 @@ class _Worker:
             self._post = Post(self._connection, self._memory, side=0)
             self._process = self._processes.Process(
                 target=_serve,
-                args=(theirs, self._connection, self._app, self._memory),
+                args=(theirs, self._connection, self._app, self._memory, self._number),
                 name="fedagent-worker",
             )
             self._process.start()
             theirs.close()
             self._is_ready = False
 
-    def send(self, item: WorkItem, future: "Future[Answer]") -> None:
-        """Hand over an item; its future learns if it cannot travel."""
+    @property
+    def capacity(self) -> int:
+        """How much work it can have at hand."""
+        return self._post.capacity
+
+    def send(self, work: Work, future: "Future[Any]") -> None:
+        """Hand over work; its future learns if it cannot travel."""
         try:
             self._await_readiness()
-            self._post.send(item)
+            self._post.send(work)
         except (EOFError, OSError):
             pass  # the worker is gone, which whoever waits for its answer will see
         except Exception as error:
             future.set_exception(error)
 
-    def receive(self) -> Answer:
+    def receive(self) -> Answer | list[Answer]:
         """Wait for the next answer."""
         return cast(Answer, self._post.receive())
 
@@ -256,25 +297,22 @@ class _Worker:
 
 
 def _serve(
-    connection: Connection, ours: Connection, app_reference: object, memory: mmap.mmap | None
+    connection: Connection,
+    ours: Connection,
+    app_reference: object,
+    memory: mmap.mmap | None,
+    number: int,
 ) -> None:
     ours.close()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     # Whatever the parent does at SIGTERM (Flower, coverage) is not for the child to repeat.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     torch.set_num_threads(1)
+    if torch.cuda.is_available():  # workers share the GPUs of a machine evenly
+        torch.cuda.set_device(number % torch.cuda.device_count())
     app = cast(ClientApp, load_app(app_reference, ClientApp))
     connection.send(True)  # ready
     post = Post(connection, memory, side=1)
-    items: queue.SimpleQueue[WorkItem | None] = queue.SimpleQueue()
-    threading.Thread(target=_take_in, args=(post, items), daemon=True).start()
-    while (item := items.get()) is not None:
-        post.send(perform(app, item))
-
-
-def _take_in(post: Post, items: "queue.SimpleQueue[WorkItem | None]") -> None:
-    """Receive items while the worker works: two full pipes would wait for each other."""
-    with suppress(EOFError, OSError):
+    with suppress(EOFError, OSError):  # until the parent closes its end, or is gone
         while True:
-            items.put(post.receive())
-    items.put(None)
+            post.send(do(app, post.receive()))

@@ -1,10 +1,8 @@
 """A Flower grid over a simulated fleet: real work, virtual time."""
 
 import math
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import Future
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Set
+from typing import NamedTuple
 
 import numpy as np
 from flwr.app import ConfigRecord, Error, Message, RecordDict, UserConfig
@@ -12,42 +10,22 @@ from flwr.serverapp import Grid
 
 from fedagent import keys
 from fedagent._flower import ErrorCode, Run, set_message_id
-from fedagent.attributes import REMOTE
 from fedagent.records import payload_bytes, records_of
 from fedagent.simulation.clock import EventQueue, VirtualClock
 from fedagent.simulation.executors import Executor
-from fedagent.simulation.fleet import Fleet, NodeProfile
-from fedagent.simulation.work import Answer, WorkItem
+from fedagent.simulation.fleet import Fleet
+from fedagent.simulation.nodes import Job, Node, Nodes, Online
+from fedagent.simulation.work import WorkItem
 from fedagent.statistics import Statistics
 from fedagent.update import Dispatch, Kind, Outcome
 
-_FIRST_NODE_ID = 1001  # Flower's own ids are random; 0 and 1 mean driver and SuperLink
 
+class _Luck(NamedTuple):
+    """How a job goes: `dies_after` is the part of it after which it dies, if it does."""
 
-@dataclass(eq=False)
-class _Node:
-    index: int
-    node_id: int
-    profile: NodeProfile
-    state: RecordDict = field(default_factory=RecordDict)
-    jobs_begun: int = 0
-    current: "_Job | None" = None
-    waiting: deque["_Job"] = field(default_factory=deque)
-    downloaded_s: float = 0.0
-    uploaded_s: float = 0.0
-
-
-@dataclass(eq=False)
-class _Job:
-    number: int
-    message: Message
-    node: _Node
-    dispatch: Dispatch
-    begun_s: float
-    ready_s: float = 0.0
-    work: "Future[Answer] | None" = None
-    content: RecordDict | Error | None = None
-    leaves_s: float = math.inf
+    factor: float = 1.0
+    dies_after: float | None = None
+    falls_silent: bool = False
 
 
 class SimulationGrid(Grid):
@@ -75,9 +53,8 @@ class SimulationGrid(Grid):
         self.clock = VirtualClock()
         self.statistics = Statistics(is_virtual=True)
         self._fleet, self._executor, self._seed = fleet, executor, seed
-        self._is_always_online = fleet.is_always_online
+        self._nodes = Nodes(fleet)
         self._run, self._run_config = run, run_config
-        self._nodes: dict[int, _Node] = {}
         self._events: EventQueue[Callable[[], None]] = EventQueue()
         self._arrived: dict[str, Message] = {}
         self._num_jobs = 0
@@ -106,33 +83,28 @@ class SimulationGrid(Grid):
         return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
 
     def get_node_ids(self) -> Iterable[int]:
-        """Return the nodes that are online now.
+        """Return the nodes that are online now, without a list of them.
 
         Flower's strategies wait for nodes by looking again and again. The third look in a row, with
         nothing sent or pulled in between, moves the clock on to the next coming or going.
         """
-        if self._is_always_online:
-            return [_FIRST_NODE_ID + i for i in range(self._fleet.num_nodes)]
-        nodes = [self._node(_FIRST_NODE_ID + i) for i in range(self._fleet.num_nodes)]
+        if self._nodes.is_always_online:
+            return self._nodes.ids
         self._looks += 1
         if self._looks >= 3:
-            change_s = min(n.profile.next_change_s(self.clock.now()) for n in nodes)
+            change_s = self._nodes.next_change_s(self.clock.now())
             self._pass_time_until(min(change_s, self.clock.horizon_s))
-        return [n.node_id for n in nodes if n.profile.is_online(self.clock.now())]
+        return Online(self._nodes, self.clock.now())
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Send messages; an unknown node's id is left out, as Flower's simulation does."""
-        return [
-            self._push(m)
-            for m in messages
-            if 0 <= m.metadata.dst_node_id - _FIRST_NODE_ID < self._fleet.num_nodes
-        ]
+        return [self._push(m) for m in messages if m.metadata.dst_node_id in self._nodes.ids]
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """Return the replies that have arrived, in order of arrival; see the class."""
         self._looks = 0
-        wanted = set(message_ids)
-        while wanted and not (wanted & self._arrived.keys()) and self._events:
+        wanted = message_ids if isinstance(message_ids, Set) else set(message_ids)
+        while wanted and not any(i in wanted for i in self._arrived) and self._events:
             if self._events.next_s() > self.clock.horizon_s:
                 self.clock.advance_to(self.clock.horizon_s)
                 break
@@ -160,55 +132,32 @@ class SimulationGrid(Grid):
 
     def attributes(self, node_id: int) -> Mapping[str, float]:
         """Return what is known of a node; see `fedagent.regions`."""
-        node = self._node(node_id)
-        known = {
-            "partition-id": node.index,
-            "latency-s": node.profile.latency_s,
-            "seconds-per-step": node.profile.seconds_per_step,
-        }
-        if geography := self._fleet.geography:
-            known["region"] = geography.region(node.index)
-            known[REMOTE] = geography.is_remote(node.index)
-        return known
+        return self._nodes.attributes(node_id)
 
     # --- a job's life -------------------------------------------------------------------------
-
-    def _node(self, node_id: int) -> _Node:
-        if node_id not in self._nodes:
-            index = node_id - _FIRST_NODE_ID
-            self._nodes[node_id] = _Node(index, node_id, self._fleet.profile(index))
-        return self._nodes[node_id]
 
     def _push(self, message: Message) -> str:
         self._num_jobs += 1
         self._looks = 0
         message_id = f"sim-{self._num_jobs}"
         set_message_id(message, message_id)
-        node = self._node(message.metadata.dst_node_id)
+        node, now_s = self._nodes.get(message.metadata.dst_node_id), self.clock.now()
         is_train = message.metadata.message_type.startswith(Kind.TRAIN)
-        dispatch = Dispatch(
-            message_id,
-            node.node_id,
-            0,
-            "",
-            self.clock.now(),
-            math.inf,
-            Kind.TRAIN if is_train else Kind.EVALUATE,
-        )
-        self._tick()
-        is_remote = bool(self.attributes(node.node_id).get(REMOTE, False))
-        self.statistics.dispatched(dispatch.kind, payload_bytes(message.content), is_remote)
-        self.statistics.concurrency = max(self.statistics.concurrency, self.statistics.in_flight)
-        job = _Job(self._num_jobs, message, node, dispatch, begun_s=self.clock.now())
+        kind = Kind.TRAIN if is_train else Kind.EVALUATE
+        dispatch = Dispatch(message_id, node.node_id, 0, "", now_s, math.inf, kind)
         num_bytes = payload_bytes(message.content)
-        node.downloaded_s = max(self.clock.now(), node.downloaded_s)
+        self._tick()
+        self.statistics.dispatched(kind, num_bytes, node.is_remote)
+        self.statistics.concurrency = max(self.statistics.concurrency, self.statistics.in_flight)
+        job = Job(self._num_jobs, message, node, dispatch, begun_s=now_s)
+        node.downloaded_s = max(now_s, node.downloaded_s)
         node.downloaded_s += num_bytes / node.profile.download_bytes_per_s
         job.ready_s = node.profile.latency_s + node.downloaded_s
         node.waiting.append(job)
         self._begin_next(node)
         return message_id
 
-    def _begin_next(self, node: _Node) -> None:
+    def _begin_next(self, node: Node) -> None:
         if node.current is not None or not node.waiting:
             return
         node.current = job = node.waiting.popleft()
@@ -218,20 +167,17 @@ class SimulationGrid(Grid):
         if not profile.is_online(now_s):
             self._fail_at(now_s, job, ErrorCode.NODE_UNAVAILABLE, "the node is offline")
             return
-        # One generator per (node, job), drawn from in a fixed order.
-        chance = self._fleet.generator(node.index, node.jobs_begun)
-        dies, falls_silent = chance.random(2) < (profile.failure_rate, profile.silence_rate)
-        factor = math.exp(self._fleet.jitter * chance.normal())
-        work_s = self._steps(job.message) * profile.seconds_per_step * factor
+        luck = self._luck(node)
+        work_s = self._steps(job.message) * profile.seconds_per_step * luck.factor
         finish_s = max(now_s, job.ready_s) + work_s
         job.leaves_s = profile.next_change_s(now_s)
-        if dies:
-            finish_s = now_s + (finish_s - now_s) * chance.random()
+        if luck.dies_after is not None:
+            finish_s = now_s + (finish_s - now_s) * luck.dies_after
         if job.leaves_s < finish_s:
             self._fail_at(job.leaves_s, job, ErrorCode.NODE_UNAVAILABLE, "the node went offline")
-        elif dies:
+        elif luck.dies_after is not None:
             self._fail_at(finish_s, job, ErrorCode.CLIENT_APP_CRASHED, "simulated failure")
-        elif falls_silent:
+        elif luck.falls_silent:
             self._events.add(finish_s, job.number, lambda: self._leave(job))
             lapses_s = job.dispatch.sent_at_s + job.message.metadata.ttl
             self._events.add(lapses_s, job.number, lambda: self._lapse(job))
@@ -239,7 +185,17 @@ class SimulationGrid(Grid):
             job.work = self._executor.submit(self._item(job))
             self._events.add(finish_s, job.number, lambda: self._finish(job))
 
-    def _item(self, job: _Job) -> WorkItem:
+    def _luck(self, node: Node) -> _Luck:
+        """Draw how the job that a node begins goes, from a generator of (node, job)."""
+        profile, jitter = node.profile, self._fleet.jitter
+        if not (profile.failure_rate or profile.silence_rate or jitter):
+            return _Luck()
+        chance = self._fleet.generator(node.index, node.jobs_begun)
+        dies, falls_silent = chance.random(2) < (profile.failure_rate, profile.silence_rate)
+        factor = math.exp(jitter * chance.normal())
+        return _Luck(factor, chance.random() if dies else None, bool(falls_silent))
+
+    def _item(self, job: Job) -> WorkItem:
         node = job.node
         entropy = np.random.SeedSequence([self._seed, node.index, node.jobs_begun])
         return WorkItem(
@@ -260,7 +216,7 @@ class SimulationGrid(Grid):
         )
         return int(next(named, self._fleet.default_steps))  # type: ignore[arg-type]
 
-    def _fail_at(self, time_s: float, job: _Job, code: int, reason: str) -> None:
+    def _fail_at(self, time_s: float, job: Job, code: int, reason: str) -> None:
         job.content = Error(code, reason)
         self._events.add(time_s, job.number, lambda: self._arrive(job))
 
@@ -274,14 +230,15 @@ class SimulationGrid(Grid):
         self.clock.advance_to(time_s)
         event()
 
-    def _finish(self, job: _Job) -> None:
+    def _finish(self, job: Job) -> None:
         """Wait for the real work of the job that virtually is done now, and upload its reply."""
         assert job.work is not None
         answer = self._executor.result(job.work)
         job.node.state, job.content = answer.state, answer.content
         arrives_s = self.clock.now()
         if isinstance(answer.content, RecordDict):
-            upload_s = payload_bytes(answer.content) / job.node.profile.upload_bytes_per_s
+            job.reply_bytes = payload_bytes(answer.content)
+            upload_s = job.reply_bytes / job.node.profile.upload_bytes_per_s
             arrives_s = max(arrives_s, job.node.uploaded_s) + upload_s
             job.node.uploaded_s = arrives_s
         if job.leaves_s < arrives_s:
@@ -292,35 +249,37 @@ class SimulationGrid(Grid):
             self._arrive(job)
         self._free(job)
 
-    def _arrive(self, job: _Job) -> None:
+    def _arrive(self, job: Job) -> None:
         assert job.content is not None
         self._arrived[job.dispatch.message_id] = Message(job.content, reply_to=job.message)
         self._leave(job)
 
-    def _lapse(self, job: _Job) -> None:
+    def _lapse(self, job: Job) -> None:
         """Answer for a node that fell silent, as Flower does when a message's TTL is over."""
         error = Error(ErrorCode.MESSAGE_UNAVAILABLE, "no reply within the message's TTL")
         self._arrived[job.dispatch.message_id] = Message(error, reply_to=job.message)
 
-    def _leave(self, job: _Job) -> None:
+    def _leave(self, job: Job) -> None:
         """Count how the job ended and let the node go on with its next one."""
         outcome, reason, size = Outcome.EXPIRED, "silent", 0
         if isinstance(job.content, Error):
             outcome, reason = Outcome.FAILED, f"error-{job.content.code}"
         elif job.content is not None:
-            outcome, reason, size = Outcome.APPLIED, "", payload_bytes(job.content)
+            outcome, reason, size = Outcome.APPLIED, "", job.reply_bytes
         self._tick()
-        is_remote = bool(self.attributes(job.node.node_id).get(REMOTE, False))
-        self.statistics.settled(job.dispatch, outcome, reason, size, job.begun_s, is_remote)
+        self.statistics.settled(
+            job.dispatch, outcome, reason, size, job.begun_s, job.node.is_remote
+        )
         if outcome is Outcome.APPLIED and job.dispatch.kind is Kind.TRAIN:
             self.statistics.received(0, self.clock.now() - job.begun_s)
         self._free(job)
 
-    def _free(self, job: _Job) -> None:
+    def _free(self, job: Job) -> None:
         """Let the node go on with its next job, if it is still at this one."""
         if job.node.current is job:
             job.node.current = None
             self._begin_next(job.node)
+        self._nodes.let_go(job.node, self.clock.now())
 
     def _tick(self) -> None:
         self.statistics.now_s = self.clock.now()

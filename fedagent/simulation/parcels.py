@@ -1,11 +1,14 @@
-"""Objects between processes, their arrays through shared memory.
+"""Objects between two processes, through memory that both map.
 
 A parcel is a pickle without the bytes of its arrays, and a plan that says where each of them is:
 
-    (offset, length)   in the memory that both processes map, if there is one and they fit
-    index              the same bytes as array `index` of the parcel before: a version goes to a
-                       worker once, although it goes to many of its nodes
-    bytes              here
+    (offset, length)   in the memory
+    index              the same bytes as array `index` of the parcel before and this one, in a row:
+                       a version goes to a worker once, although it goes to many of its nodes
+    bytes              here, if there is no memory
+
+All of it is in the memory; the pipe says where. So the pipe never fills up, and no end waits for
+the other to read.
 """
 
 import io
@@ -16,8 +19,10 @@ from typing import Any
 
 from flwr.app import Array
 
-_SLOT_BYTES = 2 << 30  # of address space: pages that nobody writes to take no memory
-_SLOTS = 2
+from fedagent.errors import FedagentError
+
+_SLOT_BYTES = 16 << 30  # of address space: pages that nobody writes to take no memory
+_SLOTS = 4
 _NORESERVE = 0x4000  # Linux: mmap.MAP_NORESERVE, which Python names from 3.12 on
 
 Plan = list[tuple[int, int] | int | bytes]
@@ -38,8 +43,11 @@ def shared_memory() -> mmap.mmap | None:
 class Post:
     """One end of a pipe.
 
-    Slots of the memory are taken in turn, so at most two parcels of each direction may be under
-    way that the other end has not opened.
+    Attributes
+    ----------
+    capacity : parcels that may be under way in each direction and not yet opened. Slots of the
+        memory are taken in turn; without memory parcels are as large as their arrays, and two that
+        meet in the pipe would wait for each other.
 
     Parameters
     ----------
@@ -50,37 +58,37 @@ class Post:
 
     def __init__(self, connection: Connection, memory: mmap.mmap | None, side: int) -> None:
         self.connection = connection
+        self.capacity = 1 if memory is None else _SLOTS
         self._memory, self._side = memory, side
         self._num_sent = 0
         self._sent: list[bytes] = []
         self._received: list[bytes] = []
 
     def send(self, content: object) -> None:
-        """Send an object; what cannot be pickled raises before anything is sent."""
-        stream = io.BytesIO()
-        pickler = _Pickler(stream)
-        pickler.dump(content)
-        before = {id(data): index for index, data in enumerate(self._sent)}
-        slot = self._side * _SLOTS + self._num_sent % _SLOTS
-        begin, end = slot * _SLOT_BYTES, (slot + 1) * _SLOT_BYTES
+        """Send an object.
+
+        What cannot be pickled raises before anything is sent, and so does, with `FedagentError`,
+        what is larger than a slot.
+        """
+        body, arrays = pickled(content)
+        slot = _Slot(self._memory, self._side * _SLOTS + self._num_sent % _SLOTS)
+        known = {id(data): index for index, data in enumerate(self._sent)}
         plan: Plan = []
-        for data in pickler.arrays:
-            if id(data) in before:
-                plan.append(before[id(data)])
-            elif self._memory is not None and begin + len(data) <= end:
-                self._memory[begin : begin + len(data)] = data
-                plan.append((begin, len(data)))
-                begin += len(data)
-            else:
-                plan.append(data)
+        for data in arrays:
+            plan.append(known[id(data)] if id(data) in known else slot.put(data))
+            known.setdefault(id(data), len(self._sent) + len(plan) - 1)
+        parcel = slot.put(pickle.dumps((body, plan)))
         self._num_sent += 1
-        self._sent = pickler.arrays
-        self.connection.send((stream.getvalue(), plan))
+        self._sent = arrays
+        self.connection.send(parcel)
 
     def receive(self) -> Any:
         """Wait for the next object; EOFError or OSError if the other end is gone."""
-        content, plan = self.connection.recv()
-        self._received = [self._fetch(place) for place in plan]
+        content, plan = pickle.loads(self._fetch(self.connection.recv()))
+        before = len(self._received)
+        for place in plan:
+            self._received.append(self._fetch(place))
+        del self._received[:before]
         return pickle.loads(content, buffers=self._received)
 
     def _fetch(self, place: tuple[int, int] | int | bytes) -> bytes:
@@ -91,6 +99,35 @@ class Post:
         assert self._memory is not None
         begin, length = place
         return self._memory[begin : begin + length]
+
+
+class _Slot:
+    """A part of the memory that is filled from its beginning."""
+
+    def __init__(self, memory: mmap.mmap | None, index: int) -> None:
+        self._memory = memory
+        self._begin, self._end = index * _SLOT_BYTES, (index + 1) * _SLOT_BYTES
+
+    def put(self, data: bytes) -> tuple[int, int] | bytes:
+        """Return where `data` now is."""
+        if self._memory is None:
+            return data
+        begin, self._begin = self._begin, self._begin + len(data)
+        if self._begin > self._end:
+            raise FedagentError(
+                f"A message between the simulation and its workers is larger than {_SLOT_BYTES} "
+                "bytes; use workers=0."
+            )
+        self._memory[begin : self._begin] = data
+        return begin, len(data)
+
+
+def pickled(content: object) -> tuple[bytes, list[bytes]]:
+    """Return a pickle of `content` without the bytes of its arrays, and those, as its buffers."""
+    stream = io.BytesIO()
+    pickler = _Pickler(stream)
+    pickler.dump(content)
+    return stream.getvalue(), pickler.arrays
 
 
 class _Pickler(pickle.Pickler):

@@ -11,10 +11,9 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
 
 from fedagent._flower import DRIVER_NODE_ID, empty_run, identify_process
-from fedagent.errors import require
-from fedagent.simulation.executors import Executor, Inline, Processes
 from fedagent.simulation.fleet import Equal, Fleet
 from fedagent.simulation.grid import SimulationGrid
+from fedagent.simulation.runtime import Runtime
 from fedagent.simulation.work import load_app, reproducible
 from fedagent.statistics import Statistics
 
@@ -42,12 +41,12 @@ def run_simulation(
     *,
     fleet: Fleet | None = None,
     seed: int = 0,
-    workers: int = 0,
+    runtime: Runtime | None = None,
     run_config: UserConfig | None = None,
 ) -> SimulationResult:
     """Run unmodified Flower apps on a simulated fleet.
 
-    The same seed gives the same bytes, whatever `workers` is and however fast the machine. Before
+    The same seed gives the same bytes, whoever does the work and however fast the machine. Before
     each job the global generators of ``random``, NumPy and torch are seeded from (seed, node, job).
 
     Parameters
@@ -56,7 +55,7 @@ def run_simulation(
     num_supernodes : number of nodes; overrides ``fleet.num_nodes``.
     fleet : the devices; default `Equal`.
     seed : of the server's and the clients' global generators.
-    workers : worker processes; 0 does the clients' work in this process.
+    runtime : who does the clients' work; by default this process, one client after the other.
     run_config : ``context.run_config`` of both apps.
 
     Raises
@@ -64,7 +63,6 @@ def run_simulation(
     ConfigurationError
         If an app cannot be loaded or a number cannot work. What the ServerApp raises passes.
     """
-    require(workers >= 0, f"workers={workers} must not be negative.")
     fleet = fleet or Equal(num_nodes=num_supernodes or 10)
     if num_supernodes is not None:
         fleet = replace(fleet, num_nodes=num_supernodes)
@@ -77,7 +75,7 @@ def run_simulation(
         state=RecordDict(),
         run_config=dict(run_config or {}),
     )
-    executor: Executor = Processes(client_app, workers) if workers else Inline(client_app)
+    executor = (runtime or Runtime()).executor(client_app)
     with executor, reproducible(seed), _old_objects_left_alone():
         grid = SimulationGrid(fleet, executor, empty_run(_RUN_ID), dict(run_config or {}), seed)
         server(grid, context)

@@ -1,12 +1,14 @@
 """One client's work, and everything that makes it come out the same wherever it runs."""
 
 import importlib
+import logging
 import random
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import cast
+from functools import lru_cache
+from typing import Protocol, cast, runtime_checkable
 
 import numpy as np
 import torch
@@ -25,6 +27,8 @@ from flwr.clientapp import ClientApp
 from fedagent._flower import ErrorCode, with_content
 from fedagent.errors import ConfigurationError
 from fedagent.records import quick
+
+logger = logging.getLogger("flwr.fedagent")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,27 +60,63 @@ class Answer:
     state: RecordDict
 
 
+@runtime_checkable
+class TrainsTogether(Protocol):
+    """A ClientApp that can do several training requests as one batch; see `TaskApp`."""
+
+    def train_together(
+        self, requests: Sequence[tuple[Message, Context]], begin: Callable[[int], None]
+    ) -> dict[int, Message]:
+        """Return the replies to the requests that could share a batch, by index."""
+
+
 def perform(app: ClientApp, item: WorkItem) -> Answer:
     """Run a ClientApp as Flower would; an exception becomes an error answer.
 
     The global generators start from the item's seed and are left where the work ends.
     """
-    context = Context(
+    context = _context(item)
+    request = private_copy(item.message)
+    seed_generators(item.seed)
+    try:
+        return _answer(app(request, context), context)
+    except (Exception, SystemExit) as error:  # whatever the user's code does, its node failed
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        reason = f"{type(error).__name__}: {error} ({place.filename}:{place.lineno})"
+        return Answer(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason), context.state)
+
+
+def perform_all(app: ClientApp, items: Sequence[WorkItem]) -> list[Answer]:
+    """Do items as one batch as far as the app can, and the others one by one."""
+    done: dict[int, Answer] = {}
+    if len(items) > 1 and isinstance(app, TrainsTogether):
+        contexts = [_context(item) for item in items]
+        requests = [(i.message, c) for i, c in zip(items, contexts, strict=True)]
+        try:
+            replies = app.train_together(requests, lambda index: seed_generators(items[index].seed))
+            done = {i: _answer(reply, contexts[i]) for i, reply in replies.items()}
+        except (RuntimeError, NotImplementedError) as error:
+            _say_why(f"{type(error).__name__}: {error}".splitlines()[0])
+    return [done.get(i) or perform(app, item) for i, item in enumerate(items)]
+
+
+@lru_cache
+def _say_why(reason: str) -> None:
+    logger.warning("These clients cannot be trained as one batch (%s): one by one.", reason)
+
+
+def _context(item: WorkItem) -> Context:
+    return Context(
         run_id=item.run_id,
         node_id=item.node_id,
         node_config=dict(item.node_config),
         state=item.state,
         run_config=dict(item.run_config),
     )
-    request = private_copy(item.message)
-    seed_generators(item.seed)
-    try:
-        reply = app(request, context)
-        return Answer(reply.error if reply.has_error() else reply.content, context.state)
-    except (Exception, SystemExit) as error:  # whatever the user's code does, its node failed
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        reason = f"{type(error).__name__}: {error} ({place.filename}:{place.lineno})"
-        return Answer(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason), context.state)
+
+
+def _answer(reply: Message, context: Context) -> Answer:
+    return Answer(reply.error if reply.has_error() else reply.content, context.state)
 
 
 def private_copy(message: Message) -> Message:

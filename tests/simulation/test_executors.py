@@ -251,7 +251,7 @@ def test_closing_in_the_middle_of_long_work_does_not_wait_for_it():
 
     before = set(multiprocessing.active_children())
     executor = Processes(app_of(sleep), 2)
-    futures = [executor.submit(item(n)) for n in range(5)]
+    futures = [executor.submit(item(n)) for n in range(12)]  # more than two have at hand
     within(30, executor.close)
     assert not futures[-1].done()
     assert set(multiprocessing.active_children()) <= before, "a worker was replaced in vain"

@@ -20,6 +20,7 @@ from tests.simulation.apps import (
     arrays,
     count,
     draw,
+    echo,
     fleet_of,
     grid_of,
     metrics,
@@ -278,6 +279,28 @@ def test_a_million_nodes_cost_no_more_than_those_that_work():
     assert time.perf_counter() - before < 1.0
     assert len(list(grid.get_node_ids())) == 1_000_000
     assert grid.statistics.num_updates == 10
+
+
+def test_only_nodes_with_something_to_remember_are_kept():
+    for answer, kept in ((echo, 0), (count, 3)):
+        grid = grid_of(Equal(num_nodes=1_000_000, links=Links(1.0, 100.0, 10.0)), answer)
+        ask(grid, *map(request, (7, 70_000, 999_999)))
+        assert len(grid._nodes._kept) == kept
+
+
+def test_a_node_that_was_let_go_goes_on_where_it_was():
+    fleet = Equal(num_nodes=2, jitter=0.5, links=Links(1.0, 100.0, 10.0))
+
+    def times(*pauses_s: float) -> list[float]:
+        grid, ids, seen = grid_of(fleet), [], []
+        for pause_s in pauses_s:
+            began_s = grid.clock.now()
+            ids = grid.push_messages([request(0)])
+            seen += [time_s - began_s for time_s, _ in arrivals(grid, ids)]
+            grid.clock.advance_to(grid.clock.now() + pause_s)
+        return seen
+
+    assert times(0.0, 0.0, 0.0) == pytest.approx(times(50.0, 50.0, 50.0))
 
 
 def test_every_job_of_every_node_draws_its_own_numbers_and_repeats_them_with_the_seed():

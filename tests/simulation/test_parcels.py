@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, RecordDict
 
+from fedagent.errors import FedagentError
 from fedagent.simulation import parcels
 from fedagent.simulation.parcels import Post, shared_memory
 
@@ -46,12 +47,16 @@ def test_both_directions_arrive_unchanged():
     assert ours.receive() == (content(3.0), "answer")
 
 
-def test_two_parcels_may_be_under_way_in_each_direction():
+def test_as_many_parcels_may_be_under_way_in_each_direction_as_the_capacity_says():
     ours, theirs = ends(shared_memory())
-    for first in (1.0, 3.0, 5.0):
-        ours.send(content(first))
-        ours.send(content(first + 1))
-        assert [theirs.receive(), theirs.receive()] == [content(first), content(first + 1)]
+    numbers = [float(n) for n in range(ours.capacity)]
+    assert ours.capacity > 1
+    for _ in range(3):
+        for number in numbers:
+            ours.send(content(number))
+            theirs.send(content(-number))
+        assert [theirs.receive() for _ in numbers] == [content(n) for n in numbers]
+        assert [ours.receive() for _ in numbers] == [content(-n) for n in numbers]
 
 
 def test_large_arrays_stay_out_of_the_pipe():
@@ -59,12 +64,32 @@ def test_large_arrays_stay_out_of_the_pipe():
     assert len(sent_in_the_pipe(ours, theirs, content(1.0))) < 2000
 
 
-@pytest.mark.parametrize("lacking", ["memory", "room"])
-def test_without_memory_or_room_in_it_arrays_go_through_the_pipe(lacking, monkeypatch):
-    memory = shared_memory() if lacking == "room" else None
-    monkeypatch.setattr(parcels, "_SLOT_BYTES", LARGE)
-    ours, theirs = ends(memory)
+def test_nothing_that_grows_with_the_content_goes_through_the_pipe():
+    ours, theirs = ends(shared_memory())
+    many = RecordDict({"arrays": ArrayRecord({f"w{i}": Array(np.ones(1)) for i in range(500)})})
+    assert len(sent_in_the_pipe(ours, theirs, (many, "x" * LARGE))) < 200
+
+
+def test_without_memory_arrays_go_through_the_pipe_one_parcel_at_a_time():
+    ours, theirs = ends(None)
+    assert ours.capacity == 1
     assert len(sent_in_the_pipe(ours, theirs, content(1.0))) > 4 * LARGE
+
+
+def test_what_is_larger_than_the_memory_is_refused_and_does_not_disturb_the_next(monkeypatch):
+    monkeypatch.setattr(parcels, "_SLOT_BYTES", LARGE)
+    ours, theirs = ends(shared_memory())
+    with pytest.raises(FedagentError, match="workers=0"):
+        ours.send(content(1.0))
+    ours.send("small")
+    assert theirs.receive() == "small"
+
+
+def test_arrays_that_repeat_within_a_parcel_and_since_the_one_before_arrive_as_sent():
+    ours, theirs = ends(None)
+    one, other = content(1.0, 2.0), content(3.0)
+    assert len(sent_in_the_pipe(ours, theirs, [one, other, one])) < 4 * 4 * LARGE
+    assert len(sent_in_the_pipe(ours, theirs, [content(4.0), other, one, other])) < 2 * 4 * LARGE
 
 
 def test_the_same_bytes_are_sent_once():

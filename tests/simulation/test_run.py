@@ -14,7 +14,7 @@ from flwr.serverapp.strategy import FedAvg
 from fedagent import run_simulation
 from fedagent.errors import ConfigurationError
 from fedagent.records import digest
-from fedagent.simulation import Equal, Lognormal, Reliability, Scripted
+from fedagent.simulation import Equal, Lognormal, Reliability, Runtime, Scripted
 from tests.simulation.apps import app_of, arrays, echo, fail_as_told, metrics, request
 
 
@@ -50,7 +50,7 @@ def drifted(seed: int, workers: int) -> str:
         outcome["digest"] = digest(result.arrays)
 
     fleet = Lognormal(num_nodes=8, jitter=0.3, reliability=Reliability(failure_rate=0.1))
-    run_simulation(server_of(main), app_of(drift), fleet=fleet, seed=seed, workers=workers)
+    run_simulation(server_of(main), app_of(drift), fleet=fleet, seed=seed, runtime=Runtime(workers))
     return outcome["digest"]
 
 
@@ -119,7 +119,6 @@ def test_apps_may_be_named():
         (server, "no_such_module:app", {}, "no_such_module"),
         (app_of(echo), app_of(echo), {}, "not a ServerApp"),
         (server, server, {}, "not a ClientApp"),
-        (server, app_of(echo), {"workers": -1}, "workers=-1"),
         (server, app_of(echo), {"num_supernodes": 0}, "num_nodes=0"),
         (
             server,
@@ -143,7 +142,7 @@ def test_what_the_server_app_raises_passes_and_leaves_no_process(workers):
         raise RuntimeError("the server gave up")
 
     with pytest.raises(RuntimeError, match="the server gave up"):
-        run_simulation(server_of(main), app_of(echo), workers=workers)
+        run_simulation(server_of(main), app_of(echo), runtime=Runtime(workers))
     assert set(multiprocessing.active_children()) <= before
 
 
@@ -155,7 +154,7 @@ def test_a_client_that_kills_its_worker_is_one_failed_node():
         messages = [request(n, do=word) for n, word in enumerate(words)]
         replies.extend(grid.send_and_receive(messages))
 
-    result = run_simulation(server_of(main), app_of(fail_as_told), 3, workers=2)
+    result = run_simulation(server_of(main), app_of(fail_as_told), 3, runtime=Runtime(2))
     assert [r.has_error() for r in replies] == [False, True, False]
     assert result.statistics.outcomes["failed", "error-8"] == 1
 

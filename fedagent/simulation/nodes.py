@@ -1,0 +1,125 @@
+"""The nodes of a simulated fleet: who there is, and what is kept of those that work."""
+
+import math
+from collections import deque
+from collections.abc import Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+from flwr.app import Error, Message, RecordDict
+
+from fedagent.attributes import REMOTE
+from fedagent.scheduling.presence import Population
+from fedagent.simulation.fleet import Fleet, NodeProfile
+from fedagent.simulation.work import Answer
+from fedagent.update import Dispatch
+
+_FIRST_NODE_ID = 1001  # Flower's own ids are random; 0 and 1 mean driver and SuperLink
+_PROFILES = 1 << 16  # that are kept although their nodes do nothing: to draw one anew is slow
+
+
+@dataclass(eq=False, slots=True)
+class Node:
+    """A node with work, or with something to remember."""
+
+    index: int
+    node_id: int
+    profile: NodeProfile
+    is_remote: bool
+    jobs_begun: int
+    state: RecordDict = field(default_factory=RecordDict)
+    current: "Job | None" = None
+    waiting: "deque[Job]" = field(default_factory=deque)
+    downloaded_s: float = 0.0
+    uploaded_s: float = 0.0
+
+
+@dataclass(eq=False, slots=True)
+class Job:
+    """A message at its node, and what became of it."""
+
+    number: int
+    message: Message
+    node: Node
+    dispatch: Dispatch
+    begun_s: float
+    ready_s: float = 0.0
+    work: "Future[Answer] | None" = None
+    content: RecordDict | Error | None = None
+    reply_bytes: int = 0
+    leaves_s: float = math.inf
+
+
+class Nodes:
+    """All nodes of a fleet. Memory is taken only by those that work or have a Context state.
+
+    Of every other node that has worked its number of jobs is kept.
+    """
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+        self.ids = range(_FIRST_NODE_ID, _FIRST_NODE_ID + fleet.num_nodes)
+        self._is_always_online = fleet.is_always_online
+        self._profile = lru_cache(_PROFILES)(fleet.profile)
+        self._kept: dict[int, Node] = {}
+        self._jobs_begun: dict[int, int] = {}
+
+    def get(self, node_id: int) -> Node:
+        """Return a node to give work to."""
+        node = self._kept.get(node_id)
+        if node is None:
+            index, geography = node_id - _FIRST_NODE_ID, self._fleet.geography
+            node = self._kept[node_id] = Node(
+                index,
+                node_id,
+                self._profile(index),
+                geography is not None and geography.is_remote(index),
+                self._jobs_begun.pop(node_id, 0),
+            )
+        return node
+
+    def let_go(self, node: Node, now_s: float) -> None:
+        """Forget a node that has nothing to do and nothing to remember but how much it did."""
+        is_busy = node.current or node.waiting or max(node.downloaded_s, node.uploaded_s) > now_s
+        if not is_busy and not node.state and self._kept.get(node.node_id) is node:
+            del self._kept[node.node_id]
+            self._jobs_begun[node.node_id] = node.jobs_begun
+
+    def attributes(self, node_id: int) -> Mapping[str, float]:
+        """Return what is known of a node; see `fedagent.regions`."""
+        index = node_id - _FIRST_NODE_ID
+        profile = self._profile(index)
+        known = {
+            "partition-id": index,
+            "latency-s": profile.latency_s,
+            "seconds-per-step": profile.seconds_per_step,
+        }
+        if geography := self._fleet.geography:
+            known["region"] = geography.region(index)
+            known[REMOTE] = geography.is_remote(index)
+        return known
+
+    @property
+    def is_always_online(self) -> bool:
+        """Whether no node ever leaves."""
+        return self._is_always_online
+
+    def is_online(self, node_id: int, now_s: float) -> bool:
+        """Return whether a node is online at `now_s`."""
+        return self._profile(node_id - _FIRST_NODE_ID).is_online(now_s)
+
+    def next_change_s(self, now_s: float) -> float:
+        """Return when the next node comes or goes; every node is asked."""
+        return min(self._profile(i).next_change_s(now_s) for i in range(len(self.ids)))
+
+
+class Online(Population):
+    """The nodes of a fleet that are online at one moment."""
+
+    def __init__(self, nodes: Nodes, at_s: float) -> None:
+        self.registered = nodes.ids
+        self._nodes, self._at_s = nodes, at_s
+
+    def __contains__(self, node_id: int) -> bool:
+        return node_id in self.registered and self._nodes.is_online(node_id, self._at_s)

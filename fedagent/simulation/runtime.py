@@ -1,0 +1,74 @@
+"""Who does the clients' work in a simulation, as one would configure it."""
+
+import os
+from dataclasses import dataclass
+
+from flwr.clientapp import ClientApp
+
+from fedagent.errors import one_of, require
+from fedagent.simulation.executors import Executor, Inline, Processes
+from fedagent.simulation.grouping import Grouped
+from fedagent.simulation.work import TrainsTogether, load_app
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """How the work of simulated clients is done. What comes out is the same, bytes included.
+
+    Parameters
+    ----------
+    workers : worker processes; 0 does the work in this process; None takes one per CPU core.
+    vectorise : whether clients at work at the same time are trained as one batch, for apps that
+        can (`build_client_app`): "never"; "always", where each client's model comes out as alone
+        only up to rounding; "auto", which tries with the first clients which is faster, so that
+        the last bits may differ from run to run.
+    group_size : clients per batch, at most, >= 2.
+    backend : "processes" on this machine, or "ray".
+    address : of a Ray cluster; None starts Ray on this machine.
+    """
+
+    workers: int | None = 0
+    vectorise: str = "never"
+    group_size: int = 32
+    backend: str = "processes"
+    address: str | None = None
+
+    def __post_init__(self) -> None:
+        require(
+            self.workers is None or self.workers >= 0,
+            f"workers={self.workers} must not be negative.",
+        )
+        one_of("backend", self.backend, ("processes", "ray"))
+        one_of("vectorise", self.vectorise, ("never", "auto", "always"))
+        require(self.group_size >= 2, f"group_size={self.group_size} must be at least 2.")
+        require(
+            self.address is None or self.backend == "ray",
+            f"address={self.address!r} belongs to backend=ray.",
+        )
+
+    def executor(self, client_app: ClientApp | str) -> Executor:
+        """Return what does the work of `client_app`, an app or ``"module:attribute"``.
+
+        Raises
+        ------
+        ConfigurationError
+            If the app cannot be loaded, cannot be vectorised although it must, or Ray is missing.
+        """
+        executor = self._workers(client_app)
+        if self.vectorise == "never":
+            return executor
+        can = isinstance(load_app(client_app, ClientApp), TrainsTogether)
+        require(
+            can or self.vectorise == "auto",
+            "vectorise=always: this ClientApp trains one client at a time. Build it with "
+            "fedagent.client.build_client_app, or set vectorise=never.",
+        )
+        return Grouped(executor, self.vectorise, self.group_size) if can else executor
+
+    def _workers(self, client_app: ClientApp | str) -> Executor:
+        if self.backend == "ray":
+            from fedagent.simulation.ray_executor import Ray  # noqa: PLC0415  (an extra)
+
+            return Ray(client_app, self.workers, self.address)
+        workers = len(os.sched_getaffinity(0)) if self.workers is None else self.workers
+        return Processes(client_app, workers) if workers else Inline(client_app)
