@@ -53,7 +53,7 @@ RULES: dict[str, tuple[Callable[[], rules.Rule], float]] = {
     "CA2FL": (partial(rules.CA2FL, K, num_nodes=NODES), 4 + (7 + 6 * NODES - 1) / K),
     "Ringleader": (partial(rules.Ringleader, NODES), 16 / 3),
 }
-LARGE = ("ASGD", "FedAsync", "FedBuff")  # rules at 100 M parameters, if quick
+QUICK = ("ASGD", "FedAsync", "FedBuff")  # rules at 100 M parameters, if quick
 
 
 class Bench:
@@ -168,11 +168,12 @@ def main() -> None:
     bandwidth, paths = {}, {}
     for size in options.sizes.split(","):
         parameters = int(float(size))
-        is_large = parameters >= 10**8 and options.quick
-        names = [n for n in options.rules.split(",") if n in LARGE or not is_large]
-        if not (options.quick and parameters < 10**7):
+        is_large = parameters >= 10**8
+        is_glance = is_large and options.quick
+        names = [n for n in options.rules.split(",") if n in QUICK or not is_glance]
+        if is_large or not options.quick:
             paths[size] = {name: measure_path(parameters, name) for name in PATHS}
-        bandwidth[size] = measure(parameters, names, 1 if is_large else repetitions)
+        bandwidth[size] = measure(parameters, names, 1 if is_glance else repetitions)
     print_tables(bandwidth, paths)
     about = {
         "benchmark": "aggregation",

@@ -25,7 +25,7 @@ from fedagent.records import to_record
 IN_FLIGHT = 50
 QUICK = 5  # nodes that answer
 REPLIES = 48
-REPLIES_IF_LARGE = 16  # at 100 M parameters
+REPLIES_IF_LARGE = 12  # at 100 M parameters
 
 PATHS: dict[str, Callable[..., AsyncStrategy]] = {
     "FedAsync": FedAsync,

@@ -152,6 +152,7 @@ def _absent():
     raise PeerMissingError("not installed here")
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_aggregation_is_measured_for_every_rule(monkeypatch, capsys):
     sizes = ["--sizes", "80000", "--repetitions", "1"]
     monkeypatch.setattr(sys, "argv", ["aggregation", *sizes])

@@ -1,5 +1,6 @@
 """Large models: how often a model is in memory, and that no temporary has a model's size."""
 
+import sys
 import tracemalloc
 
 import numpy as np
@@ -23,6 +24,7 @@ def _identity():
     identify_process(run_id=1, node_id=DRIVER_NODE_ID, task_id=1)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize(("rule", "own"), [("FedAsync", 0), ("FedBuff", 1)])
 def test_memory_is_two_models_and_one_per_version_in_flight(rule, own):
     """`own` is what the rule itself keeps: FedBuff one running sum."""
