@@ -55,7 +55,8 @@ class AsyncOptions:
         leaves it to the rule. See `fedagent.rules.Periodic`.
     per_node : B_k, M_k and prefetch by device class.
     seed : of the sample of nodes that evaluates.
-    membership_interval_s : clock seconds between two looks at the list of nodes.
+    membership_interval_s : clock seconds between two looks at the list of nodes. Of a simulated
+        fleet that comes and goes the connected ones beyond 1,000 nodes are estimated, not counted.
     """
 
     fraction_train: float = 1.0
