@@ -15,7 +15,7 @@ from fedagent.simulation.clock import EventQueue, VirtualClock
 from fedagent.simulation.executors import Executor
 from fedagent.simulation.fleet import Fleet
 from fedagent.simulation.nodes import Job, Node, Nodes, Online
-from fedagent.simulation.work import WorkItem
+from fedagent.simulation.work import WorkItem, forget_spare_normal
 from fedagent.statistics import Statistics
 from fedagent.update import Dispatch, Kind, Outcome
 
@@ -234,6 +234,7 @@ class SimulationGrid(Grid):
         """Wait for the real work of the job that virtually is done now, and upload its reply."""
         assert job.work is not None
         answer = self._executor.result(job.work)
+        forget_spare_normal()
         job.node.state, job.content = answer.state, answer.content
         arrives_s = self.clock.now()
         if isinstance(answer.content, RecordDict):

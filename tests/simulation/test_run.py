@@ -146,6 +146,37 @@ def test_what_the_server_app_raises_passes_and_leaves_no_process(workers):
     assert set(multiprocessing.active_children()) <= before
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_the_server_app_draws_does_not_depend_on_who_works(workers):
+    def drawn(workers: int) -> list[float]:
+        numbers = []
+
+        def main(grid, context):
+            for n in range(3):
+                numbers.extend([np.random.randn(), random.random(), torch.rand(1).item()])
+                list(grid.send_and_receive([request(n), request(n + 1)]))
+
+        run_simulation(server_of(main), app_of(drift), 4, seed=1, runtime=Runtime(workers))
+        return numbers
+
+    expected = drawn(0)
+    assert len(set(expected)) == 9
+    assert drawn(workers) == expected
+
+
+def test_the_callers_generators_go_on_as_if_nothing_had_run():
+    def three() -> list[float]:
+        return [np.random.randn(), random.random(), torch.rand(1).item()]
+
+    np.random.seed(1), random.seed(1), torch.manual_seed(1)
+    three()
+    expected = three()
+    np.random.seed(1), random.seed(1), torch.manual_seed(1)
+    three()
+    drifted(seed=1, workers=0)
+    assert three() == expected
+
+
 def test_a_client_that_kills_its_worker_is_one_failed_node():
     replies = []
 
