@@ -20,6 +20,7 @@ from fedagent.records import (
     from_record,
     payload_bytes,
     quick,
+    quick_serialisation,
     read_array,
     to_record,
     views_of,
@@ -50,6 +51,23 @@ def test_arrays_come_back_as_they_were(array):
 def test_the_bytes_are_those_of_flowers_own_serialisation(array):
     ours, theirs = to_record({"w": array})["w"], Array(array)
     assert ours == theirs
+
+
+@given(ARRAYS)
+def test_quick_serialisation_changes_no_byte(array):
+    unusual = np.asfortranarray(array)
+    expected = Array(array), Array(unusual)
+    with quick_serialisation():
+        assert (Array(array), Array(unusual)) == expected
+
+
+def test_quick_serialisation_is_undone_and_leaves_the_rest_to_flower():
+    with quick_serialisation():
+        made = Array(torch.arange(6.0).reshape(2, 3).T)  # not in C order
+        with pytest.raises(ValueError, match="pickle"):
+            Array(np.array([object()]))
+    assert vars(Array)["from_numpy_ndarray"].__module__ == Array.__module__
+    assert made == Array(torch.arange(6.0).reshape(2, 3).T)
 
 
 @given(ARRAYS)

@@ -20,6 +20,7 @@ from flwr.clientapp import ClientApp
 
 from fedagent._flower import ErrorCode
 from fedagent.errors import ConfigurationError, require
+from fedagent.records import quick_serialisation
 from fedagent.simulation.parcels import Post, shared_memory
 from fedagent.simulation.work import Answer, WorkItem, load_app, perform, perform_all, undisturbed
 
@@ -313,6 +314,6 @@ def _serve(
     app = cast(ClientApp, load_app(app_reference, ClientApp))
     connection.send(True)  # ready
     post = Post(connection, memory, side=1)
-    with suppress(EOFError, OSError):  # until the parent closes its end, or is gone
+    with quick_serialisation(), suppress(EOFError, OSError):  # until the parent closes, or is gone
         while True:
             post.send(do(app, post.receive()))
