@@ -5,10 +5,19 @@ them changes.
 """
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-from flwr.app import DEFAULT_TTL, Message, Metadata, RecordDict
+from flwr.app import (
+    DEFAULT_TTL,
+    ArrayRecord,
+    ConfigRecord,
+    Message,
+    Metadata,
+    MetricRecord,
+    RecordDict,
+)
 
 # FedAvg's default metric aggregation, so that ours is the same: not exported by Flower.
 from flwr.serverapp.strategy.strategy_utils import aggregate_metricrecords
@@ -25,6 +34,7 @@ __all__ = [
     "ErrorCode",
     "Run",
     "aggregate_metricrecords",
+    "content_of",
     "empty_run",
     "identify_process",
     "reply_from",
@@ -76,6 +86,13 @@ def with_content(message: Message, content: RecordDict) -> Message:
     copied = Message.__new__(Message)  # the constructor checks what is known to hold
     copied.__dict__.update(message.__dict__, _content=content)
     return copied
+
+
+def content_of(records: Mapping[str, ArrayRecord | ConfigRecord | MetricRecord]) -> RecordDict:
+    """Return a message's content: ``RecordDict(records)`` checks what is known to hold."""
+    content = RecordDict()
+    content.__dict__["_data"].update(records)
+    return content
 
 
 def reply_from(node_id: int, content: RecordDict) -> Message:

@@ -8,10 +8,11 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message
 from flwr.serverapp import Grid
 
 from fedagent import keys
+from fedagent._flower import content_of
 from fedagent.attributes import REMOTE, attributes_of
 from fedagent.callbacks import Settlement
 from fedagent.clock import clock_of
@@ -175,7 +176,7 @@ class Dispatcher:
             config[keys.LOCAL_STEPS] = job.local_steps
         if job.learning_rate is not None:
             config[keys.LEARNING_RATE] = job.learning_rate
-        content = RecordDict(
+        content = content_of(
             {self._options.arrayrecord_key: arrays, self._options.configrecord_key: config}
         )
         return Message(

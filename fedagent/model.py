@@ -7,7 +7,7 @@ a model's size.
 
 import math
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -167,6 +167,17 @@ class FrozenVector:
 
     def blocks(self) -> Iterator[torch.Tensor]:
         """Yield `BLOCK` elements at a time; views of the arrays where a block lies within one."""
+        if len(self._spec.block_parts) == 1:
+            yield self._only_block
+            return
+        yield from self._all_blocks()
+
+    @cached_property
+    def _only_block(self) -> torch.Tensor:
+        """All of a small model: put together once, for all updates of it."""
+        return next(self._all_blocks())
+
+    def _all_blocks(self) -> Iterator[torch.Tensor]:
         dtype = self._spec.numpy_dtype
         flat = {name: self._arrays[name].reshape(-1) for name in self._spec.offsets}
         for parts in self._spec.block_parts:
@@ -198,8 +209,13 @@ def blocks(*vectors: Vector) -> Iterator[tuple[torch.Tensor, ...]]:
     >>> for x, delta, base in blocks(model.vector, update.delta, update.base):  # doctest: +SKIP
     ...     x.lerp_(base + delta, 0.5)
     """
-    split = (torch.split(v, BLOCK) if isinstance(v, torch.Tensor) else v.blocks() for v in vectors)
-    return zip(*split, strict=True)
+    return zip(*map(_split, vectors), strict=True)
+
+
+def _split(vector: Vector) -> Iterable[torch.Tensor]:
+    if isinstance(vector, FrozenVector):
+        return vector.blocks()
+    return torch.split(vector, BLOCK) if len(vector) > BLOCK else (vector,)
 
 
 class FlatModel:

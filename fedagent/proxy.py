@@ -10,6 +10,7 @@ One thread owns the model. Nothing here knows whether time is real or simulated.
 import logging
 import math
 from dataclasses import dataclass
+from typing import cast
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
@@ -217,7 +218,7 @@ class Proxy:
                 dispatch, update.outcome, update.reason, update.detail, received_bytes
             )
             return None
-        self._metrics.append(MetricRecord(dict(update.metrics)))
+        self._metrics.append(cast(MetricRecord, update.metrics).copy())
         if self._options.max_prefetch:
             number = self._number_for(dispatch.node_id)
             self._dispatcher.unapplied.received(dispatch.node_id, dispatch.token, number)

@@ -16,6 +16,7 @@ from fedagent._flower import (
     ErrorCode,
     Run,
     aggregate_metricrecords,
+    content_of,
     empty_run,
     identify_process,
     reply_from,
@@ -92,6 +93,17 @@ def test_a_message_with_other_content_keeps_its_metadata():
     assert vars(other.metadata) == vars(message.metadata)
     assert list(other.content) == ["metrics"]
     assert list(message.content) == ["config"]
+
+
+def test_content_of_is_what_the_constructor_makes():
+    records = {"metrics": MetricRecord({"loss": 1.0}), "config": ConfigRecord({"lr": 0.1})}
+    made, expected = content_of(records), RecordDict(records)
+    assert made == expected
+    assert vars(made).keys() == vars(expected).keys()
+    made["more"] = ConfigRecord()
+    assert "more" not in records
+    with pytest.raises(TypeError):
+        made["more"] = 5
 
 
 def test_a_reply_that_never_travelled_looks_like_a_nodes():

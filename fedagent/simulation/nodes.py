@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import lru_cache
+from types import MappingProxyType
 
 from flwr.app import Error, Message, RecordDict
 
@@ -62,6 +63,8 @@ class Nodes:
         self.ids = range(_FIRST_NODE_ID, _FIRST_NODE_ID + fleet.num_nodes)
         self._is_always_online = fleet.is_always_online
         self._profile = lru_cache(_PROFILES)(fleet.profile)
+        self.attributes = lru_cache(_PROFILES)(self._attributes)
+        """Node id -> what is known of the node; see `fedagent.regions`."""
         self._kept: dict[int, Node] = {}
         self._jobs_begun: dict[int, int] = {}
 
@@ -86,8 +89,7 @@ class Nodes:
             del self._kept[node.node_id]
             self._jobs_begun[node.node_id] = node.jobs_begun
 
-    def attributes(self, node_id: int) -> Mapping[str, float]:
-        """Return what is known of a node; see `fedagent.regions`."""
+    def _attributes(self, node_id: int) -> Mapping[str, float]:
         index = node_id - _FIRST_NODE_ID
         profile = self._profile(index)
         known = {
@@ -98,7 +100,7 @@ class Nodes:
         if geography := self._fleet.geography:
             known["region"] = geography.region(index)
             known[REMOTE] = geography.is_remote(index)
-        return known
+        return MappingProxyType(known)
 
     @property
     def is_always_online(self) -> bool:

@@ -24,7 +24,7 @@ from flwr.app import (
 )
 from flwr.clientapp import ClientApp
 
-from fedagent._flower import ErrorCode, with_content
+from fedagent._flower import ErrorCode, content_of, with_content
 from fedagent.errors import ConfigurationError
 from fedagent.records import quick
 
@@ -125,10 +125,11 @@ def private_copy(message: Message) -> Message:
     Array bytes are shared (they cannot change); records are new. One record of arrays is sent to
     many nodes, and ``to_torch_state_dict(keep_input=False)`` would empty it for all of them.
     """
-    content = RecordDict()
-    for key, record in message.content.items():
-        content[key] = quick(record) if isinstance(record, ArrayRecord) else _private(record)
-    return with_content(message, content)
+    private = {
+        key: quick(record) if isinstance(record, ArrayRecord) else _private(record)
+        for key, record in message.content.items()
+    }
+    return with_content(message, content_of(private))
 
 
 def _private(record: ConfigRecord | MetricRecord) -> ConfigRecord | MetricRecord:
