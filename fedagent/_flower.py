@@ -13,11 +13,13 @@ from flwr.app import (
     DEFAULT_TTL,
     ArrayRecord,
     ConfigRecord,
+    Error,
     Message,
     Metadata,
     MetricRecord,
     RecordDict,
 )
+from flwr.serverapp import Grid
 
 # FedAvg's default metric aggregation, so that ours is the same: not exported by Flower.
 from flwr.serverapp.strategy.strategy_utils import aggregate_metricrecords
@@ -29,6 +31,9 @@ from flwr.supercore.run import Run
 # ServerApp starts, and so must a simulation.
 from flwr.supercore.task_identity import TaskIdentity
 
+# What a ServerApp is given in a deployment; Flower exports only its base class.
+from flwr.superlink.grid.http_grid import HttpGrid
+
 __all__ = [
     "DRIVER_NODE_ID",
     "ErrorCode",
@@ -36,7 +41,9 @@ __all__ = [
     "aggregate_metricrecords",
     "content_of",
     "empty_run",
+    "failed_reply",
     "identify_process",
+    "pulls_over_network",
     "reply_from",
     "set_message_id",
     "with_content",
@@ -93,6 +100,27 @@ def content_of(records: Mapping[str, ArrayRecord | ConfigRecord | MetricRecord])
     content = RecordDict()
     content.__dict__["_data"].update(records)
     return content
+
+
+def pulls_over_network(grid: Grid) -> bool:
+    """Return whether a grid fetches replies from a SuperLink: only its class tells."""
+    return isinstance(grid, HttpGrid)
+
+
+def failed_reply(message_id: str, code: int, reason: str) -> Message:
+    """Build an error in place of the reply to a message of which only the id is at hand."""
+    metadata = Metadata(
+        run_id=TaskIdentity.run_id,
+        message_id="",
+        src_node_id=DRIVER_NODE_ID,
+        dst_node_id=DRIVER_NODE_ID,
+        reply_to_message_id=message_id,
+        group_id="",
+        created_at=time.time(),
+        ttl=DEFAULT_TTL,
+        message_type="system",
+    )
+    return cast(Message, _message(metadata=metadata, error=Error(code, reason)))
 
 
 def reply_from(node_id: int, content: RecordDict) -> Message:

@@ -12,13 +12,14 @@ from flwr.app import ArrayRecord, ConfigRecord, Message
 from flwr.serverapp import Grid
 
 from fedagent import keys
-from fedagent._flower import content_of
+from fedagent._flower import content_of, pulls_over_network
 from fedagent.attributes import REMOTE, attributes_of
 from fedagent.callbacks import Settlement
 from fedagent.clock import clock_of
 from fedagent.ledger import Ledger, Version
 from fedagent.membership import Breaker, Membership
 from fedagent.options import AsyncOptions
+from fedagent.pump import ReplyPump
 from fedagent.queues import Queues
 from fedagent.records import payload_bytes
 from fedagent.scheduling import Assignment
@@ -45,6 +46,8 @@ class Dispatcher:
 
     def __init__(self, grid: Grid, options: AsyncOptions, timeout_s: float) -> None:
         self._grid, self._options, self._timeout_s = grid, options, timeout_s
+        over_network = pulls_over_network(grid)
+        self._pull = ReplyPump(grid.pull_messages) if over_network else grid.pull_messages
         deadline_s = timeout_s if options.deadline_s is None else options.deadline_s
         self._deadline_s = deadline_s * (1 + options.max_prefetch)  # a queued job waits for others
         self._clock = clock_of(grid)
@@ -231,13 +234,18 @@ class Dispatcher:
     def _is_remote(self, node_id: int) -> bool:
         return bool(attributes_of(self._grid, node_id).get(REMOTE, False))
 
+    def stop_listening(self) -> None:
+        """End what fetches replies in the background."""
+        if isinstance(self._pull, ReplyPump):
+            self._pull.close()
+
     # --- receiving ----------------------------------------------------------------------------
 
     def pull(self, until_s: float) -> list[Message]:
         """Return the replies that have come; let time pass, at most to `until_s`, if none has."""
         awaited = self.ledger.awaited()
         self._announce(self._next_due_s(until_s))
-        replies = list(self._grid.pull_messages(awaited)) if awaited else []
+        replies = list(self._pull(awaited)) if awaited else []
         if not replies:
             self._clock.pause()
         self.tick()

@@ -103,6 +103,7 @@ class Proxy:
             raise
         finally:
             self._server_evaluation.close()
+            self._dispatcher.stop_listening()
         return self.result
 
     # --- the loop's two halves ----------------------------------------------------------------

@@ -9,6 +9,7 @@ from flwr.common import constant
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 from flwr.supercore.task_identity import TaskIdentity
+from flwr.superlink.grid.http_grid import HttpGrid
 
 from fedagent import _flower
 from fedagent._flower import (
@@ -18,12 +19,15 @@ from fedagent._flower import (
     aggregate_metricrecords,
     content_of,
     empty_run,
+    failed_reply,
     identify_process,
+    pulls_over_network,
     reply_from,
     set_message_id,
     with_content,
 )
 from fedagent.admission import FAILURES
+from fedagent.simulation import SimulationGrid
 
 
 @pytest.fixture(autouse=True)
@@ -104,6 +108,20 @@ def test_content_of_is_what_the_constructor_makes():
     assert "more" not in records
     with pytest.raises(TypeError):
         made["more"] = 5
+
+
+def test_an_error_in_place_of_a_reply_names_the_message_it_answers():
+    reply = failed_reply("m7", ErrorCode.REPLY_MESSAGE_UNAVAILABLE, "torn")
+    assert reply.has_error()
+    assert (reply.error.code, reply.error.reason) == (4, "torn")
+    assert reply.metadata.reply_to_message_id == "m7"
+
+
+def test_the_grid_of_a_deployment_is_known_and_pulls_by_message_id():
+    grid = HttpGrid(token="t")
+    assert pulls_over_network(grid)
+    assert not pulls_over_network(SimulationGrid.__new__(SimulationGrid))
+    assert list(inspect.signature(grid.pull_messages).parameters) == ["message_ids"]
 
 
 def test_a_reply_that_never_travelled_looks_like_a_nodes():
