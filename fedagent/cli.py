@@ -1,4 +1,4 @@
-"""The command line: ``fedagent run`` and ``fedagent report``."""
+"""The command line: ``fedagent run``, ``report``, ``certificates`` and ``doctor``."""
 
 import logging
 import shlex
@@ -98,6 +98,38 @@ def report(
     from fedagent.report.command import report as compare_runs  # noqa: PLC0415  (slow imports)
 
     raise typer.Exit(compare_runs(directories, figure, as_json))
+
+
+@cli.command()
+def certificates(
+    host: Annotated[
+        list[str] | None,
+        typer.Option(help="A name or IP address of the SuperLink; repeat for more."),
+    ] = None,
+    node: Annotated[
+        list[str] | None, typer.Option(help="A name for a device's key pair; repeat for more.")
+    ] = None,
+    directory: Annotated[Path, typer.Option(help="Where the files go.")] = Path("certificates"),
+    days: Annotated[int, typer.Option(help="Validity of the server certificate.")] = 365,
+    force: Annotated[
+        bool, typer.Option("--force", help="Overwrite a server certificate or a node key.")
+    ] = False,
+) -> None:
+    """Make a development CA and server certificate (--host), and keys of nodes (--node)."""
+    from fedagent.deployment import certificates as made  # noqa: PLC0415  (slow imports)
+
+    hosts, nodes = host or [], node or []
+    require(
+        bool(hosts or nodes),
+        "Nothing to make: name the SuperLink with --host, devices with --node, or both.",
+    )
+    written = []
+    if hosts:
+        written += made.make_certificates(directory, hosts, days=days, force=force)
+    if nodes:
+        written += made.make_node_keys(directory, nodes, force=force)
+    typer.echo(f"Wrote {', '.join(str(path) for path in written)}.\n")
+    typer.echo(made.who_takes_what(directory, nodes))
 
 
 def main() -> None:
