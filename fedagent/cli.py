@@ -132,6 +132,49 @@ def certificates(
     typer.echo(made.who_takes_what(directory, nodes))
 
 
+@cli.command()
+def doctor(
+    superlink: Annotated[
+        str | None, typer.Option(help="HOST:PORT of the SuperLink, as a device connects to it.")
+    ] = None,
+    root_certificates: Annotated[
+        Path | None, typer.Option(help="The CA that devices trust (ca.crt).")
+    ] = None,
+    insecure: Annotated[bool, typer.Option("--insecure", help="The SuperLink has no TLS.")] = False,
+    certificate: Annotated[
+        Path | None, typer.Option(help="The SuperLink's own certificate (server.crt).")
+    ] = None,
+    key: Annotated[Path | None, typer.Option(help="Its private key (server.key).")] = None,
+    host: Annotated[
+        list[str] | None, typer.Option(help="A name the certificate must have; repeat for more.")
+    ] = None,
+    node_key: Annotated[
+        Path | None, typer.Option(help="A SuperNode's private key (nodes/NAME.key).")
+    ] = None,
+    port: Annotated[
+        list[int] | None,
+        typer.Option(help="A port that Flower will listen on here; 9094 is a SuperNode's."),
+    ] = None,
+    folder: Annotated[Path, typer.Option(help="Where results and databases go.")] = Path(),
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, not a table.")] = False,
+) -> None:
+    """Check this machine and its way to a SuperLink; every finding comes with its fix."""
+    from fedagent.deployment import doctor as check_up  # noqa: PLC0415  (slow imports)
+
+    wanted = check_up.Examination(
+        superlink=superlink,
+        root_certificates=root_certificates,
+        insecure=insecure,
+        certificate=certificate,
+        key=key,
+        hosts=host or [],
+        node_key=node_key,
+        ports=port or [],
+        folder=folder,
+    )
+    raise typer.Exit(check_up.doctor(wanted, as_json))
+
+
 def main() -> None:
     """Run the command line; an error of ours is one message, not a traceback."""
     try:
