@@ -31,6 +31,10 @@ def serving(peer, moment, certificates=None):
             self.send_header("content-length", "0")
             self.end_headers()
 
+        def do_POST(self):
+            self.rfile.read(int(self.headers["content-length"]))
+            self.do_GET()
+
         def version_string(self):
             return "uvicorn"
 
