@@ -28,9 +28,7 @@ def _nginx(folder, certificates, superlink_port):
     port = free_port()
     site = CONFIGURATION.read_text().replace("/etc/fedagent", str(certificates))
     site = site.replace("127.0.0.1:8000", f"127.0.0.1:{superlink_port}")
-    site = site.replace("listen 9093", f"listen 127.0.0.1:{port}").replace(
-        "listen [::]:9093 ssl;", ""
-    )
+    site = site.replace("listen 9093", f"listen 127.0.0.1:{port}")
     paths = "".join(
         f"{kind}_temp_path {folder / kind};\n"
         for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
