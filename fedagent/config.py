@@ -20,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from fedagent.errors import ConfigurationError
 from fedagent.task import Task
 
-_UNREPORTED = {"output_dir", "runtime", "display"}
+_UNREPORTED = {"output_dir", "runtime", "display", "monitor"}
 
 
 def compose(overrides: str, config_dir: Path) -> DictConfig:
@@ -53,7 +53,9 @@ def compose(overrides: str, config_dir: Path) -> DictConfig:
     with open_dict(cfg):
         del cfg["hydra"]
         cfg.about = {
-            k: v for k, v in {**choices, **values}.items() if k not in _UNREPORTED and v is not None
+            key: value
+            for key, value in {**choices, **values}.items()
+            if key not in _UNREPORTED and not key.startswith("monitor.") and value is not None
         }
         cfg.about.seed = cfg.seed
     return cfg

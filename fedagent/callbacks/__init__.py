@@ -2,5 +2,6 @@
 
 from fedagent.callbacks.base import Callback, Settlement
 from fedagent.callbacks.display import LiveDisplay
+from fedagent.callbacks.prometheus import Prometheus
 
-__all__ = ["Callback", "LiveDisplay", "Settlement"]
+__all__ = ["Callback", "LiveDisplay", "Prometheus", "Settlement"]
