@@ -3,5 +3,6 @@
 from fedagent.callbacks.base import Callback, Settlement
 from fedagent.callbacks.display import LiveDisplay
 from fedagent.callbacks.prometheus import Prometheus
+from fedagent.callbacks.tensorboard import TensorBoard
 
-__all__ = ["Callback", "LiveDisplay", "Prometheus", "Settlement"]
+__all__ = ["Callback", "LiveDisplay", "Prometheus", "Settlement", "TensorBoard"]
