@@ -158,7 +158,7 @@ def _explain(error: Exception, words: list[str], config_dir: Path) -> str:
     message = str(error).strip()
     if isinstance(error, ConfigCompositionException) and error.__cause__ is not None:
         message = f"{message} {str(error.__cause__).splitlines()[0]}"
-    known = [*choices(config_dir), *_keys(config_dir)]
+    known = sorted({*choices(config_dir), *_keys(config_dir, words)})
     for word in words:
         key = word.lstrip("+~").split("=")[0]
         if key not in known:
@@ -166,16 +166,21 @@ def _explain(error: Exception, words: list[str], config_dir: Path) -> str:
             hint = (
                 f"did you mean {' or '.join(close)}?"
                 if close
-                else (f"there are: {', '.join(sorted(k for k in known if '.' not in k))}.")
+                else (f"there are: {', '.join(k for k in known if '.' not in k)}.")
             )
             return f"{key!r} is not a setting: {hint}\n({message})"
     return message
 
 
-def _keys(config_dir: Path) -> list[str]:
-    """Return every key of the default configuration, dotted."""
+def _keys(config_dir: Path, words: list[str]) -> list[str]:
+    """Return every key, dotted, of the configuration with the groups' choices among `words`."""
+    groups = choices(config_dir)
+    chosen = [word for word in words if word.split("=")[0] in groups]
     with _hydra(config_dir):
-        cfg = hydra.compose("config")
+        try:
+            cfg = hydra.compose("config", chosen)
+        except (HydraException, OmegaConfBaseException):  # a choice is what is wrong
+            cfg = hydra.compose("config")
 
     def walk(node: Any, prefix: str) -> list[str]:
         if not isinstance(node, dict):

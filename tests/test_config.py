@@ -48,7 +48,8 @@ def test_several_monitors_watch_a_run():
         ("strategi=fedbuff", "did you mean strategy"),
         ("strategy.bufer_size=3", "did you mean strategy.buffer_size"),
         ("learning_rat=3", "did you mean learning_rate"),
-        ("xyzzy=3", "there are: app"),
+        ("xyzzy=3", "there are: app, buffer_size"),
+        ("monitor=json monitor.json.level=debug learning_rat=3", "did you mean learning_rate"),
         ("fleet.num_nodes", "fleet.num_nodes"),
     ],
 )
