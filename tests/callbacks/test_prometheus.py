@@ -1,23 +1,29 @@
 """What Prometheus gets to see is what the run counts."""
 
 import multiprocessing
+import re
 import socket
 import sys
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from flwr.app import ArrayRecord, MetricRecord
+from flwr.serverapp.strategy import FedAvg
 from prometheus_client.parser import text_string_to_metric_families
 
 from fedagent import FedAsync, FedBuff
 from fedagent.callbacks import Callback, Prometheus
 from fedagent.errors import ConfigurationError
+from fedagent.observed import Observed
 from fedagent.simulation import Equal, Lognormal
 from fedagent.statistics import Statistics
 from fedagent.update import Outcome
 from tests.toy import Log, client_app, run
+
+DOCUMENTATION = (Path(__file__).parents[2] / "docs" / "observability.md").read_text("utf-8")
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -105,6 +111,38 @@ def test_scraped_numbers_are_those_of_the_run():
     assert value(seen, "evaluation_metric", source="clients", metric="error") == pytest.approx(
         error.metrics["error"]
     )
+
+
+def test_documentation_names_what_is_served_and_nothing_else():
+    prometheus = Prometheus(port=0)
+    scraper = Scraper(prometheus)
+    strategy = FedBuff(buffer_size=2, concurrency=2, callbacks=[scraper, prometheus])
+    run(strategy, Equal(num_nodes=4), rounds=2)
+    served = {
+        re.sub("_(bucket|count|sum|created)$", "", name): tuple(
+            sorted(label for label, _ in labels if label != "le")
+        )
+        for name, labels in scraper.last
+        if name.startswith("fedagent_")
+    }
+
+    rows = re.findall(r"^\| `(fedagent_\w+)` \| \w+ \|([^|]*)\|", DOCUMENTATION, re.MULTILINE)
+    documented = {name: tuple(sorted(re.findall(r"`(\w+)`", labels))) for name, labels in rows}
+
+    never_here = {"fedagent_unsolicited_replies_total": ("reason",)}
+    assert documented == served | never_here
+
+
+def test_flowers_own_strategy_is_seen_as_well():
+    prometheus = Prometheus(port=0)
+    scraper = Scraper(prometheus)
+    strategy = Observed(FedAvg(fraction_evaluate=0.0), callbacks=[scraper, prometheus])
+
+    run(strategy, Equal(num_nodes=4), rounds=3)
+
+    assert value(scraper.last, "versions_total") == 3
+    applied = {"kind": "train", "outcome": "applied", "reason": ""}
+    assert value(scraper.last, "dispatches_total", **applied) == 12
 
 
 def test_histograms_hold_every_settlement_once():

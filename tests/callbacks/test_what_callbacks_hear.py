@@ -1,10 +1,13 @@
 """What a run tells its callbacks, and when."""
 
+import io
+
 import pytest
 
 from fedagent import FedAsync
-from fedagent.callbacks import Callback
-from fedagent.simulation import Equal, Scripted
+from fedagent.callbacks import Callback, JsonLog, Prometheus, TensorBoard
+from fedagent.records import digest
+from fedagent.simulation import Equal, Lognormal, Scripted
 from fedagent.statistics import Evaluation
 from tests.toy import Log, run
 
@@ -32,6 +35,15 @@ def test_statistics_know_who_is_connected_and_idle():
     run(FedAsync(concurrency=3, callbacks=[Nodes()], fraction_evaluate=0.0), Equal(num_nodes=5))
 
     assert set(seen) == {(5, 2)}
+
+
+def test_model_is_the_same_with_monitors_and_without(tmp_path):
+    def model(*callbacks):
+        strategy = FedAsync(concurrency=3, callbacks=callbacks, fraction_evaluate=0.0)
+        return digest(run(strategy, Lognormal(num_nodes=6), rounds=12).result.arrays)
+
+    monitors = Prometheus(port=0), JsonLog("debug", io.StringIO()), TensorBoard(tmp_path)
+    assert model(*monitors) == model()
 
 
 def test_callbacks_are_there_while_nodes_are_waited_for():
