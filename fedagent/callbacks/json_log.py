@@ -135,7 +135,7 @@ class _Lines(logging.StreamHandler[Any]):
 
 def _writes_to_a_terminal(handler: logging.Handler) -> bool:
     is_stream = isinstance(handler, logging.StreamHandler)
-    return is_stream and not isinstance(handler, logging.FileHandler)
+    return is_stream and not isinstance(handler, logging.FileHandler | _Lines)
 
 
 def _totals(statistics: Statistics) -> dict[str, Any]:

@@ -123,6 +123,19 @@ def test_flowers_log_lines_are_json_while_the_run_lasts():
     assert flower.handlers == before
 
 
+def test_two_runs_at_the_same_time_leave_flowers_log_as_it_was():
+    flower = logging.getLogger("flwr")
+    before = list(flower.handlers)
+    first, second = JsonLog("info", io.StringIO()), JsonLog("info", io.StringIO())
+
+    first.on_start(Statistics())
+    second.on_start(Statistics())
+    first.on_end(Statistics(), "end", ArrayRecord)
+    second.on_end(Statistics(), "end", ArrayRecord)
+
+    assert flower.handlers == before
+
+
 def test_lines_go_to_what_standard_error_is_now(monkeypatch):
     before, now = io.StringIO(), io.StringIO()
     monkeypatch.setattr(sys, "stderr", before)
