@@ -20,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from fedagent.errors import ConfigurationError
 from fedagent.task import Task
 
-_UNREPORTED = {"output_dir", "runtime", "display"}
+_UNREPORTED = {"output_dir", "runtime", "display", "monitor"}
 
 
 def compose(overrides: str, config_dir: Path) -> DictConfig:
@@ -53,7 +53,9 @@ def compose(overrides: str, config_dir: Path) -> DictConfig:
     with open_dict(cfg):
         del cfg["hydra"]
         cfg.about = {
-            k: v for k, v in {**choices, **values}.items() if k not in _UNREPORTED and v is not None
+            key: value
+            for key, value in {**choices, **values}.items()
+            if key not in _UNREPORTED and not key.startswith("monitor.") and value is not None
         }
         cfg.about.seed = cfg.seed
     return cfg
@@ -156,7 +158,7 @@ def _explain(error: Exception, words: list[str], config_dir: Path) -> str:
     message = str(error).strip()
     if isinstance(error, ConfigCompositionException) and error.__cause__ is not None:
         message = f"{message} {str(error.__cause__).splitlines()[0]}"
-    known = [*choices(config_dir), *_keys(config_dir)]
+    known = sorted({*choices(config_dir), *_keys(config_dir, words)})
     for word in words:
         key = word.lstrip("+~").split("=")[0]
         if key not in known:
@@ -164,16 +166,21 @@ def _explain(error: Exception, words: list[str], config_dir: Path) -> str:
             hint = (
                 f"did you mean {' or '.join(close)}?"
                 if close
-                else (f"there are: {', '.join(sorted(k for k in known if '.' not in k))}.")
+                else (f"there are: {', '.join(k for k in known if '.' not in k)}.")
             )
             return f"{key!r} is not a setting: {hint}\n({message})"
     return message
 
 
-def _keys(config_dir: Path) -> list[str]:
-    """Return every key of the default configuration, dotted."""
+def _keys(config_dir: Path, words: list[str]) -> list[str]:
+    """Return every key, dotted, of the configuration with the groups' choices among `words`."""
+    groups = choices(config_dir)
+    chosen = [word for word in words if word.split("=")[0] in groups]
     with _hydra(config_dir):
-        cfg = hydra.compose("config")
+        try:
+            cfg = hydra.compose("config", chosen)
+        except (HydraException, OmegaConfBaseException):  # a choice is what is wrong
+            cfg = hydra.compose("config")
 
     def walk(node: Any, prefix: str) -> list[str]:
         if not isinstance(node, dict):

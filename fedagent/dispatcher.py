@@ -100,6 +100,7 @@ class Dispatcher:
         if self.statistics.now_s >= self._refresh_at_s:
             self._refresh_at_s = self.statistics.now_s + self._options.membership_interval_s
             self.membership.refresh(self._grid.get_node_ids())
+            self.statistics.num_nodes = len(self.membership)
             self.statistics.concurrency = self._options.num_training(len(self.membership))
         self.membership.wake(self.statistics.now_s)
 
@@ -243,6 +244,7 @@ class Dispatcher:
 
     def pull(self, until_s: float) -> list[Message]:
         """Return the replies that have come; let time pass, at most to `until_s`, if none has."""
+        self.statistics.num_idle = min(len(self.membership.idle), len(self.membership))
         awaited = self.ledger.awaited()
         self._announce(self._next_due_s(until_s))
         replies = list(self._pull(awaited)) if awaited else []
@@ -270,10 +272,11 @@ class Dispatcher:
         reason: str = "",
         detail: str = "",
         received_bytes: int = 0,
+        staleness: int | None = None,
     ) -> None:
         """End a dispatch in flight, with its one outcome."""
         self.ledger.settle(dispatch.message_id)
-        self._finish(dispatch, outcome, reason, detail, received_bytes)
+        self._finish(dispatch, outcome, reason, detail, received_bytes, staleness)
 
     def begun_s(self, dispatch: Dispatch) -> float:
         """Return when the node of a dispatch in flight could begin with it."""
@@ -323,6 +326,7 @@ class Dispatcher:
         reason: str,
         detail: str,
         received_bytes: int = 0,
+        staleness: int | None = None,
     ) -> None:
         begun_s, is_remote = self.begun_s(dispatch), self._is_remote(dispatch.node_id)
         self.statistics.settled(dispatch, outcome, reason, received_bytes, begun_s, is_remote)
@@ -346,7 +350,8 @@ class Dispatcher:
                 self._options.scheduler.lost(dispatch.node_id)
         if outcome is not Outcome.EXPIRED:
             self._release(dispatch, succeeded)
-        settlement = Settlement(dispatch, outcome, reason, detail)
+        duration_s = self.statistics.now_s - begun_s
+        settlement = Settlement(dispatch, outcome, reason, detail, duration_s, staleness)
         for callback in self._options.callbacks:
             callback.on_settled(self.statistics, settlement)
 

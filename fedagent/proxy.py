@@ -88,9 +88,9 @@ class Proxy:
         self._publish()
         self._rule.begin(self._model)
         try:
-            reason = self._dispatcher.wait_for_nodes(self._options.min_available_nodes)
             for callback in self._options.callbacks:
                 callback.on_start(self.statistics)
+            reason = self._dispatcher.wait_for_nodes(self._options.min_available_nodes)
             self._evaluate(is_due=True)
             reason = reason or first_reason(self._stopping, self.statistics)
             while reason is None:
@@ -226,7 +226,12 @@ class Proxy:
         self.statistics.received(update.staleness, update.duration_s)
         is_published = self._rule.receive(self._model, update)
         self.statistics.buffered = self._rule.pending
-        self._dispatcher.close(dispatch, Outcome.APPLIED, received_bytes=received_bytes)
+        self._dispatcher.close(
+            dispatch,
+            Outcome.APPLIED,
+            received_bytes=received_bytes,
+            staleness=update.staleness,
+        )
         del update  # the memory of two models, which the next version needs
         newest = self._publish_next() if is_published else None
         return self._advance() or newest

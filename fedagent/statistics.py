@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Any
 
 from fedagent.update import Dispatch, Kind, Outcome
@@ -28,6 +29,11 @@ class Evaluation:
     source: str
     metrics: Mapping[str, Any]
 
+    @property
+    def numbers(self) -> dict[str, float]:
+        """The metrics that are one number each."""
+        return {k: float(v) for k, v in self.metrics.items() if isinstance(v, Real)}
+
 
 @dataclass
 class Statistics:
@@ -42,6 +48,8 @@ class Statistics:
     is_virtual : whether `now_s` is simulated time.
     concurrency : nodes that may train at once.
     in_flight : train dispatches without an outcome yet.
+    num_nodes, num_idle : nodes that are connected, and those of them that could work and have
+        nothing to do; 0 under Flower's own strategies.
     outcomes : train dispatches that ended, by outcome and reason, such as
         ``{("applied", ""): 90, ("rejected", "non-finite"): 2}``.
     evaluation_outcomes : the same for federated evaluation.
@@ -64,6 +72,8 @@ class Statistics:
     is_virtual: bool = False
     concurrency: int = 0
     in_flight: int = 0
+    num_nodes: int = 0
+    num_idle: int = 0
     outcomes: Counter[tuple[str, str]] = field(default_factory=Counter)
     evaluation_outcomes: Counter[tuple[str, str]] = field(default_factory=Counter)
     unsolicited: Counter[str] = field(default_factory=Counter)

@@ -30,9 +30,11 @@ def main(grid: Grid, context: Context) -> None:
     task.num_examples(0)  # data or partition that cannot work should fail here, not on every node
     stopping = instantiate(cfg.stopping)
     output_dir = Path(cfg.output_dir or f"outputs/{datetime.now():%Y-%m-%d/%H-%M-%S}")
+    cfg.output_dir = str(output_dir)  # monitors may write there too
     callbacks = [Recorder(output_dir, task.metric, cfg.target, OmegaConf.to_container(cfg.about))]
     if cfg.display:
         callbacks.append(LiveDisplay(task.metric, cfg.target, stopping.max_updates))
+    callbacks += instantiate(cfg.monitor).values()
     strategy = instantiate(
         cfg.strategy, callbacks=callbacks, stopping=stopping.conditions(task.metric, cfg.target)
     )

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from fedagent.callbacks import JsonLog, Prometheus
 from fedagent.config import build_task, choices, compose, instantiate
 from fedagent.errors import ConfigurationError
 from fedagent.simulation import Pareto
@@ -17,12 +18,27 @@ def test_overrides_choose_groups_and_set_values():
 
 def test_about_names_the_experiment_and_nothing_else():
     cfg = compose(
-        "strategy=fedasync fleet.cap=3 fleet=pareto seed=3 output_dir=/x display=false", CONF
+        "strategy=fedasync fleet.cap=3 fleet=pareto seed=3 output_dir=/x display=false "
+        "monitor=prometheus monitor.prometheus.port=0",
+        CONF,
     )
     assert cfg.about.strategy == "fedasync"
     assert cfg.about["fleet.cap"] == 3
     assert cfg.about.seed == 3
-    assert not {"output_dir", "display", "runtime"} & set(cfg.about)
+    unreported = {"output_dir", "display", "runtime", "monitor", "monitor.prometheus.port"}
+    assert not unreported & set(cfg.about)
+
+
+def test_several_monitors_watch_a_run():
+    cfg = compose("'monitor=[prometheus,json]' monitor.json.level=debug", CONF)
+
+    watching = instantiate(cfg.monitor)
+
+    assert {name: type(monitor) for name, monitor in watching.items()} == {
+        "prometheus": Prometheus,
+        "json": JsonLog,
+    }
+    assert instantiate(compose("", CONF).monitor) == {}
 
 
 @pytest.mark.parametrize(
@@ -32,7 +48,8 @@ def test_about_names_the_experiment_and_nothing_else():
         ("strategi=fedbuff", "did you mean strategy"),
         ("strategy.bufer_size=3", "did you mean strategy.buffer_size"),
         ("learning_rat=3", "did you mean learning_rate"),
-        ("xyzzy=3", "there are: app"),
+        ("xyzzy=3", "there are: app, buffer_size"),
+        ("monitor=json monitor.json.level=debug learning_rat=3", "did you mean learning_rate"),
         ("fleet.num_nodes", "fleet.num_nodes"),
     ],
 )
@@ -51,6 +68,8 @@ def test_a_misspelt_override_names_what_would_fit(override, says):
         ("client.optimizer=sdg", "client", "choose one of: .*adam"),
         ("strategy.buffer_size=2.5", "strategy", "buffer_size=2.5 must be int"),
         ("strategy=fedadam strategy.strategy.eta=big", "strategy", "eta='big' must be float"),
+        ("monitor=json monitor.json.level=loud", "monitor", "choose one of: debug"),
+        ("monitor=prometheus monitor.prometheus.port=x", "monitor", "port='x' must be int"),
         ("stopping.max_updates=null", "stopping", "nothing would ever end the run"),
         ("fleet.seconds_per_step=fast", "fleet", "seconds_per_step='fast' must be float"),
     ],

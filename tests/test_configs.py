@@ -25,6 +25,11 @@ EXTRA = {
     "strategy=ringleader": ["concurrency=4", "stopping.max_updates=8"],
     "strategy=hierarchical": ["strategy.send_every=2", "strategy.edge.buffer_size=1"],
     "strategy=halos": ["strategy.send_every=2"],
+    "monitor=mlflow": [
+        "monitor.mlflow.tracking_uri=sqlite:///${output_dir}/mlflow.db",
+        "monitor.mlflow.artifacts=[]",  # its default store puts them into the working directory
+    ],
+    "monitor=prometheus": ["monitor.prometheus.port=0"],
     "stopping=seconds": ["stopping.max_seconds=3"],
     "stopping=versions": ["stopping.max_versions=2"],
     **{

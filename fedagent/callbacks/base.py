@@ -19,12 +19,16 @@ class Settlement:
     outcome : how it ended.
     reason : the counted reason; empty when applied.
     detail : one sentence for a log; empty when applied.
+    duration_s : seconds on the run's clock since its node could begin with it.
+    staleness : of the update that was applied, in versions; None if there is none.
     """
 
     dispatch: Dispatch
     outcome: Outcome
     reason: str = ""
     detail: str = ""
+    duration_s: float = 0.0
+    staleness: int | None = None
 
 
 class Callback:
@@ -34,7 +38,7 @@ class Callback:
     """
 
     def on_start(self, statistics: Statistics) -> None:
-        """Run before the first dispatch."""
+        """Run before anything else, also before nodes are waited for."""
 
     def on_settled(self, statistics: Statistics, settlement: Settlement) -> None:
         """Run after a dispatch ended."""
@@ -48,4 +52,12 @@ class Callback:
     def on_end(
         self, statistics: Statistics, reason: str, arrays: Callable[[], ArrayRecord]
     ) -> None:
-        """Run when the run ended for `reason`; ``arrays()`` builds the final model."""
+        """Run when the run ended for `reason`; ``arrays()`` builds the final model.
+
+        It may come without `on_start`, when that failed, and twice, when another callback's failed.
+        """
+
+
+def has_failed(reason: str) -> bool:
+    """Return whether a run that ended for `reason` was ended by an error or a stall."""
+    return reason.startswith(("failed:", "stalled:"))

@@ -3,7 +3,6 @@
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from numbers import Real
 
 from flwr.app import ArrayRecord
 from rich.console import Console, RenderableType
@@ -122,10 +121,8 @@ class LiveDisplay(Callback):
         if (value := self._metric.value(evaluation)) is not None:
             shown, source = {self._metric.name: value}, ""
         else:
-            numbers = {k: v for k, v in evaluation.metrics.items() if isinstance(v, Real)}
-            shown = {k: float(v) for k, v in numbers.items()}
-            source = f"{evaluation.source}: "
-        return source + ", ".join(f"{k} {units.number(float(v), 4)}" for k, v in shown.items())
+            shown, source = evaluation.numbers, f"{evaluation.source}: "
+        return source + ", ".join(f"{k} {units.number(v, 4)}" for k, v in shown.items())
 
     def _panel(self, statistics: Statistics) -> Panel:
         table = Table.grid(padding=(0, 2))

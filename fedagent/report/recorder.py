@@ -16,10 +16,11 @@ from safetensors.numpy import save_file
 from fedagent.callbacks.base import Callback
 from fedagent.records import digest
 from fedagent.report.figure import plot_runs
-from fedagent.report.files import replacing, to_json
+from fedagent.report.files import replacing
 from fedagent.report.runs import METRICS_FILE, SUMMARY_FILE, read_run
 from fedagent.statistics import Evaluation, Statistics
 from fedagent.stopping import Metric
+from fedagent.strict_json import to_json
 
 MODEL_FILE = "model.safetensors"
 PLOT_FILE = "plots/metric.png"

@@ -10,8 +10,7 @@ from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
 
-from fedagent import units
-from fedagent.report import files
+from fedagent import strict_json, units
 from fedagent.report.compare import Row, Spread, shared
 
 NOTHING = "-"
@@ -39,7 +38,7 @@ def render_in_two(rows: Sequence[Row]) -> Group:
 
 def to_json(rows: Sequence[Row]) -> str:
     """Return the rows as a JSON array; a run is the path of its folder and its seed."""
-    return files.to_json([_plain(row) for row in rows], indent=2)
+    return strict_json.to_json([_plain(row) for row in rows], indent=2)
 
 
 def _plain(row: Row) -> dict[str, Any]:

@@ -1,0 +1,69 @@
+"""What a run tells its callbacks, and when."""
+
+import io
+
+import pytest
+
+from fedagent import FedAsync
+from fedagent.callbacks import Callback, JsonLog, Prometheus, TensorBoard
+from fedagent.records import digest
+from fedagent.simulation import Equal, Lognormal, Scripted
+from fedagent.statistics import Evaluation
+from tests.toy import Log, run
+
+
+def test_settlement_says_how_stale_an_update_was_and_how_long_it_took():
+    """Node 0 answers after 1 and 2 s, node 1 after 2.5 s, when two versions are out."""
+    log = Log()
+    strategy = FedAsync(concurrency=2, callbacks=[log], fraction_evaluate=0.0)
+
+    run(strategy, Scripted(num_nodes=2, times=(1.0, 2.5)), rounds=3)
+
+    applied = [s for s in log.settlements if s.outcome == "applied"]
+    assert [s.duration_s for s in applied] == pytest.approx([1.0, 1.0, 2.5])
+    assert [s.staleness for s in applied] == [0, 0, 2]
+    assert [s.staleness for s in log.settlements if s.outcome == "expired"] == [None]
+
+
+def test_statistics_know_who_is_connected_and_idle():
+    seen = []
+
+    class Nodes(Callback):
+        def on_version(self, statistics):
+            seen.append((statistics.num_nodes, statistics.num_idle))
+
+    run(FedAsync(concurrency=3, callbacks=[Nodes()], fraction_evaluate=0.0), Equal(num_nodes=5))
+
+    assert set(seen) == {(5, 2)}
+
+
+def test_model_is_the_same_with_monitors_and_without(tmp_path):
+    def model(*callbacks):
+        strategy = FedAsync(concurrency=3, callbacks=callbacks, fraction_evaluate=0.0)
+        return digest(run(strategy, Lognormal(num_nodes=6), rounds=12).result.arrays)
+
+    monitors = Prometheus(port=0), JsonLog("debug", io.StringIO()), TensorBoard(tmp_path)
+    assert model(*monitors) == model()
+
+
+def test_callbacks_are_there_while_nodes_are_waited_for():
+    told = []
+
+    class Early(Callback):
+        def on_start(self, statistics):
+            told.append((statistics.is_virtual, statistics.num_nodes))
+
+        def on_end(self, statistics, reason, arrays):
+            told.append(reason)
+
+    strategy = FedAsync(min_available_nodes=3, callbacks=[Early()], fraction_evaluate=0.0)
+    run(strategy, Equal(num_nodes=2), timeout=10.0)
+
+    assert told[0] == (True, 0)
+    assert told[1].startswith("stalled: only 2 of min_available_nodes=3")
+
+
+def test_numbers_of_an_evaluation_leave_out_lists():
+    metrics = {"accuracy": 0.5, "errors": 3, "per_class": [0.1, 0.9]}
+
+    assert Evaluation(1, 0.0, 1, "server", metrics).numbers == {"accuracy": 0.5, "errors": 3.0}
