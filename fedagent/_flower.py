@@ -4,6 +4,7 @@ Every entry says why the public API is not enough; tests/test_flower_private.py 
 them changes.
 """
 
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,9 +31,6 @@ from flwr.supercore.run import Run
 # Message() reads the run and node ids from this process-wide class; Flower sets it before a
 # ServerApp starts, and so must a simulation.
 from flwr.supercore.task_identity import TaskIdentity
-
-# What a ServerApp is given in a deployment; Flower exports only its base class.
-from flwr.superlink.grid.http_grid import HttpGrid
 
 __all__ = [
     "DRIVER_NODE_ID",
@@ -103,8 +101,12 @@ def content_of(records: Mapping[str, ArrayRecord | ConfigRecord | MetricRecord])
 
 
 def pulls_over_network(grid: Grid) -> bool:
-    """Return whether a grid fetches replies from a SuperLink: only its class tells."""
-    return isinstance(grid, HttpGrid)
+    """Return whether a grid fetches replies from a SuperLink: only its class tells.
+
+    Where the class is not imported, nothing is one. Importing it takes a second and 50 MB.
+    """
+    module = sys.modules.get("flwr.superlink.grid.http_grid")
+    return module is not None and isinstance(grid, module.HttpGrid)
 
 
 def failed_reply(message_id: str, code: int, reason: str) -> Message:

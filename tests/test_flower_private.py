@@ -1,6 +1,8 @@
 """One test per private touch point of fedagent/_flower.py: it fails when Flower changes."""
 
 import inspect
+import subprocess
+import sys
 import time
 
 import pytest
@@ -152,3 +154,9 @@ def test_the_metric_aggregation_is_the_one_fedavg_uses():
 def test_everything_exported_is_tested_here():
     tested = {*globals()} & {*_flower.__all__}
     assert tested == {*_flower.__all__}
+
+
+def test_nobody_pays_for_the_deployment_who_does_not_use_it():
+    words = "import fedagent, fedagent.simulation, sys; print('httpx' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
