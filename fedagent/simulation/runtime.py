@@ -70,5 +70,12 @@ class Runtime:
             from fedagent.simulation.ray_executor import Ray  # noqa: PLC0415  (an extra)
 
             return Ray(client_app, self.workers, self.address)
-        workers = len(os.sched_getaffinity(0)) if self.workers is None else self.workers
+        workers = _num_cores() if self.workers is None else self.workers
         return Processes(client_app, workers) if workers else Inline(client_app)
+
+
+def _num_cores() -> int:
+    """Return how many CPU cores this process may use; macOS does not say, so all of them there."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
