@@ -35,6 +35,7 @@ ENGINES: dict[str, Callable[[], Measure]] = {
     "fedagent_vectorised_lognormal": lambda: fedagent_vectorised(Lognormal(num_nodes=NODES)),
     "flower_ray": FlowerRay,
 }
+ONLY_AT_LENGTH = {"fedagent_vectorised_lognormal"}
 CLIENTS = {"linear": 600, "mlp": 400, "cnn": 80}  # per sample; a tenth for Ray, an eighth if quick
 
 
@@ -104,14 +105,18 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true", help="a glance, under a minute")
-    parser.add_argument("--only", default=",".join(ENGINES), help="engines, with commas")
+    parser.add_argument("--only", help="engines, with commas; default all, fewer with --quick")
     parser.add_argument("--models", default=",".join(MODELS), help="networks, with commas")
     parser.add_argument("--repetitions", type=int, help="default 5; 1 with --quick")
     options = parser.parse_args()
     torch.set_num_threads(1)
     repetitions = options.repetitions or (1 if options.quick else 5)
+    engines = [name for name in ENGINES if not (options.quick and name in ONLY_AT_LENGTH)]
     samples, absent = measure(
-        options.only.split(","), options.models.split(","), repetitions, options.quick
+        options.only.split(",") if options.only else engines,
+        options.models.split(","),
+        repetitions,
+        options.quick,
     )
     summary = summarise(samples)
     print_table(summary, absent)

@@ -22,7 +22,7 @@ from fedagent.simulation import Fleet, Lognormal, Runtime
 from fedagent.statistics import Statistics
 from fedagent.stopping import MaxUpdates
 
-_WARM_UP = 2 * COHORT  # updates before the clock starts: workers come up, caches fill
+_WARM_UP = COHORT  # updates before the clock starts: workers come up, caches fill
 
 
 class _Timed(Callback):
