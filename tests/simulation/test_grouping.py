@@ -207,6 +207,13 @@ def test_a_model_that_cannot_be_batched_is_trained_one_by_one_and_says_why(noted
     assert "random" in caplog.text
 
 
+def test_a_dispatched_model_that_does_not_fit_fails_its_own_node_only(noted):
+    torn = request(1, record=ArrayRecord({"0.weight": torch.zeros(5, 6)}))
+    items = [item(0), WorkItem(torn, 1, 1002, {"partition-id": 1}, {}, None, seed=1), item(2)]
+    grouped = answers(noted()[0], items)
+    assert [isinstance(a.content, Error) for a in grouped] == [False, True, False]
+
+
 def test_more_data_than_fits_is_trained_in_turns(noted, monkeypatch):
     monkeypatch.setattr("fedagent.client.app._MAX_BATCHES_BYTES", 1300)  # of 3 * 8 * (6 * 4 + 8)
     executor, app = noted()
