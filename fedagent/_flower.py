@@ -275,22 +275,24 @@ def end_process(reason: str) -> NoReturn:
 
 
 def expire_task(state: Any, task_id: int) -> None:
-    """Let a SuperNode answer for a task whose process has died, now and not after a minute.
+    """Tell a SuperNode now, and not after a minute without heartbeats, that a process has died.
 
-    Its next look for a reply finds the task's token expired and answers with CLIENT_APP_CRASHED;
-    that takes messages that were handed out, so those that died before asking are marked.
+    Its next look for a reply finds the task's token expired. A task that had not begun is started
+    again; for one that had it answers with CLIENT_APP_CRASHED, if the message was handed out, and
+    waits for ever if the process died just before: so the message is marked.
     """
     with state.lock_task_store, state.lock_msg_store:
         if (token := state.task_token_store.get(task_id)) is None:
             return  # it was answered
         token.active_until -= timedelta(days=1)
-        run_id = state.task_store[task_id].run_id
-        for entry in state.msg_store.values():
-            metadata = entry.message.metadata
-            if metadata.run_id == run_id and not metadata.reply_to_message_id:
-                if not entry.is_retrieved:
+        task = state.task_store[task_id]
+        if task.status.status == "running":
+            for entry in state.msg_store.values():
+                metadata = entry.message.metadata
+                is_request = not metadata.reply_to_message_id and metadata.run_id == task.run_id
+                if is_request and not entry.is_retrieved:
                     state.record_message_processing_start(metadata.message_id)
-                entry.is_retrieved = True
+                    entry.is_retrieved = True
 
 
 def run_superexec(
