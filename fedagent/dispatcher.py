@@ -5,7 +5,7 @@ import math
 import secrets
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from flwr.app import ArrayRecord, ConfigRecord, Message
@@ -13,6 +13,7 @@ from flwr.serverapp import Grid
 
 from fedagent import keys
 from fedagent._flower import content_of, pulls_over_network
+from fedagent.acquaintances import Acquaintances
 from fedagent.attributes import REMOTE, attributes_of
 from fedagent.callbacks import Settlement
 from fedagent.clock import clock_of
@@ -29,6 +30,8 @@ from fedagent.unapplied import Unapplied
 from fedagent.update import Dispatch, Kind, Outcome
 
 logger = logging.getLogger("flwr.fedagent")
+
+_INTRODUCTION_S = 60.0
 
 
 @dataclass(slots=True)
@@ -53,6 +56,7 @@ class Dispatcher:
         self._limit_s = deadline_s * (1 + options.max_prefetch)  # a queued job waits for others
         factor = options.deadline_factor or (3.0 if over_network else math.inf)
         self._deadlines = Deadlines(deadline_s, factor)
+        self._acquaintances = Acquaintances(grid, over_network and options.per_node is not None)
         self._clock = clock_of(grid)
         self._start_s, self._wall_start_s = self._clock.now(), time.monotonic()
         self.ledger = Ledger()
@@ -84,7 +88,7 @@ class Dispatcher:
         while True:
             self.tick()
             self._refresh_nodes()
-            if len(self.membership) >= wanted:
+            if len(self.membership) >= wanted and self._are_introduced():
                 self._quiet_since_s = self.statistics.now_s
                 return None
             if self.statistics.now_s > self._timeout_s:
@@ -98,11 +102,24 @@ class Dispatcher:
             self._announce(self._refresh_at_s)
             self._clock.pause()
 
+    def _are_introduced(self) -> bool:
+        """Whether those asked what they are have answered, or had a minute to."""
+        if not self._acquaintances.awaited or self.statistics.now_s > _INTRODUCTION_S:
+            return True
+        self._acquaintances.take(self._pull(self._acquaintances.awaited), self.statistics.now_s)
+        return not self._acquaintances.awaited
+
+    def attributes(self, node_id: int) -> Mapping[str, float]:
+        """Return what is known of a node, name -> number; see `fedagent.regions`."""
+        return attributes_of(self._grid, node_id) or self._acquaintances.of(node_id)
+
     def _refresh_nodes(self) -> None:
         """Look at the list of nodes if that is due, and wake those whose rest is over."""
         if self.statistics.now_s >= self._refresh_at_s:
             self._refresh_at_s = self.statistics.now_s + self._options.membership_interval_s
-            self.membership.refresh(self._grid.get_node_ids())
+            nodes = self._grid.get_node_ids()
+            self.membership.refresh(nodes)
+            self._acquaintances.meet(nodes, self.statistics.now_s)
             self.statistics.num_nodes = len(self.membership)
             self.statistics.concurrency = self._options.num_training(len(self.membership))
         self.membership.wake(self.statistics.now_s)
@@ -153,12 +170,12 @@ class Dispatcher:
         self._unsent.setdefault(job.node_id, deque()).append(_Unsent())
         if self._options.per_node is None:
             return job
-        return self._options.per_node.adapt(job, attributes_of(self._grid, job.node_id))
+        return self._options.per_node.adapt(job, self.attributes(job.node_id))
 
     def _filling(self, node_id: int, jobs: int) -> Iterator[Assignment]:
         """Yield what fills up the queue of a node that has `jobs`."""
         if self._options.max_prefetch and self.membership.may_queue(node_id):
-            limit = 1 + self._options.prefetch_of(node_id, attributes_of(self._grid, node_id))
+            limit = 1 + self._options.prefetch_of(node_id, self.attributes(node_id))
             for _ in range(limit - jobs):
                 yield self._taken(self._options.scheduler.plan(node_id, self.statistics.now_s))
 
@@ -253,7 +270,12 @@ class Dispatcher:
         self.statistics.num_idle = min(len(self.membership.idle), len(self.membership))
         awaited = self.ledger.awaited()
         self._announce(self._next_due_s(until_s))
-        replies = list(self._pull(awaited)) if awaited else []
+        if asked := self._acquaintances.awaited:
+            replies = self._acquaintances.take(
+                self._pull([*awaited, *asked]), self.statistics.now_s
+            )
+        else:
+            replies = list(self._pull(awaited)) if awaited else []
         if not replies:
             self._clock.pause()
         self.tick()
@@ -359,6 +381,7 @@ class Dispatcher:
         duration_s = self.statistics.now_s - begun_s
         if dispatch.kind is Kind.TRAIN and outcome in (Outcome.APPLIED, Outcome.REJECTED):
             self._deadlines.observe(dispatch.node_id, duration_s)
+            self._acquaintances.observe(dispatch.node_id, duration_s, dispatch.local_steps)
         settlement = Settlement(dispatch, outcome, reason, detail, duration_s, staleness)
         for callback in self._options.callbacks:
             callback.on_settled(self.statistics, settlement)

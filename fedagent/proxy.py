@@ -17,7 +17,6 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
 from fedagent import keys
-from fedagent.attributes import attributes_of
 from fedagent.dispatcher import Dispatcher
 from fedagent.evaluation import EvaluateFn, ServerEvaluation, moment_of
 from fedagent.federated_evaluation import FederatedEvaluation
@@ -294,7 +293,7 @@ class Proxy:
 
     def _own_model(self, node_id: int) -> Version | None:
         """Return the model that the rule keeps for a node, if it keeps one."""
-        self._rule.introduce(node_id, attributes_of(self._grid, node_id))
+        self._rule.introduce(node_id, self._dispatcher.attributes(node_id))
         vector = self._rule.model_for(node_id)
         if vector is None:
             return None
