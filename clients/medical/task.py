@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from clients.medical.augmentation import mirrored_and_shifted
 from clients.medical.data import PACKAGED, MedicalData, load
 from clients.medical.duplicates import labels_of_groups
 from clients.medical.metrics import area_under_curve, measures
 from clients.medical.model import NORMS, build
-from clients.vision.augmentation import RandomAffine
 from clients.vision.data import Images
 from fedagent.errors import one_of, require
 from fedagent.partitioning import Partition, iid
@@ -51,7 +51,7 @@ class MedicalTask(Task):
     partition : how they are dealt, by their labels.
     seconds_per_step : (num_partitions,) speed of each node, for partitions that depend on it.
     seed : decides partitions and their validation splits.
-    augment : mirror, rotate, zoom and shift training images at random.
+    augment : mirror and shift training images at random.
     validation_fraction : share of a node's groups that it validates with, in (0, 1).
     """
 
@@ -84,7 +84,7 @@ class MedicalTask(Task):
         self.partition = partition
         self.seconds_per_step = seconds_per_step
         self.seed = seed
-        self.augmentation = RandomAffine(shift=0.05, shear=0.0) if augment else None
+        self.augment = augment
         self.validation_fraction = validation_fraction
         self._load = partial(
             load, dataset, root, size=size, test_fraction=test_fraction, split_seed=split_seed
@@ -146,7 +146,7 @@ class MedicalTask(Task):
         """Yield full batches, epoch after epoch, augmented if that is asked for."""
         for chosen in epochs(self.training_images(partition_id), batch_size):
             images, labels = self.data.train.batch(chosen)
-            yield (self._augmented(images) if self.augmentation else images), labels
+            yield (mirrored_and_shifted(images) if self.augment else images), labels
 
     def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
         """Return the mean cross-entropy."""
@@ -172,12 +172,6 @@ class MedicalTask(Task):
         """Return the metrics without AUROC on images of the training split."""
         probabilities = _probabilities(model, device, self.data.train, chosen)
         return measures(probabilities, self.data.train.labels[chosen])
-
-    def _augmented(self, images: torch.Tensor) -> torch.Tensor:
-        assert self.augmentation is not None
-        is_mirrored = torch.rand(len(images)) < 0.5
-        images[is_mirrored] = images[is_mirrored].flip(3)
-        return self.augmentation(images)
 
 
 def _probabilities(
