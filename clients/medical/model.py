@@ -1,6 +1,6 @@
 """A small residual network (arXiv 1512.03385), with GroupNorm or BatchNorm.
 
-    stem     conv 3x3 w, stride 2 - norm - ReLU
+    stem     conv 3x3 w, stride 2 - norm - ReLU - max pool 2
     stages   residual blocks of w, 2 w and 4 w channels; all but the first halve the image
     head     mean over the image - dense
 
@@ -19,7 +19,7 @@ _GROUPS = 4
 
 
 def build(channels: int, num_classes: int, norm: str = "group", width: int = 8) -> nn.Module:
-    """Return a fresh network for (channels, S, S) images, S >= 8.
+    """Return a fresh network for (channels, S, S) images, S >= 4.
 
     Parameters
     ----------
@@ -34,6 +34,7 @@ def build(channels: int, num_classes: int, norm: str = "group", width: int = 8) 
         nn.Conv2d(channels, width, 3, stride=2, padding=1, bias=False),
         _norm(norm, width),
         nn.ReLU(),
+        nn.MaxPool2d(2),
         Residual(width, width, 1, norm),
         Residual(width, 2 * width, 2, norm),
         Residual(2 * width, 4 * width, 2, norm),

@@ -53,25 +53,6 @@ def project(tmp_path_factory):
     return folder, command(folder, "new", "sleep_stages")
 
 
-def test_a_new_project_passes_its_own_tests(project):
-    folder, _ = project
-    assert "8 passed" in run(folder, "-m", "pytest", "-q", "-p", "no:cacheprovider")
-
-
-def test_a_new_project_runs_its_application_by_default(project, tmp_path):
-    folder, _ = project
-    output = command(
-        folder,
-        "run",
-        "runtime=inline",
-        "strategy=fedasync",
-        "stopping.max_updates=20",
-        f"hydra.run.dir={tmp_path}",
-    )
-    assert "ended: 20 updates" in output
-    assert "SleepStagesTask" in (tmp_path / ".hydra" / "config.yaml").read_text()
-
-
 def test_the_next_steps_are_printed(project):
     folder, output = project
     assert "python -m pytest tests/clients/sleep_stages" in output
