@@ -1,4 +1,11 @@
-"""Classification of medical images as a `Task`."""
+r"""Classification of medical images as a `Task`.
+
+    loss = cross-entropy(f(x) + log pi_k, y)       pi_k: how frequent the classes are on node k
+
+A node that sees tumours all day would teach f that everything is a tumour. With its own frequencies
+added during training, f learns what tells the classes apart, and answers as if they were equally
+frequent (arXiv 2007.07314, equation 10; for federated label skew arXiv 2209.00189).
+"""
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property, partial
@@ -19,8 +26,8 @@ from fedagent.errors import one_of, require
 from fedagent.partitioning import Partition, iid
 from fedagent.task import Task, check_partition_id, epochs
 
-Batch = tuple[torch.Tensor, torch.Tensor]
-"""(B, C, H, W) images in [0, 1] and (B,) labels."""
+Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+"""(B, C, H, W) images in [0, 1], (B,) labels, and (K,) log frequency of each class on the node."""
 
 _EVALUATION_BATCH_SIZE = 100
 
@@ -52,6 +59,7 @@ class MedicalTask(Task):
     seconds_per_step : (num_partitions,) speed of each node, for partitions that depend on it.
     seed : decides partitions and their validation splits.
     augment : mirror and shift training images at random.
+    balance : train with each node's own class frequencies, see above.
     validation_fraction : share of a node's groups that it validates with, in (0, 1).
     """
 
@@ -70,6 +78,7 @@ class MedicalTask(Task):
         seconds_per_step: Sequence[float] | None = None,
         seed: int = 1,
         augment: bool = True,
+        balance: bool = True,
         validation_fraction: float = 0.2,
     ) -> None:
         one_of("MedicalTask: norm", norm, NORMS)
@@ -85,6 +94,7 @@ class MedicalTask(Task):
         self.seconds_per_step = seconds_per_step
         self.seed = seed
         self.augment = augment
+        self.balance = balance
         self.validation_fraction = validation_fraction
         self._load = partial(
             load, dataset, root, size=size, test_fraction=test_fraction, split_seed=split_seed
@@ -144,14 +154,28 @@ class MedicalTask(Task):
 
     def batches(self, partition_id: int | None, batch_size: int) -> Iterator[Batch]:
         """Yield full batches, epoch after epoch, augmented if that is asked for."""
-        for chosen in epochs(self.training_images(partition_id), batch_size):
+        positions = self.training_images(partition_id)
+        log_frequency = self.log_frequency(positions)
+        for chosen in epochs(positions, batch_size):
             images, labels = self.data.train.batch(chosen)
-            yield (mirrored_and_shifted(images) if self.augment else images), labels
+            images = mirrored_and_shifted(images) if self.augment else images
+            yield images, labels, log_frequency
+
+    def log_frequency(self, positions: torch.Tensor) -> torch.Tensor:
+        """Return log pi of these images, (K,); one image more of each class, so none is 0.
+
+        Zeros, which change nothing, where the task does not balance.
+        """
+        num_classes = self.data.num_classes
+        if not self.balance:
+            return torch.zeros(num_classes)
+        counts = self.data.train.labels[positions].bincount(minlength=num_classes) + 1
+        return (counts / counts.sum()).log()
 
     def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
-        """Return the mean cross-entropy."""
-        images, labels = batch
-        return F.cross_entropy(model(images), labels)
+        """Return the mean cross-entropy of the logits with the node's class frequencies."""
+        images, labels, log_frequency = batch
+        return F.cross_entropy(model(images) + log_frequency, labels)
 
     def evaluate(
         self, model: nn.Module, device: torch.device, partition_id: int | None = None

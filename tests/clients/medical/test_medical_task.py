@@ -76,7 +76,7 @@ def test_partitions_that_depend_on_speed_learn_it(root):
 
 def test_batches_of_a_node_hold_only_what_it_trains_on(task):
     own = fingerprints(task.data.train.batch(task.split(3).train)[0])
-    drawn = set().union(*(fingerprints(i) for i, _ in islice(task.batches(3, 8), 200)))
+    drawn = set().union(*(fingerprints(b[0]) for b in islice(task.batches(3, 8), 200)))
     assert drawn == own
     assert task.num_examples(3) == len(task.split(3).train)
 
@@ -96,6 +96,37 @@ def test_augmentation_changes_training_images_and_follows_the_global_seed(task, 
 
     assert len(fingerprints(draw()) & originals) < 4
     assert torch.equal(draw(), draw())
+
+
+def test_the_loss_knows_how_frequent_classes_are_on_the_node(task):
+    labels = task.data.train.labels[task.split(4).train]
+    *_, log_frequency = next(task.batches(4, 8))
+    tumours = int(labels.sum())
+    expected = torch.tensor([len(labels) - tumours + 1, tumours + 1]) / (len(labels) + 2)
+    assert torch.allclose(log_frequency.exp(), expected)
+
+    # Of a model that answers 0 to everything, the loss is that of guessing the frequencies.
+    silent = nn.Sequential(nn.Flatten(), nn.Linear(64 * 64, 2))
+    nn.init.zeros_(silent[1].weight)
+    nn.init.zeros_(silent[1].bias)
+    batch = torch.zeros(3, 1, 64, 64), torch.tensor([0, 1, 1]), log_frequency
+    guessing = -(expected[0].log() + 2 * expected[1].log()) / 3
+    assert float(task.loss(silent, batch).detach()) == pytest.approx(float(guessing))
+
+
+def test_a_node_with_one_class_hardly_moves_the_model(root):
+    """Unbalanced, all it teaches is that everything is of that class."""
+    lengths = {}
+    for balance in (True, False):
+        task = MedicalTask(root=root, num_partitions=5, balance=balance, augment=False)
+        images, labels, _ = next(task.batches(None, 200))
+        log_frequency = task.log_frequency(torch.nonzero(task.data.train.labels == 1)[:, 0])
+        torch.manual_seed(1)
+        model = task.build_model()
+        loss = task.loss(model, (images[labels == 1], labels[labels == 1], log_frequency))
+        bias = list(model.parameters())[-1]
+        lengths[balance] = float(torch.autograd.grad(loss, bias)[0].norm())
+    assert lengths[True] < lengths[False] / 100
 
 
 def test_the_test_split_is_measured_by_hand_computed_values(task):
