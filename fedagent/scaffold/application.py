@@ -2,6 +2,7 @@
 
 import keyword
 import re
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from string import Template
@@ -115,7 +116,7 @@ def _in_camel_case(name: str) -> str:
     return "".join(word.capitalize() for word in name.split("_"))
 
 
-def _rendered(templates: dict[str, str | None], words: dict[str, str]) -> dict[str, str]:
+def _rendered(templates: Mapping[str, str | None], words: Mapping[str, str]) -> dict[str, str]:
     """Return path to text, with `words` put in."""
     folder = files("fedagent.scaffold") / "templates"
     return {

@@ -7,7 +7,6 @@ configuration groups. They are copied once and belong to the project from then o
 import re
 from pathlib import Path
 
-import fedagent
 from fedagent.errors import DataUnavailableError
 
 _APPS = ("server/__init__.py", "server/app.py", "clients/__init__.py", "clients/app.py")
@@ -38,7 +37,7 @@ def files_for(application: str) -> dict[str, str]:
 
 def _root() -> Path:
     """Return the folder with conf/, server/ and clients/."""
-    package = Path(fedagent.__file__).parent
+    package = Path(__file__).parents[1]
     for root in (package / "reference", package.parent):
         if all((root / name).is_file() for name in ("conf/config.yaml", *_APPS)):
             return root

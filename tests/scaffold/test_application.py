@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-import fedagent
 from fedagent.config import choices
 from fedagent.errors import ConfigurationError, DataUnavailableError
 from fedagent.scaffold import create, reference
@@ -181,7 +180,7 @@ def test_files_of_the_wheel_are_taken_before_those_of_a_repository(tmp_path, mon
     for name in (*reference._APPS, "conf/config.yaml"):
         (package / "reference" / name).parent.mkdir(parents=True, exist_ok=True)
         (package / "reference" / name).write_text(f"defaults:\n  - app: vision\n# {name}\n")
-    monkeypatch.setattr(fedagent, "__file__", str(package / "__init__.py"))
+    monkeypatch.setattr(reference, "__file__", str(package / "scaffold" / "reference.py"))
     files = reference.files_for("mine")
     assert files["conf/config.yaml"] == "defaults:\n  - app: mine\n# conf/config.yaml\n"
     (package / "reference" / "server" / "app.py").unlink()
