@@ -117,13 +117,10 @@ def _in_camel_case(name: str) -> str:
 
 
 def _rendered(templates: Mapping[str, str | None], words: Mapping[str, str]) -> dict[str, str]:
-    """Return path to text, with `words` put in."""
+    """Return path to text, with `words` put into both; a path without a template is an empty file."""
     folder = files("fedagent.scaffold") / "templates"
-    return {
-        Template(path).substitute(words): Template(
-            (folder / f"{source}.template").read_text(encoding="utf-8")
-        ).substitute(words)
-        if source
-        else ""
-        for path, source in templates.items()
-    }
+    texts = {}
+    for path, source in templates.items():
+        text = (folder / f"{source}.template").read_text(encoding="utf-8") if source else ""
+        texts[Template(path).substitute(words)] = Template(text).substitute(words)
+    return texts
