@@ -1,4 +1,4 @@
-"""The command line: ``fedagent run``, ``report``, ``new``, ``certificates`` and ``doctor``."""
+"""The command line: ``fedagent`` run, report, new, certificates, doctor and node."""
 
 import logging
 import shlex
@@ -6,17 +6,18 @@ import sys
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import hydra
 import typer
-from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import DictConfig
 from rich.console import Console
 
-from fedagent.config import choices, compose, instantiate
 from fedagent.errors import ConfigurationError, FedagentError, require
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+# What a command needs is imported in it: fedagent.config brings PyTorch, which fedagent node, for
+# one, must not hold in memory.
 
 cli = typer.Typer(
     help="Asynchronous federated learning on Flower.",
@@ -70,6 +71,8 @@ class FlowerApp:
 )
 def run(context: typer.Context) -> None:
     """Run the Flower App in this folder on a simulated fleet: fedagent run [OVERRIDES]."""
+    import hydra  # noqa: PLC0415
+
     sys.path.insert(0, str(Path.cwd()))
     app = FlowerApp.found_in(Path.cwd())
     if {"--help", "-h"} & set(context.args):
@@ -78,7 +81,7 @@ def run(context: typer.Context) -> None:
     _check(context.args, app.config_dir)
     sys.argv = ["fedagent run", *context.args]
 
-    def job(cfg: DictConfig) -> None:
+    def job(cfg: "DictConfig") -> None:
         try:
             _simulate(app, cfg)
         except FedagentError as error:  # before Hydra turns it into a traceback
@@ -95,7 +98,7 @@ def report(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, not a table.")] = False,
 ) -> None:
     """Compare finished runs: a table, and a figure of metric against virtual time."""
-    from fedagent.report.command import report as compare_runs  # noqa: PLC0415  (slow imports)
+    from fedagent.report.command import report as compare_runs  # noqa: PLC0415
 
     raise typer.Exit(compare_runs(directories, figure, as_json))
 
@@ -150,7 +153,7 @@ def certificates(
     ] = False,
 ) -> None:
     """Make a development CA and server certificate (--host), and keys of nodes (--node)."""
-    from fedagent.deployment import certificates as made  # noqa: PLC0415  (slow imports)
+    from fedagent.deployment import certificates as made  # noqa: PLC0415
 
     hosts, nodes = host or [], node or []
     require(
@@ -193,7 +196,7 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, not a table.")] = False,
 ) -> None:
     """Check this machine and its way to a SuperLink; every finding comes with its fix."""
-    from fedagent.deployment import doctor as check_up  # noqa: PLC0415  (slow imports)
+    from fedagent.deployment import doctor as check_up  # noqa: PLC0415
 
     wanted = check_up.Examination(
         superlink=superlink,
@@ -209,6 +212,20 @@ def doctor(
     raise typer.Exit(check_up.doctor(wanted, as_json))
 
 
+@cli.command(
+    context_settings={
+        "allow_extra_args": True,
+        "ignore_unknown_options": True,
+        "help_option_names": [],
+    },
+)
+def node(context: typer.Context) -> None:
+    """Run a SuperNode whose ClientApps start warm: fedagent node [FLAGS OF flower-supernode]."""
+    from fedagent.deployment.node import node as run_node  # noqa: PLC0415
+
+    run_node(context.args)
+
+
 def main() -> None:
     """Run the command line; an error of ours is one message, not a traceback."""
     try:
@@ -218,8 +235,11 @@ def main() -> None:
         sys.exit(2)
 
 
-def _simulate(app: FlowerApp, cfg: DictConfig) -> None:
-    from fedagent.report.command import show  # noqa: PLC0415  (slow imports)
+def _simulate(app: FlowerApp, cfg: "DictConfig") -> None:
+    from hydra.core.hydra_config import HydraConfig  # noqa: PLC0415
+
+    from fedagent.config import instantiate  # noqa: PLC0415
+    from fedagent.report.command import show  # noqa: PLC0415
     from fedagent.simulation import run_simulation  # noqa: PLC0415
 
     # The display says what a terminal should; Flower's own lines would tear it apart.
@@ -242,6 +262,10 @@ def _simulate(app: FlowerApp, cfg: DictConfig) -> None:
 
 def _check(arguments: list[str], config_dir: Path) -> None:
     """Compose once before Hydra takes over, so that a misspelt override is explained."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser  # noqa: PLC0415
+
+    from fedagent.config import compose  # noqa: PLC0415
+
     words = [a for a in arguments if not a.startswith("-")]
     parsed = OverridesParser.create().parse_overrides(words)
     single = [w for w, o in zip(words, parsed, strict=True) if not o.is_sweep_override()]
@@ -254,6 +278,8 @@ def _check(arguments: list[str], config_dir: Path) -> None:
 
 
 def _usage(app: FlowerApp) -> str:
+    from fedagent.config import choices  # noqa: PLC0415
+
     groups = "\n".join(
         f"  {group:<11} {', '.join(names)}" for group, names in choices(app.config_dir).items()
     )

@@ -1,35 +1,63 @@
 """One test per private touch point of fedagent/_flower.py: it fails when Flower changes."""
 
+import hashlib
+import importlib
 import inspect
+import re
+import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
-from flwr.app import DEFAULT_TTL, ConfigRecord, Error, Message, MetricRecord, RecordDict
+from flwr.app import DEFAULT_TTL, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
 from flwr.common import constant
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
+from flwr.supercore.constant import TaskType
+from flwr.supercore.object_store import ObjectStoreFactory
+from flwr.supercore.superexec.executor import ExecutionSpec
 from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.grid.http_grid import HttpGrid
+from flwr.supernode.nodestate.in_memory_nodestate import InMemoryNodeState
 
 from fedagent import _flower
 from fedagent._flower import (
     DRIVER_NODE_ID,
+    AppBundle,
     ErrorCode,
     Run,
+    Supervision,
     aggregate_metricrecords,
     content_of,
     empty_run,
+    expire_task,
     failed_reply,
     identify_process,
+    import_client_runtime,
+    is_for_client_app,
+    launch_accepted,
+    launch_cold,
+    load_installed_app,
     pulls_over_network,
     reply_from,
+    run_client_app,
+    run_superexec,
+    run_supernode,
     set_message_id,
+    supernode_arguments,
+    why_no_warm_executor,
     with_content,
 )
 from fedagent.admission import FAILURES
 from fedagent.simulation import SimulationGrid
+
+# As modules: the packages have functions of the same names.
+start_client_internal = importlib.import_module("flwr.supernode.start_client_internal")
+run_superexec_module = importlib.import_module("flwr.supercore.superexec.run_superexec")
 
 
 @pytest.fixture(autouse=True)
@@ -151,8 +179,246 @@ def test_the_metric_aggregation_is_the_one_fedavg_uses():
     assert FedAvg().evaluate_metrics_aggr_fn is aggregate_metricrecords
 
 
+# --- a SuperNode whose ClientApps start warm ---
+
+
+def test_this_flower_can_be_used_with_a_warm_executor():
+    assert why_no_warm_executor() is None
+
+
+def test_the_supernode_sleeps_in_the_places_that_are_replaced():
+    source = inspect.getsource(start_client_internal)
+    assert re.findall(r"time\.sleep\((.*)\)", source) == ["3", "0.5", "0.5"]
+    assert re.findall(r"\btime\.(\w+)", source) == ["sleep"] * 3, "and uses time for nothing else"
+
+
+def test_the_superexec_waits_in_one_place():
+    assert re.findall(r"\btime\.(\w+)", inspect.getsource(run_superexec_module)) == ["sleep"]
+
+
+@pytest.fixture
+def supernode(monkeypatch):
+    """Run a SuperNode whose main loop gets `run_ids` from its SuperLink, then ends."""
+
+    def run(run_ids, **calls):
+        command = importlib.import_module("flwr.supernode.cli.flower_supernode")
+        state = object()
+        factory = type("Factory", (), {"state": staticmethod(lambda: state)})
+        pulled = iter(run_ids)
+        for module, name in (
+            (start_client_internal, "time"),
+            (command, "start_client_internal"),
+        ):
+            monkeypatch.setattr(module, name, getattr(module, name))  # put back afterwards
+        monkeypatch.setattr(
+            start_client_internal, "_pull_and_store_message", lambda **_: next(pulled)
+        )
+
+        def main_loop(**_):
+            for _ in run_ids:
+                if start_client_internal._pull_and_store_message() is None:
+                    start_client_internal.time.sleep(3)
+                else:
+                    start_client_internal.time.sleep(0.5)
+
+        monkeypatch.setattr(start_client_internal, "start_client_internal", main_loop)
+        monkeypatch.setattr(
+            command,
+            "flower_supernode",
+            lambda: command.start_client_internal(state_factory=factory),
+        )
+        monkeypatch.setattr(sys, "argv", sys.argv)
+        with pytest.raises(SystemExit):
+            run_supernode(["--insecure"], Supervision(**calls))
+        assert sys.argv == ["flower-supernode", "--insecure"]
+        return state
+
+    return run
+
+
+def test_a_supervised_supernode_tells_of_tasks_and_waits_as_it_is_told(supernode):
+    heard = []
+    state = supernode(
+        [None, 7, None],
+        on_task=lambda: heard.append("task"),
+        idle=lambda: heard.append("idle"),
+        await_reply=heard.append,
+    )
+    assert heard == ["idle", "task", state, "idle"]
+
+
+def test_the_flags_of_a_supernode_are_flowers():
+    flags = supernode_arguments().parse_args(["--insecure", "--port", "7"])
+    assert (flags.insecure, flags.port, flags.isolation) == (True, 7, "subprocess")
+
+
+@pytest.fixture
+def claimed():
+    """Return a SuperNode's state with a message "m1", and its task, which has been claimed."""
+    state = InMemoryNodeState(ObjectStoreFactory().store())
+    message = request()
+    set_message_id(message, "m1")
+    state.store_message(message)
+    task_id = state.create_task("flwr-clientapp", run_id=1)
+    state.claim_task(task_id)
+    return state, task_id
+
+
+@pytest.mark.parametrize("was_pulled", [True, False])
+def test_a_supernode_answers_at_once_for_a_task_whose_process_died(claimed, was_pulled):
+    state, task_id = claimed
+    state.activate_task(task_id)
+    if was_pulled:
+        state.get_messages_legacy(is_reply=False)
+        state.record_message_processing_start("m1")
+    assert state.get_messages_legacy(is_reply=True) == []
+    expire_task(state, task_id)
+    (reply,) = state.get_messages_legacy(is_reply=True)
+    assert reply.error.code == ErrorCode.CLIENT_APP_CRASHED
+    assert reply.metadata.reply_to_message_id == "m1"
+    expire_task(state, task_id)  # which was answered: nothing happens
+    assert state.get_messages_legacy(is_reply=True) == []
+
+
+def test_a_task_whose_process_died_before_it_began_is_started_again(claimed):
+    state, task_id = claimed
+    expire_task(state, task_id)
+    assert state.get_messages_legacy(is_reply=True) == []
+    assert state.claim_task(task_id) is not None
+    assert state.get_messages_legacy(is_reply=False)[0].metadata.message_id == "m1"
+
+
+def test_the_superexec_asks_our_executor_and_waits_as_we_say(monkeypatch):
+    waits = []
+
+    def one_turn():
+        executor = run_superexec_module.get_executor("subprocess", executor_config=None)
+        run_superexec_module.time.sleep(1.0)
+        assert executor == "ours"
+
+    command = importlib.import_module("flwr.supercore.cli.flower_superexec")
+    for name in ("get_executor", "time"):
+        monkeypatch.setattr(run_superexec_module, name, getattr(run_superexec_module, name))
+    monkeypatch.setattr(command, "flower_superexec", one_turn)
+    monkeypatch.setattr(sys, "argv", sys.argv)
+    with pytest.raises(SystemExit):
+        run_superexec(["--insecure"], "ours", waits.append)
+    assert (waits, sys.argv) == ([1.0], ["flower-superexec", "--insecure"])
+
+
+def execution(task_type=TaskType.CLIENT_APP):
+    return ExecutionSpec(task_type, "127.0.0.1:9", "token", True, None, False, None, True, 5, "f")
+
+
+def test_only_tasks_of_client_apps_are_warm():
+    assert is_for_client_app(execution())
+    assert not is_for_client_app(execution(TaskType.AGENT_APP))
+
+
+def test_an_executor_says_that_it_has_accepted_and_so_does_flowers(monkeypatch):
+    started = []
+    monkeypatch.setattr(subprocess, "Popen", lambda words, **_: started.append(words))
+    assert launch_cold(execution()) == launch_accepted()
+    assert started[0][0] == "flwr-clientapp"
+
+
+@pytest.fixture
+def task(monkeypatch):
+    """Do one task: its input is at hand, its app installed, and its reply noted."""
+    import_client_runtime()
+    module = importlib.import_module("flwr.supernode.runtime.run_clientapp")
+    content = b"a bundle"
+    bundle = AppBundle(
+        "me/app",
+        "1.0.0",
+        hashlib.sha256(content).hexdigest(),
+        Context(1, 2, {"partition-id": 0}, RecordDict(), {"lr": 0.1}),
+    )
+    noted = {"replies": [], "installed": 0, "handlers": signal.getsignal(signal.SIGTERM)}
+
+    def install(*_, **__):
+        noted["installed"] += 1
+
+    app = ClientApp()
+
+    @app.train()
+    def train(message, context):
+        assert context.state == RecordDict({"kept": MetricRecord({"x": 1})})
+        return Message(message.content, reply_to=message)
+
+    def pull(client):
+        run = SimpleNamespace(fab_id="me/app", fab_version="1.0.0", run_id=1)
+        fab = SimpleNamespace(hash_str=bundle.fab_hash, content=content)
+        state = RecordDict({"kept": MetricRecord({"x": 1})})
+        return request(), Context(1, 2, {"partition-id": 0}, state, {"lr": 0.1}), run, fab
+
+    monkeypatch.setattr(module, "pull_task_input", pull)
+    monkeypatch.setattr(module, "install_from_fab", install)
+    monkeypatch.setattr(module, "get_load_client_app_fn", lambda **_: lambda *_: app)
+    monkeypatch.setattr(module, "push_message", lambda c, reply, x: noted["replies"].append(reply))
+    monkeypatch.setattr(module, "push_task_output", lambda **_: None)
+    monkeypatch.setattr(
+        module,
+        "HeartbeatSender",
+        lambda _: SimpleNamespace(start=lambda: None, stop=lambda: None, is_running=True),
+    )
+    previous = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT)}
+    yield (
+        lambda loaded: (run_client_app(execution(), loaded, seen.append, ends=False), seen),
+        (
+            noted,
+            bundle,
+        ),
+    )
+    for sign, handler in previous.items():
+        signal.signal(sign, handler)
+
+
+seen: list[AppBundle] = []
+
+
+def test_a_task_is_done_in_this_process_and_says_which_app_it_was_for(task):
+    seen.clear()
+    do, (noted, bundle) = task
+    assert do(None) == (0, [bundle])
+    assert [reply.has_content() for reply in noted["replies"]] == [True]
+    assert noted["installed"] == 1
+
+
+def test_an_app_that_is_loaded_is_not_installed_again(task):
+    do, (noted, bundle) = task
+    do(bundle)
+    assert noted["installed"] == 0
+    do(replace(bundle, fab_hash="another"))
+    assert noted["installed"] == 1
+
+
+def test_an_installed_app_is_found_as_flower_finds_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("FLWR_HOME", str(tmp_path))
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    folder = tmp_path / "apps" / f"me.app.1.0.0.{'f' * 8}"
+    folder.mkdir(parents=True)
+    (folder / "pyproject.toml").write_text(
+        '[project]\nname = "app"\nversion = "1.0.0"\n[tool.flwr.app]\npublisher = "me"\n'
+        '[tool.flwr.app.components]\nclientapp = "warm_toy:app"\nserverapp = "warm_toy:app"\n'
+    )
+    (folder / "warm_toy.py").write_text("from flwr.clientapp import ClientApp\napp = ClientApp()\n")
+    bundle = AppBundle("me/app", "1.0.0", "f" * 64, Context(1, 2, {}, RecordDict(), {}))
+    assert isinstance(load_installed_app(bundle), ClientApp)
+
+
+def test_a_process_that_has_to_end_says_so_and_fails():
+    # In a process of its own: Flower ends it the hard way after some seconds.
+    words = "from fedagent import _flower; _flower.end_process('the pipe broke')"
+    done = subprocess.run(
+        [sys.executable, "-c", words], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "the pipe broke" in done.stdout + done.stderr
+
+
 def test_everything_exported_is_tested_here():
-    tested = {*globals()} & {*_flower.__all__}
+    tested = {*globals(), "end_process"} & {*_flower.__all__}
     assert tested == {*_flower.__all__}
 
 

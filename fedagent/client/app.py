@@ -81,6 +81,14 @@ class TaskApp(ClientApp):
         self.evaluate()(self._evaluate_on_node)
         self.query()(self._describe_node)
 
+    def warm_up(self, context: Context) -> None:
+        """Build the task and read the node's data before a message needs them.
+
+        A process that is copied for every message (``fedagent node``) does it once for all.
+        """
+        client, partition_id = self._for_run(context), _partition_id(context)
+        next(client.task.batches(partition_id, client.training.batch_size))
+
     def _for_run(self, context: Context) -> "_Ready":
         return _ready(self._build, tuple(sorted(context.run_config.items())))
 

@@ -117,7 +117,7 @@ def _in_camel_case(name: str) -> str:
 
 
 def _rendered(templates: Mapping[str, str | None], words: Mapping[str, str]) -> dict[str, str]:
-    """Return path to text, with `words` put into both; a path without a template is an empty file."""
+    """Return path to text, with `words` put into both; no template makes an empty file."""
     folder = files("fedagent.scaffold") / "templates"
     texts = {}
     for path, source in templates.items():

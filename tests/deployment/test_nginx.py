@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.flower_processes import free_port
 from fedagent.deployment.reachability import SuperLink, check_superlink
 from tests.deployment.conftest import Peer, serving
-from tests.integration.conftest import free_port
 
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
 CONFIGURATION = Path(__file__).parents[2] / "server" / "deploy" / "nginx.conf"

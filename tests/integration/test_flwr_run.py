@@ -5,7 +5,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.integration.conftest import free_port
+from benchmarks.flower_processes import free_port
 
 SMALL = "display=false partition=iid local_steps=4"
 

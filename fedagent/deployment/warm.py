@@ -1,0 +1,160 @@
+"""``python -m fedagent.deployment.warm``: a process with everything imported before a task.
+
+Started by `fedagent.deployment.executor`, with the file descriptor of a pipe on which tasks come.
+It forks for every task, so that each has a process of its own, as under Flower; after the first
+one it imports the app too, and lets it prepare what all its tasks need.
+"""
+
+import argparse
+import gc
+import importlib
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, Pipe, wait
+from typing import Any, Protocol, cast, runtime_checkable
+
+import torch
+from flwr.app import Context
+
+from fedagent import _flower
+from fedagent._flower import AppBundle
+
+
+@runtime_checkable
+class WarmsUp(Protocol):
+    """A ClientApp that can do ahead what all of a node's tasks need, such as reading data."""
+
+    def warm_up(self, context: Context) -> None:
+        """Prepare; called once per run and node, with the node's Context without its state."""
+
+
+@dataclass
+class Forked:
+    """A task that is being done in a process of its own."""
+
+    task_id: int
+    pid: int
+    bundle: AppBundle | None = None
+
+
+class WarmProcess:
+    """Receives tasks, does each in a forked process, and says when they have ended."""
+
+    def __init__(self, requests: Connection) -> None:
+        self._requests = requests
+        self._running: dict[Connection, Forked] = {}
+        self._loaded: AppBundle | None = None
+        self._threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # threads that exist before a fork do not exist after it
+
+    def serve(self) -> None:
+        """Do tasks until the pipe is closed."""
+        while True:
+            for pipe in wait([self._requests, *self._running]):
+                if pipe is self._requests:
+                    try:
+                        spec = self._requests.recv()
+                    except EOFError:
+                        return
+                    self._fork(spec)
+                else:
+                    self._hear(cast(Connection, pipe))
+
+    def _fork(self, spec: Any) -> None:
+        gc.freeze()  # a collection in the copy would touch, and so copy, all that is shared
+        reader, writer = Pipe(duplex=False)
+        pid = os.fork()
+        if pid:
+            writer.close()
+            self._running[reader] = Forked(spec.task_id, pid)
+            return
+        status = 1
+        try:
+            reader.close()
+            self._requests.close()
+            for sign in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(sign, signal.SIG_DFL)
+            torch.set_num_threads(self._threads)
+            status = _flower.run_client_app(spec, self._loaded, writer.send, ends=True)
+        except BaseException:  # nothing of this process may run on in the copy
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status)
+
+    def _hear(self, reader: Connection) -> None:
+        task = self._running[reader]
+        try:
+            task.bundle = reader.recv()
+            return
+        except EOFError:  # it has ended, or closed what it inherited
+            del self._running[reader]
+            reader.close()
+        _, status = os.waitpid(task.pid, 0)
+        self._requests.send((task.task_id, os.WIFSIGNALED(status)))
+        if os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0 and task.bundle is not None:
+            self._load(task.bundle)
+
+    def _load(self, bundle: AppBundle) -> None:
+        """Import the app, which its last task has installed, for those to come."""
+        if bundle != self._loaded:
+            self._loaded = bundle  # once, whatever comes of it
+            prepare(bundle)
+
+
+def prepare(bundle: AppBundle) -> None:
+    """Import an app and let it warm up; what goes wrong here every task does for itself."""
+    try:
+        app = _flower.load_installed_app(bundle)
+        if isinstance(app, WarmsUp):
+            app.warm_up(bundle.context)
+    except Exception:
+        print(
+            "fedagent node: the app could not be prepared ahead; every task will do it:\n"
+            f"{traceback.format_exc()}",
+            file=sys.stderr,
+        )
+
+
+def reuse(requests: Connection) -> None:
+    """Do tasks one after the other in this process, until the pipe is closed."""
+    while True:
+        try:
+            spec = requests.recv()
+        except EOFError:
+            return
+        bundles: list[AppBundle] = []
+        status = _flower.run_client_app(spec, None, bundles.append, ends=False)
+        requests.send((spec.task_id, status != 0 and not bundles))
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Import what was asked for, then serve."""
+    parser = argparse.ArgumentParser("fedagent.deployment.warm")
+    parser.add_argument("requests", type=int)
+    parser.add_argument("--executor", required=True)
+    parser.add_argument("--preload", action="append", default=[])
+    ours = parser.parse_args(arguments)
+    requests = Connection(ours.requests)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the SuperNode's end ends this process
+    # Asked so, CUDA stays untouched and a process can still be copied.
+    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
+    _flower.import_client_runtime()
+    for module in ours.preload:
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            print(f"fedagent node: --preload={module}: {error}", file=sys.stderr)
+    if ours.executor == "reuse" or (ours.executor == "auto" and torch.cuda.is_available()):
+        reuse(requests)
+    else:
+        WarmProcess(requests).serve()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
