@@ -58,8 +58,8 @@ class Task(ABC):
 def epochs(indices: torch.Tensor, batch_size: int) -> Iterator[torch.Tensor]:
     """Yield full batches of `indices`, epoch after epoch, each in a new order.
 
-    What is left over at an epoch's end waits for the next one. Fewer than `batch_size` are all
-    yielded each time. The order comes from the global torch seed.
+    The last of an epoch are left out of it where they fill no batch. Fewer than `batch_size` are
+    all yielded each time. The order comes from the global torch seed.
 
     Parameters
     ----------
