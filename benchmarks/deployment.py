@@ -9,9 +9,13 @@ images (``cnn``).
     fedagent        ``fedagent node`` and FedBuff; a message waits at every node (prefetch)
 
 Updates are counted, and round trips timed, after the first of every node, for which the app is
-installed. The SuperNodes of both kinds are up at the same time and set-ups take turns.
+installed. Set-ups take turns.
+
+With ``--slow-link`` instead: ``fedagent`` with two nodes, alone and beside a third one on a link
+of 125 kB/s, a hundredth of 100 Mbit/s; updates per second of the two, and the ratio.
 
     python -m benchmarks.deployment [--quick] [--nodes 2,4] [--work nothing,cnn] [--prefetch 1]
+    python -m benchmarks.deployment --slow-link
 """
 
 import argparse
@@ -21,6 +25,7 @@ import platform
 import statistics
 import tempfile
 import time
+from collections import Counter
 from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -30,7 +35,9 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.flower_processes import Flower, free_port
+from benchmarks.slow_link import slow_link
 
+SLOW_BYTES_PER_S = 125e3
 APP = Path(__file__).parent / "fleet_app"
 
 
@@ -65,18 +72,23 @@ def set_ups(prefetch: int, quick: bool) -> list[SetUp]:
     ]
 
 
-def measure(set_up: SetUp, work: str, num_nodes: int, folder: Path) -> Measured:
-    """Start a fleet, run the app on it, end it."""
+def measure(
+    set_up: SetUp, work: str, num_nodes: int, folder: Path, slow_bytes_per_s: float | None = None
+) -> Measured:
+    """Start a fleet, run the app on it, end it; with a slow link for the last node, if asked."""
     folder.mkdir(parents=True)
     flower, results = Flower(folder), folder / "times.json"
     with ExitStack() as processes:
         processes.enter_context(flower.superlink())
-        for _ in range(num_nodes):
+        ports = [flower.port] * num_nodes
+        if slow_bytes_per_s is not None:
+            ports[-1] = processes.enter_context(slow_link(flower.port, slow_bytes_per_s))
+        for port in ports:
             processes.enter_context(
                 flower.process(
                     *set_up.program,
                     "--insecure",
-                    f"--superlink=127.0.0.1:{flower.port}",
+                    f"--superlink=127.0.0.1:{port}",
                     f"--port={free_port()}",
                 )
             )
@@ -90,12 +102,16 @@ def measure(set_up: SetUp, work: str, num_nodes: int, folder: Path) -> Measured:
         if not results.is_file():
             logs = "\n".join(log.read_text()[-2_000:] for log in folder.glob("*.log"))
             raise RuntimeError(f"{set_up.name}: the app wrote no times.\n{printed}\n{logs}")
-    return summarise(json.loads(results.read_text()))
+    return summarise(json.loads(results.read_text()), without_slowest=slow_bytes_per_s is not None)
 
 
-def summarise(times: dict[str, list]) -> Measured:
+def summarise(times: dict[str, list], without_slowest: bool = False) -> Measured:
     """Leave every node's first round trip out, and what was sent before they were over."""
     round_trips = sorted(times["round_trips"], key=lambda trip: trip[2])
+    if without_slowest:
+        done = Counter(node for node, _, _ in round_trips)
+        slowest = min(done, key=done.__getitem__)
+        round_trips = [trip for trip in round_trips if trip[0] != slowest]
     first = {}
     for node, _, back_s in round_trips:
         first.setdefault(node, back_s)
@@ -118,8 +134,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true", help="two nodes that do nothing")
     parser.add_argument("--nodes", default="2,4", help="numbers of SuperNodes")
     parser.add_argument("--work", default="nothing,cnn", help="nothing, cnn")
+    parser.add_argument("--slow-link", action="store_true", help="two nodes beside a slow one")
     parser.add_argument("--prefetch", type=int, default=1, help="messages that wait at a node")
     options = parser.parse_args(arguments)
+    if options.slow_link:
+        beside_a_slow_node(options.prefetch)
+        return
     nodes = [2] if options.quick else [int(n) for n in options.nodes.split(",")]
     works = ["nothing"] if options.quick else options.work.split(",")
     console = Console(width=100)
@@ -146,6 +166,18 @@ def main(arguments: list[str] | None = None) -> None:
                     )
     console.print(table)
     print(json.dumps(report(measured, works[0], nodes[0])))
+
+
+def beside_a_slow_node(prefetch: int) -> None:
+    """Print what two nodes do alone and beside a slow one; JSON on the last line."""
+    ours = set_ups(prefetch, quick=False)[-1]
+    with tempfile.TemporaryDirectory() as folder:
+        alone = measure(ours, "cnn", 2, Path(folder, "alone"))
+        beside = measure(ours, "cnn", 3, Path(folder, "beside"), SLOW_BYTES_PER_S)
+    rates = {"alone": alone.updates_per_s, "beside_a_slow_node": beside.updates_per_s}
+    both = f"{rates['alone']:.2f} alone, {rates['beside_a_slow_node']:.2f} beside a slow one"
+    print(f"two nodes, updates/s: {both}")
+    print(json.dumps({"updates_per_s": rates, "ratio": beside.updates_per_s / alone.updates_per_s}))
 
 
 def report(measured: dict[str, Measured], work: str, num_nodes: int) -> dict[str, object]:

@@ -16,6 +16,7 @@ from fedagent._flower import content_of, pulls_over_network
 from fedagent.attributes import REMOTE, attributes_of
 from fedagent.callbacks import Settlement
 from fedagent.clock import clock_of
+from fedagent.deadlines import Deadlines
 from fedagent.ledger import Ledger, Version
 from fedagent.membership import Breaker, Membership
 from fedagent.options import AsyncOptions
@@ -49,7 +50,9 @@ class Dispatcher:
         over_network = pulls_over_network(grid)
         self._pull = ReplyPump(grid.pull_messages) if over_network else grid.pull_messages
         deadline_s = timeout_s if options.deadline_s is None else options.deadline_s
-        self._deadline_s = deadline_s * (1 + options.max_prefetch)  # a queued job waits for others
+        self._limit_s = deadline_s * (1 + options.max_prefetch)  # a queued job waits for others
+        factor = options.deadline_factor or (3.0 if over_network else math.inf)
+        self._deadlines = Deadlines(deadline_s, factor)
         self._clock = clock_of(grid)
         self._start_s, self._wall_start_s = self._clock.now(), time.monotonic()
         self.ledger = Ledger()
@@ -188,7 +191,7 @@ class Dispatcher:
             dst_node_id=job.node_id,
             message_type=str(kind),
             # Twice the deadline: then the grid answers for the node, and it may work again.
-            ttl=2 * self._deadline_s,
+            ttl=2 * self._limit_s,
         )
 
     def send(self, kind: Kind, messages: Iterable[Message]) -> list[Dispatch]:
@@ -205,7 +208,7 @@ class Dispatcher:
                 version=self.statistics.version,
                 token=str(config.get(keys.TOKEN, "")),
                 sent_at_s=self.statistics.now_s,
-                deadline_s=self.statistics.now_s + self._deadline_s,
+                deadline_s=self.statistics.now_s + self._deadline_s(message.metadata.dst_node_id),
                 kind=kind,
                 local_steps=config.get(keys.LOCAL_STEPS),  # type: ignore[arg-type]
                 learning_rate=config.get(keys.LEARNING_RATE),  # type: ignore[arg-type]
@@ -231,6 +234,9 @@ class Dispatcher:
                 self._options.scheduler.lost(node_id)
         self._unsent.clear()
         return sent
+
+    def _deadline_s(self, node_id: int) -> float:
+        return self._deadlines.for_node(node_id) * (1 + self._options.max_prefetch)
 
     def _is_remote(self, node_id: int) -> bool:
         return bool(attributes_of(self._grid, node_id).get(REMOTE, False))
@@ -262,6 +268,8 @@ class Dispatcher:
             late = self.ledger.late(message_id)
             self.statistics.unsolicited["late" if late else "unknown"] += 1
             if late:
+                if not reply.has_error():
+                    self._deadlines.observe(late.node_id, self.statistics.now_s - late.sent_at_s)
                 self._release(late, succeeded=not reply.has_error())
         return dispatch
 
@@ -287,15 +295,13 @@ class Dispatcher:
     def expire_overdue(self) -> list[Dispatch]:
         """End every dispatch whose deadline has passed; its node gets no work until heard of."""
         expired = []
-        while (oldest := self.ledger.oldest()) and oldest.deadline_s <= self.statistics.now_s:
-            # All dispatches of a run wait equally long: the oldest is due first.
-            self.ledger.expire(oldest.message_id)
-            self.membership.overdue(oldest.node_id)
+        while (first := self.ledger.first_due()) and first.deadline_s <= self.statistics.now_s:
+            self.ledger.expire(first.message_id)
+            self.membership.overdue(first.node_id)
             self._quiet_since_s = self.statistics.now_s  # it may still be heard of, late
-            self._finish(
-                oldest, Outcome.EXPIRED, "deadline", f"no reply within {self._deadline_s:g} s"
-            )
-            expired.append(oldest)
+            waited_s = first.deadline_s - first.sent_at_s
+            self._finish(first, Outcome.EXPIRED, "deadline", f"no reply within {waited_s:g} s")
+            expired.append(first)
         return expired
 
     def end_training(self) -> None:
@@ -311,8 +317,8 @@ class Dispatcher:
 
     def _next_due_s(self, until_s: float) -> float:
         due = [until_s]
-        if oldest := self.ledger.oldest():
-            due.append(oldest.deadline_s)
+        if first := self.ledger.first_due():
+            due.append(first.deadline_s)
         if self._queues.num_nodes < max(1, self.statistics.concurrency):  # a slot is free
             due += [self._refresh_at_s, self.membership.next_wake_s()]
             offers_s = (self._breaker.probe_at_s, self._options.scheduler.next_due_s())
@@ -351,6 +357,8 @@ class Dispatcher:
         if outcome is not Outcome.EXPIRED:
             self._release(dispatch, succeeded)
         duration_s = self.statistics.now_s - begun_s
+        if dispatch.kind is Kind.TRAIN and outcome in (Outcome.APPLIED, Outcome.REJECTED):
+            self._deadlines.observe(dispatch.node_id, duration_s)
         settlement = Settlement(dispatch, outcome, reason, detail, duration_s, staleness)
         for callback in self._options.callbacks:
             callback.on_settled(self.statistics, settlement)

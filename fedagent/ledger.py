@@ -1,5 +1,6 @@
 """The only truth about what was asked: dispatches in flight and the versions they started from."""
 
+import heapq
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import asdict, dataclass, field
@@ -58,6 +59,7 @@ class Ledger:
     def __init__(self) -> None:
         # Ordered, because a plain dict looks for its first entry among all that were deleted.
         self._in_flight: OrderedDict[str, Dispatch] = OrderedDict()
+        self._due: list[tuple[float, str]] = []
         self._overdue: dict[str, Dispatch] = {}
         self._own_bases: dict[str, Version] = {}
         self._versions: dict[int, Version] = {}
@@ -78,6 +80,7 @@ class Ledger:
             raise ValueError(f"Message id {dispatch.message_id!r} is already in flight.")
         self._versions[dispatch.version]._references += 1
         self._in_flight[dispatch.message_id] = dispatch
+        heapq.heappush(self._due, (dispatch.deadline_s, dispatch.message_id))
         if base is not None:
             self._own_bases[dispatch.message_id] = base
 
@@ -127,9 +130,14 @@ class Ledger:
         """Iterate over a snapshot of the dispatches in flight, oldest first."""
         return iter(list(self._in_flight.values()))
 
-    def oldest(self) -> Dispatch | None:
-        """Return the dispatch that has been in flight longest, or None."""
-        return next(iter(self._in_flight.values()), None)
+    def first_due(self) -> Dispatch | None:
+        """Return the dispatch in flight with the earliest deadline, or None."""
+        if len(self._due) > 2 * len(self._in_flight) + 64:  # most are settled
+            self._due = [(d.deadline_s, i) for i, d in self._in_flight.items()]
+            heapq.heapify(self._due)
+        while self._due and self._due[0][1] not in self._in_flight:
+            heapq.heappop(self._due)
+        return self._in_flight[self._due[0][1]] if self._due else None
 
     def versions(self) -> list[int]:
         """Return the numbers of the versions that are alive."""
@@ -152,7 +160,7 @@ class Ledger:
         """Restore what `state_dict` returned, payloads excepted."""
         self._versions = {v["number"]: _version(v) for v in state["versions"]}
         self._own_bases = {i: _version(v) for i, v in state["own_bases"].items()}
-        self._in_flight, self._overdue = OrderedDict(), {}
+        self._in_flight, self._due, self._overdue = OrderedDict(), [], {}
         for fields in state["in_flight"]:
             self.open(_dispatch(fields))
         for fields in state["overdue"]:

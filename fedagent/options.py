@@ -40,6 +40,11 @@ class AsyncOptions:
         over-commit: to have more at work than a buffer holds, raise this.
     deadline_s : clock seconds a node may take to answer, > 0; None for start()'s ``timeout``. What
         comes later is not applied, but its node gets work again when it does.
+    deadline_factor : >= 1; shorten `deadline_s` to so many times what nodes usually take, see
+        `fedagent.deadlines`; None for 3 on a SuperLink and infinity, which leaves it as it is,
+        in a simulation.
+    drain_s : seconds that a run which gets SIGTERM waits for what is in flight, >= 0. Then it ends
+        as any other and leaves its files; a second SIGTERM ends it at once.
     scheduler : who works next and how much; default `Uniform`.
     stopping : conditions besides `num_rounds`; the first that holds ends the run.
     callbacks : who watches the run.
@@ -71,6 +76,8 @@ class AsyncOptions:
     evaluate_metrics_aggr_fn: MetricsAggregation | None = None
     concurrency: int | None = None
     deadline_s: float | None = None
+    deadline_factor: float | None = None
+    drain_s: float = 20.0
     scheduler: Scheduler = field(default_factory=Uniform)
     stopping: Sequence[Stopping] = ()
     callbacks: Sequence[Callback] = ()
@@ -100,6 +107,11 @@ class AsyncOptions:
             self.deadline_s is None or self.deadline_s > 0,
             f"deadline_s={self.deadline_s} must be positive: no reply would ever be in time.",
         )
+        require(
+            self.deadline_factor is None or self.deadline_factor >= 1,
+            f"deadline_factor={self.deadline_factor} must be at least 1: all would be late.",
+        )
+        require(self.drain_s >= 0, f"drain_s={self.drain_s} must not be negative.")
         require(
             self.concurrency is not None or self.fraction_train > 0 or self.min_train_nodes > 0,
             "fraction_train=0 and min_train_nodes=0: nobody would ever train; set concurrency.",

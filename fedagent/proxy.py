@@ -27,6 +27,7 @@ from fedagent.options import AsyncOptions
 from fedagent.records import common_metrics, from_record, payload_bytes, to_record, views_of
 from fedagent.rules import Rule
 from fedagent.scheduling import Assignment, Observation
+from fedagent.signals import termination
 from fedagent.statistics import Evaluation
 from fedagent.stopping import MaxSeconds, MaxVersions, Stopping, first_reason
 from fedagent.update import Dispatch, Kind, Outcome, Rejection, Update
@@ -93,11 +94,14 @@ class Proxy:
             reason = self._dispatcher.wait_for_nodes(self._options.min_available_nodes)
             self._evaluate(is_due=True)
             reason = reason or first_reason(self._stopping, self.statistics)
-            while reason is None:
-                self._hand_out_work()
-                self._ask_clients_to_evaluate()
-                reason = self._take_replies() or self._dispatcher.stalled()
-            self._end(reason)
+            with termination(heed=not self.statistics.is_virtual) as must_end:
+                while reason is None:
+                    self._hand_out_work()
+                    self._ask_clients_to_evaluate()
+                    reason = self._take_replies() or self._dispatcher.stalled()
+                    if must_end():
+                        reason = reason or self._drain()
+                self._end(reason)
         except BaseException as error:  # Ctrl-C too
             self._tell_end(f"failed: {error!r}")
             raise
@@ -163,6 +167,16 @@ class Proxy:
                 "dropped-by-strategy",
                 "an override of aggregate_train did not pass it on",
             )
+
+    def _drain(self) -> str:
+        """Take in what is in flight, if it comes soon; return the reason to stop."""
+        drain_s = self._options.drain_s
+        logger.info("SIGTERM: no new work; %g s for the %d in flight", drain_s, len(self._ledger))
+        self._limit_s = min(self._limit_s, self.statistics.now_s + drain_s)
+        while len(self._ledger) and self.statistics.now_s < self._limit_s:
+            if reason := self._take_replies():
+                return reason
+        return "stopped by SIGTERM"
 
     def _end(self, reason: str) -> None:
         (logger.error if reason.startswith("stalled") else logger.info)("Run ends: %s", reason)

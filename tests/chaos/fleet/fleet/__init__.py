@@ -1,0 +1,1 @@
+"""A Flower app that notes what happens to it."""

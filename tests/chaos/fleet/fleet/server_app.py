@@ -1,0 +1,70 @@
+"""A ServerApp that trains until a file says stop, and notes how every dispatch ended."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+from flwr.app import ArrayRecord
+from flwr.serverapp import ServerApp
+
+from fedagent import FedBuff
+from fedagent.callbacks import Callback
+
+app = ServerApp()
+
+
+class Notes(Callback):
+    """Writes a line per dispatch that has ended, and the counts at the end."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def on_settled(self, statistics, settlement):
+        line = {
+            "node": settlement.dispatch.node_id,
+            "sent_at_s": settlement.dispatch.sent_at_s,
+            "outcome": str(settlement.outcome),
+            "reason": settlement.reason,
+            "now_s": statistics.now_s,
+        }
+        with (self.folder / "settlements.jsonl").open("a") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def on_end(self, statistics, reason, arrays):
+        summary = {
+            "reason": reason,
+            "num_dispatches": statistics.num_dispatches,
+            "num_updates": statistics.num_updates,
+            "seconds": statistics.now_s,
+        }
+        (self.folder / "summary.json").write_text(json.dumps(summary))
+
+
+@app.main()
+def main(grid, context):
+    config = context.run_config
+    folder = Path(str(config["folder"]))
+    strategy = FedBuff(
+        buffer_size=1,
+        min_available_nodes=int(config["num-nodes"]),
+        concurrency=int(config["concurrency"]),
+        fraction_evaluate=0.0,
+        callbacks=[Notes(folder)],
+        stopping=[lambda _: "told to" if (folder / "stop").exists() else None],
+        train_metrics_aggr_fn=devices(folder),
+    )
+    arrays = ArrayRecord([np.zeros(int(config["parameters"]), np.float32)])
+    strategy.start(grid, arrays, num_rounds=1_000_000, timeout=300.0)
+
+
+def devices(folder):
+    """Return an aggregation that notes which devices have delivered."""
+    from flwr.app import MetricRecord
+
+    def aggregate(records, weighted_by_key):
+        with (folder / "delivered").open("a") as file:
+            for record in records:
+                file.write(f"{record['metrics']['device']}\n")
+        return MetricRecord()
+
+    return aggregate
