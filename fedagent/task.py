@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
+from fedagent.errors import require
 from fedagent.stopping import Metric
 
 Batch = Any
@@ -52,3 +53,31 @@ class Task(ABC):
         ``partition_id=None`` means the central test split, a number that node's validation split.
         The key ``num-examples`` holds how many examples the metrics were computed on.
         """
+
+
+def epochs(indices: torch.Tensor, batch_size: int) -> Iterator[torch.Tensor]:
+    """Yield full batches of `indices`, epoch after epoch, each in a new order.
+
+    The last of an epoch are left out of it where they fill no batch. Fewer than `batch_size` are
+    all yielded each time. The order comes from the global torch seed.
+
+    Parameters
+    ----------
+    indices : (N,) positions of a node's training examples, N >= 1.
+    batch_size : >= 1.
+    """
+    size = min(batch_size, len(indices))
+    while True:
+        shuffled = indices[torch.randperm(len(indices))]
+        for start in range(0, len(indices) - size + 1, size):
+            yield shuffled[start : start + size]
+
+
+def check_partition_id(partition_id: int, num_partitions: int) -> None:
+    """Raise a ``ConfigurationError`` unless there is such a partition."""
+    require(
+        0 <= partition_id < num_partitions,
+        f"partition-id={partition_id} does not exist: the data is dealt to {num_partitions} "
+        "partitions, numbered from 0; raise num_partitions, or start the node with a smaller "
+        "partition-id.",
+    )

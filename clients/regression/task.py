@@ -15,7 +15,7 @@ from torch import nn
 from clients.regression.data import Examples, generate
 from fedagent.errors import one_of, require
 from fedagent.stopping import Metric
-from fedagent.task import Task
+from fedagent.task import Task, check_partition_id
 
 
 class RegressionTask(Task):
@@ -83,12 +83,7 @@ class RegressionTask(Task):
         if partition_id is None:
             parts = [self._draw(node, is_validation) for node in range(self.num_partitions)]
             return Examples(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
-        require(
-            0 <= partition_id < self.num_partitions,
-            f"partition-id={partition_id} does not exist: there are {self.num_partitions} "
-            "partitions, numbered from 0; raise num_partitions, or start the node with a smaller "
-            "partition-id.",
-        )
+        check_partition_id(partition_id, self.num_partitions)
         return self._draw(partition_id, is_validation)
 
     def build_model(self) -> nn.Module:

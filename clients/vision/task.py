@@ -12,9 +12,9 @@ from torch import nn
 from clients.vision.augmentation import RandomAffine
 from clients.vision.data import PACKAGED, Images, VisionData, load
 from clients.vision.model import MODELS, build
-from fedagent.errors import ConfigurationError, one_of, require
+from fedagent.errors import one_of, require
 from fedagent.partitioning import Partition, iid
-from fedagent.task import Task
+from fedagent.task import Task, check_partition_id, epochs
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 """(B, C, H, W) images in [0, 1] and (B,) labels."""
@@ -103,12 +103,7 @@ class VisionTask(Task):
         ConfigurationError
             If there is no such partition.
         """
-        if not 0 <= partition_id < self.num_partitions:
-            raise ConfigurationError(
-                f"partition-id={partition_id} does not exist: the training data is dealt to "
-                f"{self.num_partitions} partitions, numbered from 0; raise num_partitions, or "
-                "start the node with a smaller partition-id."
-            )
+        check_partition_id(partition_id, self.num_partitions)
         return self.splits[partition_id]
 
     def build_model(self) -> nn.Module:
@@ -129,14 +124,9 @@ class VisionTask(Task):
             indices = torch.cat([split.train for split in self.splits])
         else:
             indices = self.split(partition_id).train
-        return self._epochs(indices, min(batch_size, len(indices)))
-
-    def _epochs(self, indices: torch.Tensor, batch_size: int) -> Iterator[Batch]:
-        while True:
-            shuffled = indices[torch.randperm(len(indices))]
-            for start in range(0, len(indices) - batch_size + 1, batch_size):
-                images, labels = self.data.train.batch(shuffled[start : start + batch_size])
-                yield (self.augmentation(images) if self.augmentation else images), labels
+        for chosen in epochs(indices, batch_size):
+            images, labels = self.data.train.batch(chosen)
+            yield (self.augmentation(images) if self.augmentation else images), labels
 
     def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
         """Return the mean cross-entropy."""
