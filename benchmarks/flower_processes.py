@@ -28,6 +28,7 @@ class Flower:
             **os.environ,
             "FLWR_HOME": str(self.home),
             "FLWR_TELEMETRY_ENABLED": "0",
+            "OMP_NUM_THREADS": "1",  # several devices share the cores of this machine
             "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
         }
         (self.home / "config.toml").write_text(
