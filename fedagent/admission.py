@@ -12,8 +12,8 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 from fedagent import keys
 from fedagent._flower import ErrorCode
 from fedagent.errors import require
-from fedagent.model import FrozenVector, ModelSpec, NDArray, Vector, blocks
-from fedagent.records import MalformedArrayError, read_array, records_of
+from fedagent.model import FrozenVector, ModelSpec, NDArray, Vector, array_of, blocks
+from fedagent.records import MalformedArrayError, read_array, read_rows, records_of
 from fedagent.update import Dispatch, Outcome, Rejection, Update
 
 FAILURES = {
@@ -96,7 +96,7 @@ class Admission:
             content = self._content(reply, dispatch)
             metrics = self._metrics(content)
             num_examples = self._num_examples(metrics)
-            arrays = self._arrays(content, spec)
+            arrays = self._arrays(content, spec, base)
             delta = _delta(FrozenVector(spec, arrays), base, spec, num_examples)
             carried = spec.carried(arrays)
             self._check_carried(carried, base_carried or {})
@@ -190,21 +190,28 @@ class Admission:
         )
         return float(value)
 
-    def _arrays(self, content: RecordDict, spec: ModelSpec) -> dict[str, NDArray]:
+    def _arrays(self, content: RecordDict, spec: ModelSpec, base: Vector) -> dict[str, NDArray]:
         records = list(records_of(content, ArrayRecord).values())
         _refuse_unless(
             len(records) == 1, "array-records", f"expected one ArrayRecord, found {len(records)}"
         )
         record: ArrayRecord = records[0]
         expected = {s.name for s in spec.arrays}
-        difference = expected.symmetric_difference(record)
+        # Of some arrays only the changed rows came; see `sparse_rows_mod`.
+        in_rows = {name for name in spec.offsets if name + keys.ROWS in record}
+        difference = expected.symmetric_difference(record) - {n + keys.ROWS for n in in_rows}
         _refuse_unless(
             not difference,
             "keys",
             f"array names differ from the model's in {sorted(difference)[:5]}",
         )
         with _refusing_malformed():
-            return {s.name: read_array(record[s.name], s) for s in spec.arrays}
+            return {
+                s.name: read_rows(record, s, array_of(base, spec, s))
+                if s.name in in_rows
+                else read_array(record[s.name], s)
+                for s in spec.arrays
+            }
 
     def _check_carried(
         self, carried: Mapping[str, torch.Tensor], base: Mapping[str, torch.Tensor]

@@ -199,8 +199,20 @@ class FrozenVector:
             copied.copy_(block)
         return vector
 
+    def array(self, name: str) -> NDArray:
+        """Return one of the arrays: read only."""
+        return self._arrays[name]
+
 
 Vector = torch.Tensor | FrozenVector
+
+
+def array_of(vector: Vector, spec: ModelSpec, array: ArraySpec) -> NDArray:
+    """Return one averaged array of a (P,) vector, in its own shape and dtype: read only."""
+    if isinstance(vector, FrozenVector):
+        return vector.array(array.name)
+    flat = vector.numpy()[spec.offsets[array.name]]
+    return flat.reshape(array.shape).astype(array.dtype, copy=False)
 
 
 def blocks(*vectors: Vector) -> Iterator[tuple[torch.Tensor, ...]]:

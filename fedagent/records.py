@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
+from fedagent import keys
 from fedagent._flower import content_of
 from fedagent.model import ArraySpec, NDArray
 
@@ -133,6 +134,36 @@ def read_array(array: Array, spec: ArraySpec) -> NDArray:
             "malformed", f"{spec.name!r} has {len(array.data) - offset} bytes of data"
         )
     return _view(array.data, spec.shape, is_fortran, dtype, offset)
+
+
+def read_rows(record: ArrayRecord, spec: ArraySpec, dispatched: NDArray) -> NDArray:
+    """Read an array from an untrusted source that sends the rows it has changed, and which.
+
+    Parameters
+    ----------
+    record : what came; it holds ``spec.name`` and that with ``keys.ROWS`` behind it.
+    dispatched : the array whose rows are replaced, of the shape and dtype of `spec`.
+
+    Raises
+    ------
+    MalformedArrayError
+        With a reason of `read_array`, or ``rows`` unless they ascend and are rows of the array.
+    """
+    name = spec.name + keys.ROWS
+    count = record[name].shape[0] if len(record[name].shape) == 1 else -1
+    if not spec.shape or not 0 <= count <= spec.shape[0]:
+        raise MalformedArrayError(
+            "rows", f"{name!r} is {tuple(record[name].shape)}, but {spec.name!r} is {spec.shape}"
+        )
+    rows = read_array(record[name], ArraySpec(name, (count,), "int32")).astype(np.int64)
+    if count and (rows[0] < 0 or rows[-1] >= spec.shape[0] or (np.diff(rows) <= 0).any()):
+        raise MalformedArrayError(
+            "rows", f"{name!r} must ascend, without repetition, within [0, {spec.shape[0]})"
+        )
+    part = ArraySpec(spec.name, (count, *spec.shape[1:]), spec.dtype)
+    array = dispatched.copy()
+    array[rows] = read_array(record[spec.name], part)
+    return array
 
 
 def _view(

@@ -1,14 +1,16 @@
 """The applications' contract: everything else (training, evaluation, reporting) is written once."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from typing import Any, ClassVar
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import nn
 
 from fedagent.errors import require
 from fedagent.stopping import Metric
+
+T = TypeVar("T")
 
 Batch = Any
 """What `Task.batches` yields and `Task.loss` takes; tensors, or tuples or dicts of them."""
@@ -23,6 +25,9 @@ class Task(ABC):
 
     metric: ClassVar[Metric] = Metric("accuracy")
     """The metric that targets, plateaus and reports follow."""
+
+    private: ClassVar[Sequence[str]] = ()
+    """Modules and tensors of the model that never leave a node: it keeps them in its Context."""
 
     @abstractmethod
     def build_model(self) -> nn.Module:
@@ -52,7 +57,18 @@ class Task(ABC):
 
         ``partition_id=None`` means the central test split, a number that node's validation split.
         The key ``num-examples`` holds how many examples the metrics were computed on.
+
+        The server knows nobody's private part: with ``None`` that of `model` means nothing.
         """
+
+    def split_state(self, state: Mapping[str, T]) -> tuple[dict[str, T], dict[str, T]]:
+        """Split a state dict of the model: what all share and may travel, and what is private."""
+        shared: dict[str, T] = {}
+        own: dict[str, T] = {}
+        for name, value in state.items():
+            is_private = any(name == p or name.startswith(f"{p}.") for p in self.private)
+            (own if is_private else shared)[name] = value
+        return shared, own
 
 
 def epochs(indices: torch.Tensor, batch_size: int) -> Iterator[torch.Tensor]:

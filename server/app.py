@@ -12,6 +12,7 @@ from fedagent import keys
 from fedagent.callbacks import LiveDisplay
 from fedagent.client import LocalTraining, resolve_device, train
 from fedagent.config import build_task, compose, instantiate
+from fedagent.errors import require
 from fedagent.evaluation import EvaluateFn
 from fedagent.report import Recorder
 from fedagent.task import Task
@@ -54,19 +55,25 @@ def initial_arrays(cfg: DictConfig, task: Task) -> ArrayRecord:
     """Return version 0: fresh, or warmed up centrally for ``pretrain_steps``."""
     model = task.build_model()
     if cfg.pretrain_steps:
+        require(
+            not task.private,
+            f"pretrain_steps={cfg.pretrain_steps} trains in one place what {type(task).__name__} "
+            "keeps on its nodes; set pretrain_steps=0.",
+        )
         device = resolve_device(cfg.device)
         training: LocalTraining = instantiate(cfg.client, local_steps=cfg.pretrain_steps)
         train(task, model.to(device), task.batches(None, training.batch_size), training, device)
-    return ArrayRecord(model.cpu().state_dict())
+    return ArrayRecord(task.split_state(model.cpu().state_dict())[0])
 
 
 def evaluate_on_test_split(cfg: DictConfig, task: Task) -> EvaluateFn:
     """Return Flower's evaluate_fn for the task's central test split."""
     device = resolve_device(cfg.device)
     model = task.build_model().to(device)
+    own = task.split_state(model.state_dict())[1]
 
     def evaluate(version: int, arrays: ArrayRecord) -> MetricRecord:
-        model.load_state_dict(arrays.to_torch_state_dict())
+        model.load_state_dict(arrays.to_torch_state_dict() | own)
         return MetricRecord(dict(task.evaluate(model, device)))
 
     return evaluate

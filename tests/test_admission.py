@@ -384,3 +384,79 @@ def test_any_six_floats_are_admitted_exactly_when_all_steps_are_finite_and_summa
         assert verdict.reason == "too-large"
     elif step < 1e-6 * np.finfo(np.float32).max * 0.999:
         assert np.array_equal(verdict.delta[:6].numpy(), (trained - MODEL["weight"]).ravel())
+
+
+# --- replies that hold the changed rows only ------------------------------------------------------
+
+
+def in_rows(rows, values, **changes) -> RecordDict:
+    """A reply that replaces rows of "weight" (2, 3)."""
+    rows = rows if isinstance(rows, np.ndarray) else np.array(rows, np.int32)
+    arrays = {**TRAINED, "weight": np.array(values, np.float32), "weight@rows": rows}
+    return content(arrays | changes)
+
+
+def test_rows_that_did_not_come_have_not_changed():
+    update = check(in_rows([1], [[4.0, 5.0, 7.0]]))
+    assert update.delta.tolist() == [0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0]
+
+
+def test_rows_equal_the_whole_array():
+    whole = check(content())
+    assert check(in_rows([0, 1], TRAINED["weight"])).delta.tolist() == whole.delta.tolist()
+    assert check(in_rows([], np.zeros((0, 3)))).delta.tolist() == [0.0] * 6 + [1.0]
+
+
+def test_rows_replace_those_of_a_version_in_pieces():
+    frozen = model.FrozenVector(SPEC, MODEL)
+    dispatch = Dispatch("sim-1", NODE, 3, "right", sent_at_s=0.0, deadline_s=99.0)
+    answer = reply(in_rows([1], [[9.0, 9.0, 9.0]]))
+    update = Admission().check(answer, dispatch, SPEC, frozen, 0, 0.0, SPEC.flatten(MODEL)[1])
+    assert update.delta.tolist() == [0.0, 0.0, 0.0, 5.0, 4.0, 3.0, 1.0]
+    assert MODEL["weight"][1].tolist() == [4.0, 5.0, 6.0]
+
+
+@pytest.mark.parametrize(
+    ("rows", "values", "reason"),
+    [
+        ([2], [[1, 2, 3]], "rows"),
+        ([-1], [[1, 2, 3]], "rows"),
+        ([1, 1], [[1, 2, 3]] * 2, "rows"),
+        ([1, 0], [[1, 2, 3]] * 2, "rows"),
+        ([0, 1, 2], [[1, 2, 3]] * 3, "rows"),
+        ([[0]], [[1, 2, 3]], "rows"),
+        (np.array(0, np.int32), [[1, 2, 3]], "rows"),
+        (np.array([0], np.int64), [[1, 2, 3]], "dtype"),
+        (np.array([0.0], np.float32), [[1, 2, 3]], "dtype"),
+        ([0], [[1, 2, 3]] * 2, "shape"),
+        ([0], [[1, 2]], "shape"),
+        ([0], [[1, math.nan, 3]], "non-finite"),
+        ([0], [[1, 3e38, 3]], "too-large"),
+    ],
+)
+def test_bad_rows_are_refused(rows, values, reason):
+    assert check(in_rows(rows, values)).reason == reason
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"scale@rows": np.array([0], np.int32)},  # it has no rows
+        {"seen@rows": np.array([0], np.int32)},  # counters come whole
+        {"other@rows": np.array([0], np.int32)},
+    ],
+)
+def test_rows_of_what_has_none_are_refused(changes):
+    assert check(in_rows([0], [[1, 2, 3]], **changes)).reason in ("rows", "keys")
+
+
+ROWS = Array(np.array([1], np.int32)).data
+
+
+@settings(max_examples=200, deadline=None)
+@given(wild_bytes(ROWS, ROWS[-4:]))
+def test_whatever_bytes_come_as_rows_are_refused_or_understood(data):
+    wild = Array("int32", (1,), "numpy.ndarray", data)
+    arrays = {**TRAINED, "weight": np.ones((1, 3), np.float32), "weight@rows": wild}
+    verdict = check(content(arrays))
+    assert isinstance(verdict, Update) or verdict.reason in ("rows", "malformed", "dtype", "shape")

@@ -2,6 +2,13 @@
 
 from fedagent.client.app import Client, build_client_app
 from fedagent.client.device import resolve_device
-from fedagent.client.trainer import LocalTraining, train
+from fedagent.client.trainer import LocalTraining, PrivateTraining, train
 
-__all__ = ["Client", "LocalTraining", "build_client_app", "resolve_device", "train"]
+__all__ = [
+    "Client",
+    "LocalTraining",
+    "PrivateTraining",
+    "build_client_app",
+    "resolve_device",
+    "train",
+]

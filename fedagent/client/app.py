@@ -30,8 +30,9 @@ from torch import nn
 
 from fedagent import keys
 from fedagent.client.device import resolve_device, tensors_of
+from fedagent.client.private import fit_private, keep, recall, train_part
 from fedagent.client.together import Part, train_together
-from fedagent.client.trainer import LocalTraining, train
+from fedagent.client.trainer import LocalTraining
 from fedagent.errors import ConfigurationError
 from fedagent.records import records_of, to_record
 from fedagent.task import Task
@@ -102,16 +103,20 @@ class TaskApp(ClientApp):
     def _train_on_node(self, message: Message, context: Context) -> Message:
         client, partition_id = self._for_run(context), _partition_id(context)
         training = _overridden(client.training, _config(message))
-        model = client.load(message)
+        model = client.load(message, context)
         batches = client.task.batches(partition_id, training.batch_size)
-        metrics = train(client.task, model, batches, training, client.device)
+        fit_private(client.task, model, batches, training, client.device)
+        metrics = train_part(client.task, model, batches, training, client.device)
         num_examples = client.task.num_examples(partition_id)
-        arrays = ArrayRecord(model.state_dict())
+        keep(client.task, context, model)
+        arrays = ArrayRecord(client.task.split_state(model.state_dict())[0])
         return _reply(message, metrics | {"num-examples": num_examples}, arrays)
 
     def _evaluate_on_node(self, message: Message, context: Context) -> Message:
         client, partition_id = self._for_run(context), _partition_id(context)
-        model = client.load(message)
+        model = client.load(message, context)
+        batches = client.task.batches(partition_id, client.training.batch_size)
+        fit_private(client.task, model, batches, client.training, client.device)
         return _reply(message, client.task.evaluate(model, client.device, partition_id))
 
     def _describe_node(self, message: Message, context: Context) -> Message:
@@ -131,8 +136,8 @@ class TaskApp(ClientApp):
         """Do the training requests that can share a batch; return their replies by index.
 
         Whatever is left out has to be done alone: what is no training; a run with mods, which see
-        one message at a time; a client whose batches have a shape of their own, or fail to be
-        drawn; and what would make the batches of all hold more than 256 MB.
+        one message at a time; a task with a private part; a client whose batches have a shape of
+        their own, or fail to be drawn; and what would make all batches hold more than 256 MB.
 
         Parameters
         ----------
@@ -181,7 +186,7 @@ class TaskApp(ClientApp):
             endless = client.task.batches(partition_id, training.batch_size)
             batches = list(islice(endless, 1))
             num_bytes = training.local_steps * sum(t.nbytes for t in tensors_of(batches))
-            if client.mods or num_bytes > room:
+            if client.mods or client.task.private or num_bytes > room:
                 return None
             batches += islice(endless, training.local_steps - 1)
             arrays = records_of(message.content, ArrayRecord)["arrays"]
@@ -218,10 +223,14 @@ class _Ready:
         client.training.build_optimizer(model.parameters())
         return cls(client.task, client.training, device, model, client.mods)
 
-    def load(self, message: Message) -> nn.Module:
-        """Copy the dispatched arrays into the module: training must never change a base version."""
+    def load(self, message: Message, context: Context) -> nn.Module:
+        """Copy the dispatched arrays into the module: training must never change a base version.
+
+        The private part comes from the node itself, whatever was dispatched.
+        """
         arrays = records_of(message.content, ArrayRecord)["arrays"]
-        self.model.load_state_dict(arrays.to_torch_state_dict())
+        shared, _ = self.task.split_state(arrays.to_torch_state_dict())
+        self.model.load_state_dict(shared | recall(self.task, context))
         return self.model
 
 

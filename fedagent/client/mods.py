@@ -2,6 +2,7 @@
 
 from typing import cast
 
+import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message
 from flwr.clientapp.typing import ClientAppCallable
 
@@ -133,6 +134,42 @@ def _moved(
         name: (dispatched[name] + (y - last[name])).astype(y.dtype) if y.dtype.kind == "f" else y
         for name, y in new.items()
     }
+
+
+def sparse_rows_mod(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
+    """Send only the rows of an array that training changed, where that is less.
+
+    Of an embedding, say, a node changes the rows of what it has seen, and its other rows equal the
+    dispatched ones. In place of such an array the reply holds the changed rows under its name, and
+    which they are, int32 and ascending, under the name with ``keys.ROWS`` behind it. A fedagent
+    proxy puts the array together again and gets the same bytes; others get whole arrays, and so
+    does whoever sent no token. Name this mod before those that change a reply.
+    """
+    config = message.content.config_records.get("config", ConfigRecord())
+    if message.metadata.message_type != Kind.TRAIN or keys.TOKEN not in config:
+        return call_next(message, context)
+    dispatched = from_record(next(iter(message.content.array_records.values())))
+    reply = call_next(message, context)
+    if reply.has_error():
+        return reply
+    name, record = next(iter(reply.content.array_records.items()))
+    arrays: dict[str, NDArray] = {}
+    for key, trained in from_record(record).items():
+        arrays |= _changed_rows(key, dispatched[key], trained)
+    reply.content[name] = to_record(arrays)
+    return reply
+
+
+def _changed_rows(name: str, sent: NDArray, trained: NDArray) -> dict[str, NDArray]:
+    """Return what stands for `trained` in a reply; NaN counts as a change."""
+    if trained.dtype.kind != "f" or trained.ndim == 0:
+        return {name: trained}
+    is_changed = (trained != sent).reshape(len(trained), -1).any(axis=1)
+    rows = np.flatnonzero(is_changed).astype(np.int32)
+    changed = trained[rows]
+    if changed.nbytes + rows.nbytes >= trained.nbytes:
+        return {name: trained}
+    return {name: changed, name + keys.ROWS: rows}
 
 
 def partition_id_mod(message: Message, context: Context, call_next: ClientAppCallable) -> Message:

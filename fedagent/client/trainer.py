@@ -19,6 +19,27 @@ from fedagent.task import Batch, Task
 
 
 @dataclass(frozen=True)
+class PrivateTraining:
+    """How a node fits what is its own to a dispatched model, before it trains or evaluates.
+
+    Parameters
+    ----------
+    steps : of Adam on the private part alone, >= 1.
+    learning_rate : > 0.
+    """
+
+    steps: int = 20
+    learning_rate: float = 0.05
+
+    def __post_init__(self) -> None:
+        require(self.steps >= 1, f"PrivateTraining: steps={self.steps} must be at least 1.")
+        require(
+            self.learning_rate > 0,
+            f"PrivateTraining: learning_rate={self.learning_rate} must be positive.",
+        )
+
+
+@dataclass(frozen=True)
 class LocalTraining:
     """How a node trains. A dispatch may override `local_steps` and `learning_rate`.
 
@@ -32,6 +53,9 @@ class LocalTraining:
     weight_decay : >= 0.
     proximal_mu : rho >= 0, the pull towards the dispatched model.
     max_grad_norm : clip the gradient (with its proximal part) to this norm, > 0; None never clips.
+    private : of tasks with a private part: fit that first, and leave it as it is while the shared
+        part is trained (FedAlt, arXiv 2204.03809, Algorithm 2). None trains both together (FedSim,
+        Algorithm 3).
     """
 
     optimizer: str = "sgd"
@@ -42,6 +66,7 @@ class LocalTraining:
     weight_decay: float = 0.0
     proximal_mu: float = 0.0
     max_grad_norm: float | None = None
+    private: PrivateTraining | None = None
 
     def __post_init__(self) -> None:
         one_of("LocalTraining: optimizer", self.optimizer, ("sgd", "adam"))
@@ -101,8 +126,9 @@ def train(
     ConfigurationError
         If `batches` ends before that.
     """
-    dispatched = [p.detach().clone() for p in model.parameters()] if training.proximal_mu else []
-    optimizer = training.build_optimizer(model.parameters())
+    trained = [p for p in model.parameters() if p.requires_grad]
+    dispatched = [p.detach().clone() for p in trained] if training.proximal_mu else []
+    optimizer = training.build_optimizer(trained)
     total_loss = torch.zeros((), device=device)
     steps = 0
     model.train()
@@ -111,9 +137,9 @@ def train(
         loss = task.loss(model, to_device(batch, device))
         loss.backward()  # type: ignore[no-untyped-call]
         if dispatched:
-            add_proximal_gradient(model.parameters(), dispatched, training.proximal_mu)
+            add_proximal_gradient(trained, dispatched, training.proximal_mu)
         if training.max_grad_norm is not None:
-            nn.utils.clip_grad_norm_(model.parameters(), training.max_grad_norm)
+            nn.utils.clip_grad_norm_(trained, training.max_grad_norm)
         optimizer.step()
         total_loss += loss.detach()  # stays on the device: a copy per step would stall a GPU
         steps += 1

@@ -1,0 +1,71 @@
+"""The private part of a model: what a node keeps between messages, and nobody else ever sees."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from flwr.app import ArrayRecord, Context
+from torch import nn
+
+from fedagent.client.trainer import LocalTraining, train
+from fedagent.task import Batch, Task
+
+_KEY = "fedagent-private"
+
+
+def recall(task: Task, context: Context) -> dict[str, torch.Tensor]:
+    """Return this node's private part: as it was kept, or freshly drawn at first."""
+    if not task.private:
+        return {}
+    if _KEY in context.state:
+        return dict(context.state.array_records[_KEY].to_torch_state_dict())
+    return task.split_state(task.build_model().state_dict())[1]
+
+
+def keep(task: Task, context: Context, model: nn.Module) -> None:
+    """Remember the private part of `model` in the node's own state."""
+    if task.private:
+        context.state[_KEY] = ArrayRecord(task.split_state(model.state_dict())[1])
+
+
+def fit_private(
+    task: Task,
+    model: nn.Module,
+    batches: Iterator[Batch],
+    training: LocalTraining,
+    device: torch.device,
+) -> None:
+    """Train the private part of `model` alone, if ``training.private`` asks for it."""
+    if task.private and training.private is not None:
+        alone = LocalTraining(
+            "adam", training.private.learning_rate, training.private.steps, training.batch_size
+        )
+        with _frozen(task.split_state(dict(model.named_parameters()))[0]):
+            train(task, model, batches, alone, device)
+
+
+def train_part(
+    task: Task,
+    model: nn.Module,
+    batches: Iterator[Batch],
+    training: LocalTraining,
+    device: torch.device,
+) -> dict[str, float]:
+    """Train as `train` does; with ``training.private`` the private part stays as it is."""
+    own = task.split_state(dict(model.named_parameters()))[1] if training.private else {}
+    with _frozen(own):
+        return train(task, model, batches, training, device)
+
+
+@contextmanager
+def _frozen(parameters: dict[str, nn.Parameter]) -> Iterator[None]:
+    """Take parameters out of training for a while."""
+    frozen = [p for p in parameters.values() if p.requires_grad]
+    for parameter in frozen:
+        parameter.requires_grad_(False)
+        parameter.grad = None
+    try:
+        yield
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(True)
