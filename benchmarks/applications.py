@@ -148,7 +148,7 @@ def within(metric: Metric, centralised: float) -> float:
 
 def simulate(overrides: Sequence[str]) -> Outcome:
     """Run the application; return its test metrics at the end, time to target and bytes."""
-    logging.getLogger("flwr").setLevel(logging.WARNING)
+    logging.getLogger("flwr").setLevel(logging.ERROR)  # it warns that evaluation is off
     with tempfile.TemporaryDirectory() as folder:
         words = [*overrides, "runtime=inline", "display=false", f"output_dir={folder}"]
         cfg = compose(shlex.join(words), CONF)

