@@ -81,7 +81,12 @@ RULES: dict[str, tuple[str, ...]] = {"fedavg": (), "fedbuff": (), "asgd": ()}
 APPLICATIONS = {
     "recommendation": Application(RULES, "fedbuff"),
     "medical": Application(RULES, "fedbuff"),
-    "hospitals": Application(RULES, "fedbuff", seeds=tuple(range(1, 11))),
+    "hospitals": Application(
+        {"fedavg": (), "fedbuff": (), "ca2fl": ()},
+        "ca2fl",
+        central={"learning_rate": 0.1},
+        seeds=tuple(range(1, 21)),  # the test of a seed holds two healthy Swiss patients
+    ),
     "traffic": Application(RULES, "fedbuff"),
 }
 

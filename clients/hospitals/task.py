@@ -1,7 +1,7 @@
 """Heart disease from the findings of a patient, as a `Task`: every hospital is a node."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -86,6 +86,7 @@ class HospitalsTask(Task):
         self.validation_fraction = validation_fraction
         self.test_fraction = test_fraction
         self.seed = seed
+        self._encoded = cache(self._encode)
 
     @cached_property
     def sites(self) -> tuple[Site, ...]:
@@ -145,6 +146,9 @@ class HospitalsTask(Task):
             f"partition-id={partition_id} does not exist: there are {len(self.sites)} hospitals, "
             "numbered from 0.",
         )
+        return self._encoded(partition_id, part)
+
+    def _encode(self, partition_id: int, part: str) -> Batch:
         site, patients = self.sites[partition_id], getattr(self.splits[partition_id], part)
         labels = torch.from_numpy(site.labels[patients].astype(np.float32))
         return encode(site, patients, self.standard), labels
