@@ -28,9 +28,10 @@ import os
 import platform
 import shlex
 import statistics
+import sys
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -327,10 +328,20 @@ def main() -> None:
 
 def measure_all(name: str, seeds: Sequence[int], quick: bool, workers: int) -> list[Outcome]:
     """Return the outcome of every seed, each in a process if there are several."""
+    jobs = [name] * len(seeds), seeds, [quick] * len(seeds)
     if len(seeds) == 1 or workers == 1:
-        return [measure(name, seed, quick) for seed in seeds]
+        return list(_announced(name, map(measure, *jobs)))
     with ProcessPoolExecutor(workers, initializer=_one_thread) as pool:
-        return list(pool.map(measure, [name] * len(seeds), seeds, [quick] * len(seeds)))
+        return list(_announced(name, pool.map(measure, *jobs)))
+
+
+def _announced(name: str, outcomes: Iterable[Outcome]) -> Iterator[Outcome]:
+    """Say when a seed is done: all of them take long."""
+    begin = time.perf_counter()
+    for number, outcome in enumerate(outcomes, 1):
+        took_s = time.perf_counter() - begin
+        print(f"{name}: {number} seeds in {took_s:.0f} s", file=sys.stderr, flush=True)
+        yield outcome
 
 
 def _one_thread() -> None:
