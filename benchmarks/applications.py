@@ -88,7 +88,17 @@ APPLICATIONS = {
         central={"learning_rate": 0.1},
         seeds=tuple(range(1, 21)),  # the test of a seed holds two healthy Swiss patients
     ),
-    "traffic": Application(RULES, "fedbuff"),
+    "traffic": Application(
+        {
+            "fedavg": ("learning_rate=0.005",),
+            "fedbuff": ("strategy.evaluate_every=5",),
+            "fedasync": ("strategy.evaluate_every=10",),
+        },
+        "fedbuff",
+        central={"learning_rate": 0.002},
+        seeds=(1, 2),
+        quick=("stopping.max_updates=10", "local_steps=8", "app.evaluate_every_h=67"),
+    ),
 }
 
 
@@ -185,7 +195,10 @@ def simulate(overrides: Sequence[str]) -> Outcome:
 
 
 def summarise(name: str, outcomes: Sequence[Outcome], metric: Metric) -> Outcome:
-    """Return means over seeds; a time is null unless every seed reached the goal."""
+    """Return means over seeds; a time is null unless every seed reached the goal.
+
+    ``speedup_is_at_least`` says that some of FedAvg's runs ended before they reached it.
+    """
     key, best = metric.name, APPLICATIONS[name].best
     centralised = mean_of(outcome["centralised"][key] for outcome in outcomes)
     rows = {}
@@ -204,9 +217,12 @@ def summarise(name: str, outcomes: Sequence[Outcome], metric: Metric) -> Outcome
             "by_seed": [run["metrics"][key] for run in runs],
         }
     synchronous_s = rows["fedavg"]["time_to_target_s"]
+    # FedAvg that never got there took longer than its whole runs: what it is beaten by is a bound.
+    least_s = mean_of(outcome["runs"]["fedavg"]["virtual_time_s"] for outcome in outcomes)
     for row in rows.values():
         own_s = row["time_to_target_s"]
-        row["speedup_vs_fedavg"] = synchronous_s / own_s if synchronous_s and own_s else None
+        row["speedup_vs_fedavg"] = (synchronous_s or least_s) / own_s if own_s else None
+        row["speedup_is_at_least"] = synchronous_s is None
     return {
         "metric_name": key,
         "metric": rows[best]["metric"],
@@ -214,6 +230,7 @@ def summarise(name: str, outcomes: Sequence[Outcome], metric: Metric) -> Outcome
         "centralised": centralised,
         "share": rows[best]["share"],
         "speedup_vs_fedavg": rows[best]["speedup_vs_fedavg"],
+        "speedup_is_at_least": rows[best]["speedup_is_at_least"],
         "strategy": best,
         "seeds": len(outcomes),
         "strategies": rows,
@@ -243,10 +260,10 @@ def print_table(name: str, found: Outcome) -> None:
     print("|---|---|---|---|---|---|")
     for strategy, row in found["strategies"].items():
         time_s, sooner = row["time_to_target_s"], row["speedup_vs_fedavg"]
-        reached = f"{time_s:.0f} s" if time_s is not None else (
-            f"{row['reached']} of {found['seeds']} seeds"
-        )  # fmt: skip
-        faster = f"{sooner:.1f}x" if sooner else "-"
+        reached = f"{row['reached']} of {found['seeds']} seeds"
+        reached = reached if time_s is None else f"{time_s:.0f} s"
+        bound = ">= " if row["speedup_is_at_least"] else ""
+        faster = f"{bound}{sooner:.1f}x" if sooner else "-"
         print(
             f"| {strategy} | {row['metric']:.4g} | {row['share']:.3f} | {reached} | {faster} | "
             f"{row['bytes'] / 1e6:.3g} |"

@@ -221,7 +221,8 @@ def test_an_application_is_summed_up_over_its_seeds(monkeypatch):
     def outcome(error, fedavg_s, fedbuff_s):
         def run(time_s):
             metrics = {"mae": error, "num-examples": 5.0}
-            return {"metrics": metrics, "time_to_target_s": time_s, "bytes": 10, "wall_s": 1.0}
+            totals = {"virtual_time_s": 200.0, "bytes": 10, "wall_s": 1.0}
+            return {"metrics": metrics, "time_to_target_s": time_s, **totals}
 
         return {
             "baseline": {"mae": 60.0},
@@ -237,3 +238,5 @@ def test_an_application_is_summed_up_over_its_seeds(monkeypatch):
     assert late["share"] == pytest.approx(0.8), "an error of 50 where 40 is possible"
     assert late["speedup_vs_fedavg"] is None
     assert late["strategies"]["fedbuff"]["reached"] == 1
+    never = applications.summarise("traffic", [outcome(50, None, 10), outcome(50, 30, 10)], metric)
+    assert (never["speedup_vs_fedavg"], never["speedup_is_at_least"]) == (20.0, True)

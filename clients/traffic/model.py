@@ -1,7 +1,7 @@
 """The networks of the application.
 
     gru    GRU over the window, its last state
-    tcn    four causal convolutions over the window (width 3, dilated 1, 2, 4 and 8), the last hour
+    tcn    three causal convolutions over the window (width 3, dilated 1, 2 and 4), the last hour
            (Bai, Kolter, Koltun, arXiv 1803.01271)
     then   beside the features of all horizons: dense - ReLU - dense, one number per horizon, added
            to the value of a week before
@@ -55,12 +55,12 @@ class GRU(nn.Module):
 
 
 class TCN(nn.Module):
-    """The last hour of a stack of causal convolutions that reaches 31 hours back."""
+    """The last hour of a stack of causal convolutions that reaches 15 hours back."""
 
     def __init__(self, hidden: int) -> None:
         super().__init__()
         self.convolutions = nn.ModuleList(
-            nn.Conv1d(2 if n == 0 else hidden, hidden, 3, dilation=2**n) for n in range(4)
+            nn.Conv1d(2 if n == 0 else hidden, hidden, 3, dilation=2**n) for n in range(3)
         )
 
     def forward(self, window: torch.Tensor) -> torch.Tensor:

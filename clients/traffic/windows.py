@@ -18,7 +18,7 @@ import torch
 
 from clients.traffic.data import Floats
 
-WINDOW, HORIZONS, LAGS = 24, (1, 24), (24, 168, 336)  # hours
+WINDOW, HORIZONS, LAGS = 12, (1, 24), (24, 168, 336)  # hours
 CALENDAR = 11  # two harmonics of the day, seven weekdays
 PER_HORIZON = 2 * len(LAGS) + CALENDAR
 

@@ -71,7 +71,7 @@ def test_batches_of_a_node_hold_its_own_hours_only(task):
     windows = task.series[2].examples(task.origins(2, "train")).window
     own = {row.numpy().tobytes() for row in windows}
     assert {row.numpy().tobytes() for row in batch.window} <= own
-    assert batch.window.shape == (64, 24, 2)
+    assert batch.window.shape == (64, 12, 2)
     pooled = next(task.batches(None, 64))
     assert len(pooled.targets) == 64
     assert not {row.numpy().tobytes() for row in pooled.window} <= own
@@ -80,7 +80,7 @@ def test_batches_of_a_node_hold_its_own_hours_only(task):
 def test_missing_targets_count_neither_in_the_loss_nor_in_the_metric(task):
     z = torch.tensor([[1.0, 2.0], [4.0, 0.0], [-2.0, 0.0]])
     is_known = torch.tensor([[1.0, 1.0], [1.0, 0.0], [1.0, 0.0]])
-    batch = Examples(torch.zeros(3, 24, 2), torch.zeros(3, 2, 17), z, is_known)
+    batch = Examples(torch.zeros(3, 12, 2), torch.zeros(3, 2, 17), z, is_known)
     assert float(task.loss(Constant(1.0), batch)) == pytest.approx((0 + 1 + 3 + 3) / 4)
     nothing = batch._replace(is_known=torch.zeros(3, 2))
     assert float(task.loss(Constant(1.0), nothing)) == 0.0
@@ -90,7 +90,7 @@ def test_errors_are_in_counts_and_both_horizons_count_the_same(task):
     series = replace(task.series[0], mean=100.0, deviation=10.0)
     targets = torch.tensor([[0.0, 1.0], [2.0, 3.0], [4.0, 0.0]])
     is_known = torch.tensor([[1.0, 1.0], [1.0, 1.0], [1.0, 0.0]])
-    batch = Examples(torch.zeros(3, 24, 2), torch.zeros(3, 2, 17), targets, is_known)
+    batch = Examples(torch.zeros(3, 12, 2), torch.zeros(3, 2, 17), targets, is_known)
     found = scores(series, torch.full((3, 2), 2.0), batch)
     assert found["mae-1h"] == pytest.approx(10 * 4 / 3)
     assert found["mae-24h"] == pytest.approx(10.0)
@@ -141,7 +141,7 @@ def test_a_network_of_zeros_forecasts_the_week_before(kind, task):
 def test_the_convolutions_see_the_whole_window_in_order():
     torch.manual_seed(0)
     tcn = TCN(8)
-    window = torch.randn(1, 24, 2, requires_grad=True)
+    window = torch.randn(1, 12, 2, requires_grad=True)
     tcn(window).sum().backward()
     assert (window.grad.abs().sum(-1) > 0).all()
 

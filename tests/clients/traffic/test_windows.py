@@ -25,7 +25,7 @@ def hour_of(line, z):
 
 def test_an_example_is_made_of_the_hours_it_says(line):
     batch = line.examples(torch.tensor([400, 350]))
-    assert hour_of(line, batch.window[0, :, 0]) == list(range(377, 401))
+    assert hour_of(line, batch.window[0, :, 0]) == list(range(389, 401))
     assert hour_of(line, batch.targets) == [[401, 424], [351, 374]]
     by_lag = [[hour_of(line, batch.features[0, h, 2 * n]) for n in range(3)] for h in range(2)]
     assert by_lag == [[401 - 24, 401 - 168, 401 - 336], [424 - 24, 424 - 168, 424 - 336]]
