@@ -200,6 +200,8 @@ class Dispatcher:
             config[keys.LOCAL_STEPS] = job.local_steps
         if job.learning_rate is not None:
             config[keys.LEARNING_RATE] = job.learning_rate
+        if job.batch_size is not None:
+            config[keys.BATCH_SIZE] = job.batch_size
         content = content_of(
             {self._options.arrayrecord_key: arrays, self._options.configrecord_key: config}
         )

@@ -1,5 +1,6 @@
 """The reference ServerApp: everything is decided by the run config's Hydra overrides."""
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from fedagent import keys
 from fedagent.callbacks import LiveDisplay
 from fedagent.client import LocalTraining, resolve_device, train
 from fedagent.config import build_task, compose, instantiate
-from fedagent.errors import require
+from fedagent.errors import one_of, require
 from fedagent.evaluation import EvaluateFn
 from fedagent.report import Recorder
 from fedagent.task import Task
@@ -47,7 +48,7 @@ def main(grid: Grid, context: Context) -> None:
         train_config=ConfigRecord(
             {keys.LOCAL_STEPS: cfg.local_steps, keys.LEARNING_RATE: cfg.learning_rate}
         ),
-        evaluate_fn=evaluate_on_test_split(cfg, task),
+        evaluate_fn=evaluate_centrally(cfg, task),
     )
 
 
@@ -66,14 +67,30 @@ def initial_arrays(cfg: DictConfig, task: Task) -> ArrayRecord:
     return ArrayRecord(task.split_state(model.cpu().state_dict())[0])
 
 
-def evaluate_on_test_split(cfg: DictConfig, task: Task) -> EvaluateFn:
-    """Return Flower's evaluate_fn for the task's central test split."""
+def evaluate_centrally(cfg: DictConfig, task: Task) -> EvaluateFn:
+    """Return Flower's evaluate_fn for the task's test split, or for all validation splits."""
+    one_of("evaluate_on", cfg.evaluate_on, ("test", "validation"))
     device = resolve_device(cfg.device)
     model = task.build_model().to(device)
     own = task.split_state(model.state_dict())[1]
 
     def evaluate(version: int, arrays: ArrayRecord) -> MetricRecord:
         model.load_state_dict(arrays.to_torch_state_dict() | own)
-        return MetricRecord(dict(task.evaluate(model, device)))
+        if cfg.evaluate_on == "test":
+            return MetricRecord(dict(task.evaluate(model, device)))
+        parts = [task.evaluate(model, device, node) for node in range(cfg.fleet.num_nodes)]
+        return MetricRecord(weighted_mean(parts))
 
     return evaluate
+
+
+def weighted_mean(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Return the mean of every metric that all parts have, weighted by their examples."""
+    weights = [part["num-examples"] for part in parts]
+    total = sum(weights)
+    names = set.intersection(*map(set, parts)) - {"num-examples"}
+    means = {
+        name: sum(w * part[name] for w, part in zip(weights, parts, strict=True)) / total
+        for name in sorted(names)
+    }
+    return means | {"num-examples": total}

@@ -14,7 +14,15 @@ from fedagent.errors import ConfigurationError
 from fedagent.records import digest
 from fedagent.regions import ByMeasure, Listed
 from fedagent.rules import AREA, ASGD, FedBuff
-from fedagent.scheduling import DyLU, FairnessCap, FedCompass, NodeSettings, PerNode, RoundRobin
+from fedagent.scheduling import (
+    Assignment,
+    DyLU,
+    FairnessCap,
+    FedCompass,
+    NodeSettings,
+    PerNode,
+    RoundRobin,
+)
 from fedagent.simulation import Equal, Links, Lognormal, Reliability, Scripted
 from fedagent.update import Outcome
 from tests.client.quadratic import QuadraticTask
@@ -181,6 +189,15 @@ def test_classes_of_devices_have_their_own_steps_rate_and_prefetch():
         of[dispatch.node_id].add((dispatch.local_steps, dispatch.learning_rate))
     assert of == {1001: {(8, None)}, 1002: {(None, 0.5)}}
     assert load.most_jobs == 3
+
+
+def test_a_class_of_devices_is_sent_its_batch_size():
+    per_node = PerNode(Listed([[0], [1]]), [NodeSettings(batch_size=64), NodeSettings()])
+    job = Assignment(7, local_steps=3)
+    assert per_node.adapt(job, {"partition-id": 0}) == Assignment(7, 3, None, 64)
+    assert per_node.adapt(job, {"partition-id": 1}) == job
+    with pytest.raises(ConfigurationError, match="batch_size=0"):
+        NodeSettings(batch_size=0)
 
 
 def test_every_class_needs_settings():

@@ -1,7 +1,7 @@
 """A ClientApp for any `Task`, in Flower's own message conventions.
 
 In:   ``arrays``, and ``config`` with, where the server decides, ``local-steps`` (B_k),
-      ``learning-rate`` (M_k) and ``fedagent-token``.
+      ``learning-rate`` (M_k), ``batch-size`` and ``fedagent-token``.
 Out:  ``arrays`` (after training), ``metrics`` with ``num-examples``, and ``config`` with the
       token, so that the proxy can tell an answer to this dispatch from any other.
 """
@@ -135,9 +135,10 @@ class TaskApp(ClientApp):
     ) -> dict[int, Message]:
         """Do the training requests that can share a batch; return their replies by index.
 
-        Whatever is left out has to be done alone: what is no training; a run with mods, which see
-        one message at a time; a task with a private part; a client whose batches have a shape of
-        their own, or fail to be drawn; and what would make all batches hold more than 256 MB.
+        Whatever is left out has to be done alone: what is no training, or in mixed precision; a run
+        with mods, which see one message at a time; a task with a private part; a client whose
+        batches have a shape of their own, or fail to be drawn; and what would make all batches
+        hold more than 256 MB.
 
         Parameters
         ----------
@@ -186,7 +187,9 @@ class TaskApp(ClientApp):
             endless = client.task.batches(partition_id, training.batch_size)
             batches = list(islice(endless, 1))
             num_bytes = training.local_steps * sum(t.nbytes for t in tensors_of(batches))
-            if client.mods or client.task.private or num_bytes > room:
+            # What train_together does not do.
+            is_special = client.task.private or training.precision != "float32"
+            if client.mods or num_bytes > room or is_special:
                 return None
             batches += islice(endless, training.local_steps - 1)
             arrays = records_of(message.content, ArrayRecord)["arrays"]
@@ -279,11 +282,13 @@ def _config(message: Message) -> ConfigRecord:
 
 
 def _overridden(training: LocalTraining, config: ConfigRecord) -> LocalTraining:
-    """Return `training` with the B_k and M_k that the dispatch asks for, if it does."""
+    """Return `training` with what the dispatch asks for, if it does."""
     if keys.LOCAL_STEPS in config:
         training = replace(training, local_steps=int(cast(int, config[keys.LOCAL_STEPS])))
     if keys.LEARNING_RATE in config:
         training = replace(training, learning_rate=float(cast(float, config[keys.LEARNING_RATE])))
+    if keys.BATCH_SIZE in config:
+        training = replace(training, batch_size=int(cast(int, config[keys.BATCH_SIZE])))
     return training
 
 

@@ -55,8 +55,10 @@ def train_together(
     ------
     RuntimeError, NotImplementedError
         If the loss cannot be computed for many models at once: it draws random numbers (dropout),
-        asks a tensor for its value, or does what vmap does not know.
+        asks a tensor for its value, or does what vmap does not know; or in mixed precision.
     """
+    if training.precision != "float32":
+        raise NotImplementedError(f"precision={training.precision}: clients train one by one.")
     # Those with most steps first: whoever still trains is a prefix of the stack.
     order = sorted(range(len(parts)), key=lambda k: -len(parts[k].batches))
     rows = [parts[k] for k in order]

@@ -5,9 +5,13 @@ r"""Local training: what a node does between two messages, written once for all 
 
 The proximal term (rho/2) |y - x|^2 is FedAsync's (arXiv 1903.03934, Algorithm 1) and FedProx's
 (arXiv 1812.06127); rho = 0 switches it off.
+
+With `precision` bfloat16 or float16 the loss is computed in it (``torch.autocast``); y, its
+gradient and the step stay in float32: what is sent is the same whatever a node computes in.
 """
 
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +20,8 @@ from torch import nn
 from fedagent.client.device import to_device
 from fedagent.errors import ConfigurationError, one_of, require
 from fedagent.task import Batch, Task
+
+_PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -41,7 +47,7 @@ class PrivateTraining:
 
 @dataclass(frozen=True)
 class LocalTraining:
-    """How a node trains. A dispatch may override `local_steps` and `learning_rate`.
+    """How a node trains. A dispatch may override local steps, learning rate and batch size.
 
     Parameters
     ----------
@@ -56,6 +62,8 @@ class LocalTraining:
     private : of tasks with a private part: fit that first, and leave it as it is while the shared
         part is trained (FedAlt, arXiv 2204.03809, Algorithm 2). None trains both together (FedSim,
         Algorithm 3).
+    precision : of the loss: "float32", which leaves it to the model; "bfloat16"; or "float16", on
+        CUDA only, whose gradients are scaled (Micikevicius et al., arXiv 1710.03740).
     """
 
     optimizer: str = "sgd"
@@ -67,9 +75,11 @@ class LocalTraining:
     proximal_mu: float = 0.0
     max_grad_norm: float | None = None
     private: PrivateTraining | None = None
+    precision: str = "float32"
 
     def __post_init__(self) -> None:
         one_of("LocalTraining: optimizer", self.optimizer, ("sgd", "adam"))
+        one_of("LocalTraining: precision", self.precision, tuple(_PRECISIONS))
         # Written so that NaN fails too: every comparison with NaN is false.
         for name, value, holds, must in (
             ("learning_rate", self.learning_rate, self.learning_rate > 0, "be positive"),
@@ -91,6 +101,28 @@ class LocalTraining:
             f"LocalTraining: momentum={self.momentum} belongs to sgd; adam has its own. Set "
             "momentum=0 or optimizer=sgd.",
         )
+
+    def autocast(self, device: torch.device) -> AbstractContextManager[object]:
+        """Return the context in which the loss is computed.
+
+        Raises
+        ------
+        ConfigurationError
+            If the device cannot compute in this precision.
+        """
+        dtype = _PRECISIONS[self.precision]
+        if dtype is None:
+            return nullcontext()
+        require(
+            dtype is torch.bfloat16 or device.type == "cuda",
+            f"LocalTraining: precision=float16 needs CUDA, this is {device.type}; set "
+            "client.precision=bfloat16, or float32.",
+        )
+        require(
+            device.type != "cuda" or dtype is torch.float16 or torch.cuda.is_bf16_supported(),
+            "LocalTraining: this GPU cannot compute in bfloat16; set client.precision=float16.",
+        )
+        return torch.autocast(device.type, dtype)
 
     def build_optimizer(self, parameters: Iterable[torch.Tensor]) -> torch.optim.Optimizer:
         """Return a fresh optimizer of these parameters."""
@@ -124,8 +156,14 @@ def train(
     Raises
     ------
     ConfigurationError
-        If `batches` ends before that.
+        If `batches` ends before that, or the device cannot compute in ``training.precision``.
     """
+    autocast = training.autocast(device)
+    # Begins anew with every dispatch: the usual first scale, 65,536, may overflow a few times, and
+    # every overflow would cost one of few steps.
+    scaler = torch.amp.GradScaler(
+        device.type, init_scale=2.0**10, enabled=training.precision == "float16"
+    )
     trained = [p for p in model.parameters() if p.requires_grad]
     dispatched = [p.detach().clone() for p in trained] if training.proximal_mu else []
     optimizer = training.build_optimizer(trained)
@@ -134,13 +172,16 @@ def train(
     model.train()
     for _, batch in zip(range(training.local_steps), batches, strict=False):
         optimizer.zero_grad()
-        loss = task.loss(model, to_device(batch, device))
-        loss.backward()  # type: ignore[no-untyped-call]
+        with autocast:
+            loss = task.loss(model, to_device(batch, device))
+        scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        scaler.unscale_(optimizer)
         if dispatched:
             add_proximal_gradient(trained, dispatched, training.proximal_mu)
         if training.max_grad_norm is not None:
             nn.utils.clip_grad_norm_(trained, training.max_grad_norm)
-        optimizer.step()
+        scaler.step(optimizer)
+        scaler.update()
         total_loss += loss.detach()  # stays on the device: a copy per step would stall a GPU
         steps += 1
     if steps < training.local_steps:

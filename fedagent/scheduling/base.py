@@ -13,11 +13,12 @@ from fedagent.scheduling.idle import IdleNodes
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """A job for one idle node; None leaves B_k or M_k to the ClientApp."""
+    """A job for one idle node; None leaves B_k, M_k or the batch size to the ClientApp."""
 
     node_id: int
     local_steps: int | None = None
     learning_rate: float | None = None
+    batch_size: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,17 +20,20 @@ class NodeSettings:
     ----------
     local_steps : B_k >= 1.
     learning_rate : M_k > 0.
+    batch_size : examples per batch, >= 1.
     prefetch : jobs queued at the node beyond the one it works on, 0 to 3.
     """
 
     local_steps: int | None = None
     learning_rate: float | None = None
+    batch_size: int | None = None
     prefetch: int | None = None
 
     def __post_init__(self) -> None:
-        steps, rate = self.local_steps, self.learning_rate
+        steps, rate, size = self.local_steps, self.learning_rate, self.batch_size
         require(steps is None or steps >= 1, f"local_steps={steps} must be at least 1.")
         require(rate is None or rate > 0, f"learning_rate={rate} must be positive.")
+        require(size is None or size >= 1, f"batch_size={size} must be at least 1.")
         require_prefetch(self.prefetch or 0)
 
 
@@ -61,12 +64,13 @@ class PerNode:
         return NodeSettings() if number is None else self.settings[number]
 
     def adapt(self, job: Assignment, attributes: Attributes) -> Assignment:
-        """Return `job` with the B_k and M_k of its node's class."""
+        """Return `job` with the B_k, M_k and batch size of its node's class."""
         own = self.of(job.node_id, attributes)
         return replace(
             job,
             local_steps=own.local_steps or job.local_steps,
             learning_rate=own.learning_rate or job.learning_rate,
+            batch_size=own.batch_size or job.batch_size,
         )
 
 

@@ -51,6 +51,23 @@ def test_training_starts_from_the_dispatched_arrays_and_returns_the_trained_ones
     assert metrics["train-loss"] == pytest.approx((4.5 + 1.125) / 2)
 
 
+def test_a_dispatch_decides_the_batch_size_if_it_says_one():
+    class Asked(QuadraticTask):
+        sizes = ()
+
+        def batches(self, partition_id, batch_size):
+            self.sizes += (batch_size,)
+            return super().batches(partition_id, batch_size)
+
+    task = Asked()
+    app = app_of(task, batch_size=32)
+    ask(app, config={"batch-size": 64})
+    ask(app)
+    assert task.sizes == (64, 32)
+    with pytest.raises(ConfigurationError, match="batch_size=0"):
+        ask(app, config={"batch-size": 0})
+
+
 def test_dispatched_arrays_are_not_mutated():
     tensors = {"y": torch.tensor([4.0, 1.0]), "seen": torch.tensor(5)}
     arrays = ArrayRecord(tensors)

@@ -126,3 +126,11 @@ def test_a_loss_that_draws_random_numbers_is_refused():
     models = [task.build_model() for _ in STEPS]
     with pytest.raises(RuntimeError, match="random"):
         train_together(task, models[0], parts_of(task, models), LocalTraining(), CPU)
+
+
+def test_mixed_precision_is_left_to_those_who_train_alone():
+    task = Regression()
+    model = task.build_model()
+    training = LocalTraining(precision="bfloat16")
+    with pytest.raises(NotImplementedError, match="bfloat16"):
+        train_together(task, model, parts_of(task, [model] * 3), training, CPU)

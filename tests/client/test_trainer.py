@@ -99,3 +99,64 @@ def test_settings_that_cannot_work_are_refused_by_name(name, value):
 def test_momentum_of_adam_is_refused():
     with pytest.raises(ConfigurationError, match=r"momentum=0\.5 belongs to sgd"):
         LocalTraining(optimizer="adam", momentum=0.5)
+
+
+# --- mixed precision ------------------------------------------------------------------------------
+
+
+class Remembering(QuadraticTask):
+    """Computes its loss with a product, which autocast does in the lower precision."""
+
+    def loss(self, model, batch):
+        out = model.y.expand(2, 2) @ torch.full((2, 1), 1 / 3)
+        self.computed_in = out.dtype
+        return 0.5 * (out - 1.0).square().sum()
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype"), [("float32", torch.float32), ("bfloat16", torch.bfloat16)]
+)
+def test_the_loss_is_computed_in_the_precision_and_the_model_stays_in_float32(precision, dtype):
+    task = Remembering(start=(4.0, 1.0))
+    y, _, _ = trained(task, learning_rate=0.1, local_steps=2, precision=precision)
+    assert task.computed_in is dtype
+    assert y.dtype is torch.float32
+
+
+def test_steps_too_small_for_bfloat16_still_add_up():
+    # 256 + 0.5 is 256 in bfloat16; the master weights are not.
+    task = QuadraticTask(start=(256.0, 256.0))
+    y, _, _ = trained(task, learning_rate=1e-3, local_steps=4, precision="bfloat16")
+    assert y.tolist() == pytest.approx([1 + 255 * 0.999**4] * 2, rel=1e-5)
+
+
+def test_mixed_precision_comes_close_to_full_precision():
+    full, _, _ = trained(Remembering(start=(4.0, 1.0)), learning_rate=0.3, local_steps=20)
+    mixed, _, _ = trained(
+        Remembering(start=(4.0, 1.0)), learning_rate=0.3, local_steps=20, precision="bfloat16"
+    )
+    assert mixed.tolist() == pytest.approx(full.tolist(), abs=0.05)
+    assert mixed.tolist() != full.tolist()
+
+
+def test_float16_on_a_cpu_is_refused_with_what_would_work():
+    with pytest.raises(ConfigurationError, match=r"float16 needs CUDA.*bfloat16"):
+        trained(precision="float16")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("precision", ["float16", "bfloat16"])
+def test_mixed_precision_learns_on_a_gpu(precision):
+    task = Remembering(start=(4.0, 1.0))
+    task.loss = lambda model, batch: 0.5 * (model.y @ model.y.new_full((2, 1), 1 / 3) - 1.0) ** 2
+    device = torch.device("cuda")
+    model = task.build_model().to(device)
+    training = LocalTraining(learning_rate=0.3, local_steps=40, precision=precision)
+    train(task, model, task.batches(0, 1), training, device)
+    assert model.y.dtype is torch.float32
+    assert float(model.y.sum()) / 3 == pytest.approx(1.0, abs=0.05)
+
+
+def test_an_unknown_precision_is_refused_with_the_choices():
+    with pytest.raises(ConfigurationError, match="float32, bfloat16, float16"):
+        LocalTraining(precision="int8")
