@@ -78,10 +78,28 @@ class Application:
     quick: tuple[str, ...] = ("stopping.max_updates=40",)
 
 
-RULES: dict[str, tuple[str, ...]] = {"fedavg": (), "fedbuff": (), "asgd": ()}
 APPLICATIONS = {
-    "recommendation": Application(RULES, "fedbuff"),
-    "medical": Application(RULES, "fedbuff"),
+    "recommendation": Application(
+        {
+            "fedavg": ("learning_rate=80",),
+            "fedbuff": ("strategy.evaluate_every=10",),
+            "asgd": ("strategy.evaluate_every=100",),
+        },
+        "fedbuff",
+        central={"optimizer": "adam", "learning_rate": 0.003},
+        seeds=(1,),
+        quick=("stopping.max_updates=20", "concurrency=10", "app.panel_steps=5"),
+    ),
+    "medical": Application(
+        {
+            "fedavg": ("stopping.max_updates=500",),
+            "fedbuff": ("strategy.evaluate_every=8",),
+            "delayed_nesterov": ("stopping.max_updates=500",),
+        },
+        "fedbuff",
+        seeds=(1,),
+        quick=("stopping.max_updates=10", "app.size=32"),
+    ),
     "hospitals": Application(
         {"fedavg": (), "fedbuff": (), "ca2fl": ()},
         "ca2fl",

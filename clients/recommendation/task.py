@@ -146,10 +146,9 @@ class RecommendationTask(Task):
         )
 
     def num_examples(self, partition_id: int) -> int:
-        """Return 1: a user is one example, and how much somebody rates is nobody else's business.
+        """Return 1: a user is one example, as in the metric, whatever the number of ratings.
 
-        Weighed by their ratings, the few who rate most would make the model: HitRate@10 of .048
-        instead of .063 on the validation ratings.
+        Weighed by their ratings, the few who rate most would make the model.
         """
         self.user(partition_id)
         return 1
