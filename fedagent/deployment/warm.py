@@ -1,8 +1,9 @@
 """``python -m fedagent.deployment.warm``: a process with everything imported before a task.
 
 Started by `fedagent.deployment.executor`, with the file descriptor of a pipe on which tasks come.
-It forks for every task, so that each has a process of its own, as under Flower; after the first
-one it imports the app too, and lets it prepare what all its tasks need.
+It forks for every task, so that each has a process of its own, as under Flower. What a task has
+imported, the app and whatever that imports while it works, is imported here too, and the app may
+prepare what all its tasks need: so the next task finds it.
 """
 
 import argparse
@@ -13,7 +14,8 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, Pipe, wait
 from typing import Any, Protocol, cast, runtime_checkable
 
@@ -39,6 +41,7 @@ class Forked:
     task_id: int
     pid: int
     bundle: AppBundle | None = None
+    modules: list[str] = field(default_factory=list)
 
 
 class WarmProcess:
@@ -79,7 +82,9 @@ class WarmProcess:
             for sign in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(sign, signal.SIG_DFL)
             torch.set_num_threads(self._threads)
+            known = set(sys.modules)
             status = _flower.run_client_app(spec, self._loaded, writer.send, ends=True)
+            writer.send([name for name in sys.modules if name not in known])
         except BaseException:  # nothing of this process may run on in the copy
             traceback.print_exc()
         finally:
@@ -90,7 +95,11 @@ class WarmProcess:
     def _hear(self, reader: Connection) -> None:
         task = self._running[reader]
         try:
-            task.bundle = reader.recv()
+            said = reader.recv()
+            if isinstance(said, AppBundle):
+                task.bundle = said
+            else:
+                task.modules = said
             return
         except EOFError:  # it has ended, or closed what it inherited
             del self._running[reader]
@@ -99,12 +108,21 @@ class WarmProcess:
         self._requests.send((task.task_id, os.WIFSIGNALED(status)))
         if os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0 and task.bundle is not None:
             self._load(task.bundle)
+            import_all(task.modules)
 
     def _load(self, bundle: AppBundle) -> None:
         """Import the app, which its last task has installed, for those to come."""
         if bundle != self._loaded:
             self._loaded = bundle  # once, whatever comes of it
             prepare(bundle)
+
+
+def import_all(modules: Sequence[str]) -> None:
+    """Import what a task has imported: the first optimizer alone brings thousands of modules."""
+    for name in modules:
+        if name not in sys.modules:
+            with suppress(Exception):  # a name that only that process knew: no loss
+                importlib.import_module(name)
 
 
 def prepare(bundle: AppBundle) -> None:

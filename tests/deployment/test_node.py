@@ -1,5 +1,6 @@
 """fedagent node, its SuperExec and its warm process, without a SuperLink."""
 
+import importlib
 import multiprocessing
 import os
 import signal
@@ -278,8 +279,13 @@ def do_task(task, loaded, on_input, ends):
     on_input(BUNDLE)
     if task.task_id == 9:
         os.kill(os.getpid(), signal.SIGKILL)
+    if task.task_id == 7:
+        sys.modules["known.to.nobody.else"] = sys
+        importlib.import_module("this")
     with open(task.log, "a") as log:
-        log.write(f"{task.task_id} {os.getpid()} {loaded is not None} {ends}\n")
+        log.write(
+            f"{task.task_id} {os.getpid()} {loaded is not None} {ends} {'this' in sys.modules}\n"
+        )
     return 1 if task.task_id == 8 else 0
 
 
@@ -328,7 +334,7 @@ def test_every_task_has_a_process_of_its_own_and_finds_the_app_loaded(serving):
     assert [give(1), give(2), give(3)] == [(1, False), (2, False), (3, False)]
     tasks = [line for line in lines() if line[0] != "load"]
     assert len({pid for _, pid, *_ in tasks} | {str(process.pid)}) == 4
-    assert [line[2:] for line in tasks] == [["False", "True"], ["True", "True"], ["True", "True"]]
+    assert [line[2:4] for line in tasks] == [["False", "True"], ["True", "True"], ["True", "True"]]
 
 
 def test_an_app_is_loaded_once_where_tasks_are_forked_from_even_if_it_cannot_warm_up(serving):
@@ -337,6 +343,12 @@ def test_an_app_is_loaded_once_where_tasks_are_forked_from_even_if_it_cannot_war
         give(task_id)
     loads = [line for line in lines() if line[0] == "load"]
     assert loads == [["load", str(process.pid), "me/app"]]
+
+
+def test_what_a_task_has_imported_the_next_one_finds(serving):
+    give, _, lines = serving("fork")
+    give(1), give(7), give(2)
+    assert [line[4] for line in lines() if line[0] != "load"] == ["False", "True", "True"]
 
 
 def test_a_task_that_is_killed_is_reported_and_the_next_one_works(serving):
