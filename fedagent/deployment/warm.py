@@ -10,15 +10,17 @@ import argparse
 import gc
 import importlib
 import os
+import random
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, Pipe, wait
 from typing import Any, Protocol, cast, runtime_checkable
 
+import numpy as np
 import torch
 from flwr.app import Context
 
@@ -32,6 +34,36 @@ class WarmsUp(Protocol):
 
     def warm_up(self, context: Context) -> None:
         """Prepare; called once per run and node, with the node's Context without its state."""
+
+
+_GENERATORS: dict[str, tuple[Callable[[], bytes], Callable[[], object]]] = {
+    "random": (lambda: repr(random.getstate()).encode(), random.seed),
+    "numpy": (lambda: repr(np.random.get_state(legacy=False)).encode(), np.random.seed),
+    "torch": (lambda: torch.get_rng_state().numpy().tobytes(), torch.seed),
+}
+
+
+class Randomness:
+    """The global generators, which every copy of this process would continue alike.
+
+    A task draws anew from each, as in a process that has just started, unless its app has seeded
+    it when it was imported: that every copy inherits.
+    """
+
+    def __init__(self) -> None:
+        self._unseeded = set(_GENERATORS)
+
+    @contextmanager
+    def importing(self) -> Iterator[None]:
+        """Notice which generators an import seeds."""
+        before = {name: state() for name, (state, _) in _GENERATORS.items()}
+        yield
+        self._unseeded -= {name for name in before if _GENERATORS[name][0]() != before[name]}
+
+    def renew(self) -> None:
+        """Seed what nobody has seeded from the system's entropy."""
+        for name in self._unseeded:
+            _GENERATORS[name][1]()
 
 
 @dataclass
@@ -51,6 +83,7 @@ class WarmProcess:
         self._requests = requests
         self._running: dict[Connection, Forked] = {}
         self._loaded: AppBundle | None = None
+        self._randomness = Randomness()
         self._threads = torch.get_num_threads()
         torch.set_num_threads(1)  # threads that exist before a fork do not exist after it
 
@@ -82,6 +115,7 @@ class WarmProcess:
             for sign in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(sign, signal.SIG_DFL)
             torch.set_num_threads(self._threads)
+            self._randomness.renew()
             known = set(sys.modules)
             status = _flower.run_client_app(spec, self._loaded, writer.send, ends=True)
             writer.send([name for name in sys.modules if name not in known])
@@ -114,7 +148,7 @@ class WarmProcess:
         """Import the app, which its last task has installed, for those to come."""
         if bundle != self._loaded:
             self._loaded = bundle  # once, whatever comes of it
-            prepare(bundle)
+            prepare(bundle, self._randomness)
 
 
 def import_all(modules: Sequence[str]) -> None:
@@ -125,10 +159,11 @@ def import_all(modules: Sequence[str]) -> None:
                 importlib.import_module(name)
 
 
-def prepare(bundle: AppBundle) -> None:
+def prepare(bundle: AppBundle, randomness: Randomness) -> None:
     """Import an app and let it warm up; what goes wrong here every task does for itself."""
     try:
-        app = _flower.load_installed_app(bundle)
+        with randomness.importing():
+            app = _flower.load_installed_app(bundle)
         if isinstance(app, WarmsUp):
             app.warm_up(bundle.context)
     except Exception:

@@ -3,6 +3,7 @@
 import importlib
 import multiprocessing
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -11,7 +12,9 @@ from multiprocessing.connection import Pipe
 from types import SimpleNamespace
 from typing import ClassVar
 
+import numpy as np
 import pytest
+import torch
 from flwr.app import Context, RecordDict
 
 from fedagent import _flower
@@ -282,10 +285,10 @@ def do_task(task, loaded, on_input, ends):
     if task.task_id == 7:
         sys.modules["known.to.nobody.else"] = sys
         importlib.import_module("this")
+    found = (loaded is not None, ends, "this" in sys.modules)
+    drawn = (random.random(), np.random.rand(), torch.rand(1).item())
     with open(task.log, "a") as log:
-        log.write(
-            f"{task.task_id} {os.getpid()} {loaded is not None} {ends} {'this' in sys.modules}\n"
-        )
+        print(task.task_id, os.getpid(), *found, *drawn, file=log)
     return 1 if task.task_id == 8 else 0
 
 
@@ -295,6 +298,7 @@ def serve(requests, other_end, way, log):
     def load(bundle):
         with open(log, "a") as file:
             file.write(f"load {os.getpid()} {bundle.fab_id}\n")
+        np.random.seed(7)  # the app seeds one of the generators when it is imported
         return SimpleNamespace(warm_up=lambda context: context.node_id / (context.node_id - 2))
 
     _flower.run_client_app, _flower.load_installed_app = do_task, load
@@ -349,6 +353,15 @@ def test_what_a_task_has_imported_the_next_one_finds(serving):
     give, _, lines = serving("fork")
     give(1), give(7), give(2)
     assert [line[4] for line in lines() if line[0] != "load"] == ["False", "True", "True"]
+
+
+def test_every_task_draws_anew_unless_its_app_has_seeded_the_generator(serving):
+    give, _, lines = serving("fork")
+    for task_id in (1, 2, 3, 4):
+        give(task_id)
+    drawn = [line[5:] for line in lines() if line[0] != "load"]
+    by_python, by_numpy, by_torch = (set(column) for column in zip(*drawn[1:], strict=True))
+    assert (len(by_python), len(by_numpy), len(by_torch)) == (3, 1, 3)
 
 
 def test_a_task_that_is_killed_is_reported_and_the_next_one_works(serving):
