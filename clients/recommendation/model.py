@@ -22,11 +22,11 @@ PRIVATE = "users"
 class Users(nn.Module):
     """What only a user's own device knows: (U, D) vectors and (U,) biases."""
 
-    def __init__(self, num_users: int, dimension: int) -> None:
+    def __init__(self, num_users: int, dimension: int, deviation: float) -> None:
         super().__init__()
         self.vector = nn.Embedding(num_users, dimension)
         self.bias = nn.Embedding(num_users, 1)
-        nn.init.normal_(self.vector.weight, std=0.1)
+        nn.init.normal_(self.vector.weight, std=deviation)
         nn.init.zeros_(self.bias.weight)
 
 
@@ -39,7 +39,8 @@ class Recommender(nn.Module):
     kind : "mf" or "ncf".
     dimension : D, >= 2.
     num_users : U; a device has one, itself.
-    mean : mu, a constant: 0 for scores, the middle of the scale for ratings; b_u learns the rest.
+    mean : mu, a constant: 0 for scores, what people usually give for ratings; b_u learns the rest.
+    deviation : standard deviation of the first vectors, > 0.
     """
 
     def __init__(
@@ -49,17 +50,18 @@ class Recommender(nn.Module):
         dimension: int = 16,
         num_users: int = 1,
         mean: float = 0.0,
+        deviation: float = 0.1,
     ) -> None:
         super().__init__()
         one_of("Recommender: kind", kind, MODELS)
         require(dimension >= 2, f"Recommender: dimension={dimension} must be at least 2.")
         width = dimension if kind == "mf" else 2 * dimension
         self.dimension = dimension
-        self.users = Users(num_users, width)
+        self.users = Users(num_users, width, deviation)
         self.item = nn.Embedding(num_items, width)
         self.item_bias = nn.Embedding(num_items, 1)
         self.mean = mean
-        nn.init.normal_(self.item.weight, std=0.1)
+        nn.init.normal_(self.item.weight, std=deviation)
         nn.init.zeros_(self.item_bias.weight)
         self.head: nn.Module | None = None
         if kind == "ncf":
