@@ -148,6 +148,7 @@ def measure(name: str, seed: int, quick: bool) -> Outcome:
                     *base,
                     f"strategy={strategy}",
                     *application.strategies[strategy],
+                    *(application.quick if quick else ()),  # a strategy's own may be longer
                     f"target={goal}",
                 ]
             )
