@@ -104,7 +104,7 @@ APPLICATIONS = {
         {"fedavg": (), "fedbuff": (), "ca2fl": ()},
         "ca2fl",
         central={"learning_rate": 0.1},
-        seeds=tuple(range(1, 11)),  # the test of a seed holds two healthy Swiss patients
+        seeds=tuple(range(1, 51)),  # the test of a seed holds two healthy Swiss patients
     ),
     "traffic": Application(
         {
