@@ -182,7 +182,7 @@ class SimulationGrid(Grid):
             lapses_s = job.dispatch.sent_at_s + job.message.metadata.ttl
             self._events.add(lapses_s, job.number, lambda: self._lapse(job))
         else:
-            job.work = self._executor.submit(self._item(job))
+            job.work = self._executor.submit(self._item(job), finish_s)
             self._events.add(finish_s, job.number, lambda: self._finish(job))
 
     def _luck(self, node: Node) -> _Luck:

@@ -44,17 +44,17 @@ class Grouped(Executor):
         self._held: dict[Future[Any], WorkItem] = {}
         self._groups: dict[Future[Any], _Group] = {}
 
-    def submit(self, item: WorkItem) -> "Future[Answer]":
+    def submit(self, item: WorkItem, due_s: float = 0.0) -> "Future[Answer]":
         """Hold the item until somebody asks for an answer."""
         if self._is_grouping is False:
-            return self._executor.submit(item)
+            return self._executor.submit(item, due_s)
         future: Future[Answer] = Future()
         self._held[future] = item
         return future
 
-    def submit_all(self, items: Sequence[WorkItem]) -> "Future[list[Answer]]":
+    def submit_all(self, items: Sequence[WorkItem], due_s: float = 0.0) -> "Future[list[Answer]]":
         """Hand on what is a group already."""
-        return self._executor.submit_all(items)
+        return self._executor.submit_all(items, due_s)
 
     def result(self, future: "Future[T]") -> T:
         """Return an answer; the first call after items were submitted begins all of them."""

@@ -63,11 +63,11 @@ class Ray(Executor):
         self._stored: dict[int, tuple[bytes, Any]] = {}
         self._under_way: dict[Future[Any], tuple[Work, Any]] = {}
 
-    def submit(self, item: WorkItem) -> "Future[Answer]":
-        """Hand the item to the cluster."""
+    def submit(self, item: WorkItem, due_s: float = 0.0) -> "Future[Answer]":
+        """Hand the item to the cluster, whose own scheduler orders the tasks."""
         return self._begin(item)
 
-    def submit_all(self, items: Sequence[WorkItem]) -> "Future[list[Answer]]":
+    def submit_all(self, items: Sequence[WorkItem], due_s: float = 0.0) -> "Future[list[Answer]]":
         """Hand the items to the cluster as one task."""
         return self._begin(items)
 

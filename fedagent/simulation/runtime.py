@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from flwr.clientapp import ClientApp
 
 from fedagent.errors import one_of, require
-from fedagent.simulation.executors import Executor, Inline, Processes
+from fedagent.simulation.executors import Executor, Inline
 from fedagent.simulation.grouping import Grouped
+from fedagent.simulation.processes import Processes
 from fedagent.simulation.work import TrainsTogether, load_app
 
 

@@ -16,8 +16,9 @@ from flwr.app import Error, Message, RecordDict
 
 from fedagent._flower import ErrorCode
 from fedagent.errors import ConfigurationError
-from fedagent.simulation import executors
-from fedagent.simulation.executors import Executor, Inline, Processes
+from fedagent.simulation import processes
+from fedagent.simulation.executors import Executor, Inline
+from fedagent.simulation.processes import Processes
 from fedagent.simulation.work import Answer, WorkItem
 from tests.simulation.apps import app_of, arrays, count, draw, echo, fail_as_told, metrics, request
 
@@ -257,25 +258,6 @@ def test_closing_in_the_middle_of_long_work_does_not_wait_for_it():
     assert set(multiprocessing.active_children()) <= before, "a worker was replaced in vain"
 
 
-def test_close_does_not_wait_for_an_item_that_a_worker_took_first():
-    """Between seeing that the queue is not empty and emptying it, a worker may be quicker."""
-    executor = Processes(app_of(echo), 1)
-    taken = executor.submit(item(0))
-    taken.result(timeout=30)
-    executor._items = _AlwaysLooksFull(executor._items)
-    within(30, executor.close)
-    assert executor._items.queue.empty()
-
-
-class _AlwaysLooksFull:
-    def __init__(self, items):
-        self.queue = items
-        self.get, self.put, self.get_nowait = items.get, items.put, items.get_nowait
-
-    def empty(self):
-        return False
-
-
 def test_no_process_starts_before_there_is_work():
     before = len(multiprocessing.active_children())
     with Processes(app_of(echo), 2) as executor:
@@ -320,7 +302,7 @@ def _use_workers(connection):
 @pytest.fixture(params=["macOS", "cuda"])
 def _unforkable(request, monkeypatch):
     if request.param == "macOS":
-        monkeypatch.setattr(executors, "sys", SimpleNamespace(platform="darwin"))
+        monkeypatch.setattr(processes, "sys", SimpleNamespace(platform="darwin"))
     else:
         monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
 
@@ -335,7 +317,7 @@ def test_an_app_object_is_refused_where_processes_cannot_be_forked():
 
 
 def test_spawned_workers_import_the_app_themselves(monkeypatch):
-    monkeypatch.setattr(executors, "_can_fork", lambda: False)
+    monkeypatch.setattr(processes, "_can_fork", lambda: False)
     with Processes("tests.simulation.apps:counting", 1) as executor:
         [answer] = answers(executor, [item(0)])
     assert answer.content["metrics"]["asked"] == 1
@@ -361,8 +343,8 @@ def test_a_result_is_fetched_once():
 
 
 def test_a_worker_that_never_comes_up_is_replaced(monkeypatch):
-    monkeypatch.setitem(executors._STARTUP_S, "fork", 1.0)
-    serve, is_first = executors._serve, multiprocessing.Value("i", 1)
+    monkeypatch.setitem(processes._STARTUP_S, "fork", 1.0)
+    serve, is_first = processes._serve, multiprocessing.Value("i", 1)
 
     def stuck_once(*arguments):
         with is_first.get_lock():
@@ -371,7 +353,7 @@ def test_a_worker_that_never_comes_up_is_replaced(monkeypatch):
             time.sleep(60)
         serve(*arguments)
 
-    monkeypatch.setattr(executors, "_serve", stuck_once)
+    monkeypatch.setattr(processes, "_serve", stuck_once)
     with Processes(app_of(echo), 1) as executor:
         [answer] = answers(executor, [item(0)])
     assert is_first.value == 0

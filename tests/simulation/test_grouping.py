@@ -15,7 +15,8 @@ from fedagent.client import Client, LocalTraining, build_client_app
 from fedagent.errors import ConfigurationError
 from fedagent.records import digest, from_record
 from fedagent.simulation import Lognormal, Runtime
-from fedagent.simulation.executors import Inline, Processes
+from fedagent.simulation.executors import Inline
+from fedagent.simulation.processes import Processes
 from fedagent.simulation.grouping import Grouped
 from fedagent.simulation.work import Answer, WorkItem
 from tests.client.quadratic import QuadraticTask
