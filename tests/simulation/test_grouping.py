@@ -16,8 +16,8 @@ from fedagent.errors import ConfigurationError
 from fedagent.records import digest, from_record
 from fedagent.simulation import Lognormal, Runtime
 from fedagent.simulation.executors import Inline
-from fedagent.simulation.processes import Processes
 from fedagent.simulation.grouping import Grouped
+from fedagent.simulation.processes import Processes
 from fedagent.simulation.work import Answer, WorkItem
 from tests.client.quadratic import QuadraticTask
 from tests.client.test_together import Regression
