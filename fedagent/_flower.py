@@ -9,12 +9,13 @@ import importlib
 import sys
 import time
 from argparse import ArgumentParser
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from importlib.metadata import version
 from types import SimpleNamespace
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn, TypeVar, cast
 
 from flwr.app import (
     DEFAULT_TTL,
@@ -27,6 +28,9 @@ from flwr.app import (
     MetricRecord,
     RecordDict,
 )
+
+# What all records have in common, and with it the way entries get in.
+from flwr.app.message.typeddict import TypedDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 
@@ -48,9 +52,9 @@ __all__ = [
     "Run",
     "Supervision",
     "aggregate_metricrecords",
-    "content_of",
     "empty_run",
     "end_process",
+    "entries_of",
     "expire_task",
     "failed_reply",
     "identify_process",
@@ -60,6 +64,8 @@ __all__ = [
     "launch_cold",
     "load_installed_app",
     "pulls_over_network",
+    "quick_entries",
+    "record_of",
     "reply_from",
     "run_client_app",
     "run_superexec",
@@ -69,6 +75,8 @@ __all__ = [
     "why_no_warm_executor",
     "with_content",
 ]
+
+R = TypeVar("R", RecordDict, ArrayRecord, ConfigRecord, MetricRecord)
 
 # The constructor takes metadata too, but its published overloads do not say so.
 _message: Any = Message
@@ -116,11 +124,41 @@ def with_content(message: Message, content: RecordDict) -> Message:
     return copied
 
 
-def content_of(records: Mapping[str, ArrayRecord | ConfigRecord | MetricRecord]) -> RecordDict:
-    """Return a message's content: ``RecordDict(records)`` checks what is known to hold."""
-    content = RecordDict()
-    content.__dict__["_data"].update(records)
-    return content
+def record_of(kind: type[R], entries: Mapping[str, Any]) -> R:
+    """Return a record, or a message's content, of entries that are known to fit.
+
+    ``kind(entries)`` checks each of them, and ``kind(arrays)`` builds every array anew.
+    """
+    record = kind()
+    record.__dict__["_data"].update(entries)
+    return record
+
+
+def entries_of(record: RecordDict | ArrayRecord | ConfigRecord | MetricRecord) -> dict[str, Any]:
+    """Return the dictionary within a record."""
+    return cast(dict[str, Any], record.__dict__["_data"])
+
+
+@contextmanager
+def quick_entries() -> Iterator[None]:
+    """Let records take in entries with Flower's checks but without building their types each time.
+
+    ``cast(Callable[[K], None], check)`` is computed with every entry, and takes as long as all the
+    rest of it.
+    """
+
+    def set_entry(self: TypedDict[Any, Any], key: Any, value: Any) -> None:
+        own = self.__dict__
+        own["_check_key_fn"](key)
+        own["_check_value_fn"](value)
+        own["_data"][key] = value
+
+    flowers_own = vars(TypedDict)["__setitem__"]
+    setattr(TypedDict, "__setitem__", set_entry)  # noqa: B010
+    try:
+        yield
+    finally:
+        setattr(TypedDict, "__setitem__", flowers_own)  # noqa: B010
 
 
 def pulls_over_network(grid: Grid) -> bool:

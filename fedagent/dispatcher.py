@@ -8,11 +8,11 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from flwr.app import ArrayRecord, ConfigRecord, Message
+from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
 from fedagent import keys
-from fedagent._flower import content_of, pulls_over_network
+from fedagent._flower import pulls_over_network, record_of
 from fedagent.acquaintances import Acquaintances
 from fedagent.attributes import REMOTE, attributes_of
 from fedagent.callbacks import Settlement
@@ -194,16 +194,16 @@ class Dispatcher:
             unsent.token, unsent.base = token, base
             self.unapplied.sent(job.node_id, token)
         arrays = arrays if base is None else base.payload
-        config = config.copy()
-        config[keys.TOKEN] = token
-        if job.local_steps is not None:
-            config[keys.LOCAL_STEPS] = job.local_steps
-        if job.learning_rate is not None:
-            config[keys.LEARNING_RATE] = job.learning_rate
-        if job.batch_size is not None:
-            config[keys.BATCH_SIZE] = job.batch_size
-        content = content_of(
-            {self._options.arrayrecord_key: arrays, self._options.configrecord_key: config}
+        told = {
+            keys.LOCAL_STEPS: job.local_steps,
+            keys.LEARNING_RATE: job.learning_rate,
+            keys.BATCH_SIZE: job.batch_size,
+        }
+        told = {key: value for key, value in told.items() if value is not None}
+        config = record_of(ConfigRecord, {**config, keys.TOKEN: token, **told})
+        content = record_of(
+            RecordDict,
+            {self._options.arrayrecord_key: arrays, self._options.configrecord_key: config},
         )
         return Message(
             content,

@@ -11,8 +11,20 @@ import time
 from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
-from flwr.app import DEFAULT_TTL, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
+from flwr.app import (
+    DEFAULT_TTL,
+    Array,
+    ArrayRecord,
+    ConfigRecord,
+    Context,
+    Error,
+    Message,
+    MetricRecord,
+    RecordDict,
+)
+from flwr.app.message.typeddict import TypedDict
 from flwr.clientapp import ClientApp
 from flwr.common import constant
 from flwr.serverapp import Grid
@@ -32,8 +44,8 @@ from fedagent._flower import (
     Run,
     Supervision,
     aggregate_metricrecords,
-    content_of,
     empty_run,
+    entries_of,
     expire_task,
     failed_reply,
     identify_process,
@@ -43,6 +55,8 @@ from fedagent._flower import (
     launch_cold,
     load_installed_app,
     pulls_over_network,
+    quick_entries,
+    record_of,
     reply_from,
     run_client_app,
     run_superexec,
@@ -129,15 +143,44 @@ def test_a_message_with_other_content_keeps_its_metadata():
     assert list(message.content) == ["config"]
 
 
-def test_content_of_is_what_the_constructor_makes():
-    records = {"metrics": MetricRecord({"loss": 1.0}), "config": ConfigRecord({"lr": 0.1})}
-    made, expected = content_of(records), RecordDict(records)
+@pytest.mark.parametrize(
+    ("kind", "entries"),
+    [
+        (RecordDict, {"metrics": MetricRecord({"loss": 1.0}), "config": ConfigRecord()}),
+        (ArrayRecord, {"w": Array(np.ones(3))}),
+        (ConfigRecord, {"lr": 0.1, "name": "x"}),
+        (MetricRecord, {"loss": [1.0, 2.0]}),
+    ],
+)
+def test_record_of_is_what_the_constructor_makes(kind, entries):
+    made, expected = record_of(kind, entries), kind(entries)
     assert made == expected
-    assert vars(made).keys() == vars(expected).keys()
-    made["more"] = ConfigRecord()
-    assert "more" not in records
+    assert type(made) is kind
+    assert made.object_id == expected.object_id  # all that Flower would send, and its children
+    assert entries_of(made) == entries
+    made["more"] = next(iter(entries.values()))
+    assert "more" not in entries
     with pytest.raises(TypeError):
-        made["more"] = 5
+        made["more"] = object()
+
+
+@pytest.mark.parametrize("kind", [RecordDict, ArrayRecord, ConfigRecord, MetricRecord])
+def test_quick_entries_are_checked_as_flower_checks_them(kind):
+    fitting = {RecordDict: ConfigRecord(), ArrayRecord: Array(np.ones(3))}.get(kind, 0.5)
+
+    def outcome(key, value):
+        record = kind()
+        try:
+            record[key] = value
+        except (TypeError, ValueError) as error:
+            return type(error), str(error)
+        return record
+
+    attempts = [("a", fitting), ("a", object()), ("a", [1, "mixed"]), (1, fitting)]
+    expected = [outcome(*attempt) for attempt in attempts]
+    with quick_entries():
+        assert [outcome(*attempt) for attempt in attempts] == expected
+    assert vars(TypedDict)["__setitem__"].__module__ == TypedDict.__module__
 
 
 def test_an_error_in_place_of_a_reply_names_the_message_it_answers():

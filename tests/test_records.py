@@ -20,7 +20,7 @@ from fedagent.records import (
     from_record,
     payload_bytes,
     quick,
-    quick_serialisation,
+    quick_records,
     read_array,
     to_record,
     views_of,
@@ -54,15 +54,15 @@ def test_the_bytes_are_those_of_flowers_own_serialisation(array):
 
 
 @given(ARRAYS)
-def test_quick_serialisation_changes_no_byte(array):
+def test_quick_records_change_no_byte(array):
     unusual = np.asfortranarray(array)
     expected = Array(array), Array(unusual)
-    with quick_serialisation():
+    with quick_records():
         assert (Array(array), Array(unusual)) == expected
 
 
-def test_quick_serialisation_is_undone_and_leaves_the_rest_to_flower():
-    with quick_serialisation():
+def test_quick_records_are_undone_and_leaves_the_rest_to_flower():
+    with quick_records():
         made = Array(torch.arange(6.0).reshape(2, 3).T)  # not in C order
         with pytest.raises(ValueError, match="pickle"):
             Array(np.array([object()]))

@@ -71,9 +71,11 @@ class Inline(Executor):
         return future
 
 
-def do(app: ClientApp, work: Work) -> Answer | list[Answer]:
-    """Do an item, or several as one."""
-    return perform(app, work) if isinstance(work, WorkItem) else perform_all(app, work)
+def do(app: ClientApp, work: Work, is_own: bool = False) -> Answer | list[Answer]:
+    """Do an item, or several as one; see `perform`."""
+    if isinstance(work, WorkItem):
+        return perform(app, work, is_own)
+    return perform_all(app, work, is_own)
 
 
 def crashed(work: Work) -> Answer | list[Answer]:

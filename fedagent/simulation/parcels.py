@@ -17,9 +17,11 @@ import pickle
 from multiprocessing.connection import Connection
 from typing import Any
 
-from flwr.app import Array
+from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
+from fedagent._flower import entries_of, record_of
 from fedagent.errors import FedagentError
+from fedagent.records import QuickArray, made_of
 
 _SLOT_BYTES = 16 << 30  # of address space: pages that nobody writes to take no memory
 _SLOTS = 4
@@ -131,18 +133,26 @@ def pickled(content: object) -> tuple[bytes, list[bytes]]:
 
 
 class _Pickler(pickle.Pickler):
-    """Pickles arrays without their bytes, which it collects in `arrays`."""
+    """Pickles records without their checks, and arrays without their bytes, see `arrays`."""
 
     def __init__(self, stream: io.BytesIO) -> None:
         super().__init__(stream, protocol=5, buffer_callback=lambda buffer: False)
-        self.arrays: list[bytes] = []
+        arrays: list[bytes] = []
 
-    def reducer_override(self, obj: object) -> Any:
-        if not isinstance(obj, Array):
-            return NotImplemented
-        self.arrays.append(obj.data)
-        return _array, (obj.dtype, obj.shape, obj.stype, pickle.PickleBuffer(obj.data))
+        def reduced(array: Array) -> tuple[Any, ...]:
+            arrays.append(array.data)
+            # What arrives belongs to whoever receives it, who reads it faster like that.
+            parts = QuickArray, array.dtype, array.shape, array.stype
+            return made_of, (*parts, pickle.PickleBuffer(array.data))
+
+        self.arrays = arrays  # not the other way round: a cycle would keep them until it is found
+        self.dispatch_table = {Array: reduced, QuickArray: reduced, **_RECORDS}
 
 
-def _array(dtype: str, shape: tuple[int, ...], stype: str, data: bytes) -> Array:
-    return Array(dtype, tuple(shape), stype, data)
+def _reduced_record(record: Any) -> tuple[Any, ...]:
+    return record_of, (type(record), entries_of(record))
+
+
+_RECORDS: dict[type, Any] = dict.fromkeys(
+    (RecordDict, ArrayRecord, ConfigRecord, MetricRecord), _reduced_record
+)

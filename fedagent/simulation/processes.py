@@ -21,7 +21,7 @@ import torch
 from flwr.clientapp import ClientApp
 
 from fedagent.errors import ConfigurationError, require
-from fedagent.records import quick_serialisation
+from fedagent.records import quick_records
 from fedagent.simulation.executors import Executor, Work, crashed, do
 from fedagent.simulation.parcels import Post, shared_memory
 from fedagent.simulation.work import Answer, WorkItem, load_app
@@ -244,9 +244,9 @@ def _serve(
     connection.send(True)  # ready
     post = Post(connection, memory, side=1)
     at_hand: list[tuple[float, int, Work]] = []  # a heap
-    with quick_serialisation(), suppress(EOFError, OSError):  # until the parent closes, or is gone
+    with quick_records(), suppress(EOFError, OSError):  # until the parent closes, or is gone
         while True:
             while not at_hand or connection.poll():
                 heapq.heappush(at_hand, post.receive())
             _, doing.value, work = heapq.heappop(at_hand)
-            post.send((doing.value, do(app, work)))
+            post.send((doing.value, do(app, work, is_own=True)))

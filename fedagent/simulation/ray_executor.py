@@ -103,7 +103,7 @@ class Ray(Executor):
 def _perform(app: str | list[Any], content: bytes, *arrays: bytes) -> tuple[bytes, list[bytes]]:
     torch.set_num_threads(1)
     work = pickle.loads(content, buffers=arrays)
-    return pickled(do(_loaded(app if isinstance(app, str) else app[0]), work))
+    return pickled(do(_loaded(app if isinstance(app, str) else app[0]), work, is_own=True))
 
 
 @lru_cache(maxsize=1)

@@ -11,7 +11,7 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
 
 from fedagent._flower import DRIVER_NODE_ID, empty_run, identify_process
-from fedagent.records import quick_serialisation
+from fedagent.records import quick_records
 from fedagent.simulation.fleet import Equal, Fleet
 from fedagent.simulation.grid import SimulationGrid
 from fedagent.simulation.runtime import Runtime
@@ -77,7 +77,7 @@ def run_simulation(
         run_config=dict(run_config or {}),
     )
     executor = (runtime or Runtime()).executor(client_app)
-    with executor, reproducible(seed), quick_serialisation(), _old_objects_left_alone():
+    with executor, reproducible(seed), quick_records(), _old_objects_left_alone():
         grid = SimulationGrid(fleet, executor, empty_run(_RUN_ID), dict(run_config or {}), seed)
         server(grid, context)
     return SimulationResult(context, grid.statistics)

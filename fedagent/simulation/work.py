@@ -24,7 +24,7 @@ from flwr.app import (
 )
 from flwr.clientapp import ClientApp
 
-from fedagent._flower import ErrorCode, content_of, with_content
+from fedagent._flower import ErrorCode, record_of, with_content
 from fedagent.errors import ConfigurationError
 from fedagent.records import quick
 
@@ -70,13 +70,14 @@ class TrainsTogether(Protocol):
         """Return the replies to the requests that could share a batch, by index."""
 
 
-def perform(app: ClientApp, item: WorkItem) -> Answer:
+def perform(app: ClientApp, item: WorkItem, is_own: bool = False) -> Answer:
     """Run a ClientApp as Flower would; an exception becomes an error answer.
 
-    The global generators start from the item's seed and are left where the work ends.
+    The global generators start from the item's seed and are left where the work ends. The app may
+    take the message's records apart: it gets a copy unless they are this process's own.
     """
     context = _context(item)
-    request = private_copy(item.message)
+    request = item.message if is_own else private_copy(item.message)
     seed_generators(item.seed)
     try:
         return _answer(app(request, context), context)
@@ -86,7 +87,7 @@ def perform(app: ClientApp, item: WorkItem) -> Answer:
         return Answer(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason), context.state)
 
 
-def perform_all(app: ClientApp, items: Sequence[WorkItem]) -> list[Answer]:
+def perform_all(app: ClientApp, items: Sequence[WorkItem], is_own: bool = False) -> list[Answer]:
     """Do items as one batch as far as the app can, and the others one by one."""
     done: dict[int, Answer] = {}
     if len(items) > 1 and isinstance(app, TrainsTogether):
@@ -97,7 +98,7 @@ def perform_all(app: ClientApp, items: Sequence[WorkItem]) -> list[Answer]:
             done = {i: _answer(reply, contexts[i]) for i, reply in replies.items()}
         except Exception as error:  # whoever causes it is found by doing them one by one
             _say_why(f"{type(error).__name__}: {error}".splitlines()[0])
-    return [done.get(i) or perform(app, item) for i, item in enumerate(items)]
+    return [done.get(i) or perform(app, item, is_own) for i, item in enumerate(items)]
 
 
 @lru_cache
@@ -129,7 +130,7 @@ def private_copy(message: Message) -> Message:
         key: quick(record) if isinstance(record, ArrayRecord) else _private(record)
         for key, record in message.content.items()
     }
-    return with_content(message, content_of(private))
+    return with_content(message, record_of(RecordDict, private))
 
 
 def _private(record: ConfigRecord | MetricRecord) -> ConfigRecord | MetricRecord:
@@ -200,10 +201,13 @@ def seed_generators(seed: int) -> None:
     """
     random.seed(seed)
     np.random.seed(seed % 2**32)
-    if torch.accelerator.is_available():
+    if _has_accelerator():
         torch.manual_seed(seed)
     else:
         torch.default_generator.manual_seed(seed)
+
+
+_has_accelerator = lru_cache(torch.accelerator.is_available)
 
 
 def load_app(reference: object, kind: type) -> object:
