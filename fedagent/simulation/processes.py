@@ -97,7 +97,6 @@ class Processes(Executor):
             self._start()
         task = _Task(due_s, next(self._numbers), work, Future())
         heapq.heappush(self._waiting, task)
-        self._take_answers(timeout_s=0)
         self._hand_on()
         return task.future
 
@@ -113,18 +112,22 @@ class Processes(Executor):
             )
         self._workers = [_Worker(processes, self._reference, n) for n in range(self.num_workers)]
 
-    def _take_answers(self, timeout_s: float | None) -> None:
-        """Take in one answer of every worker that has any; wait for the first (None: for ever)."""
+    def _take_answers(self, timeout_s: float | None) -> bool:
+        """Take in an answer of every worker that has any; wait for the first (None: for ever)."""
         busy = {worker.connection: worker for worker in self._workers if worker.at_hand}
-        for connection in wait(busy, timeout_s):
+        ready = wait(busy, timeout_s)
+        for connection in ready:
             busy[cast(Connection, connection)].receive()
+        return bool(ready)
 
     def _hand_on(self) -> None:
+        """Give waiting work to whoever has room for it."""
         while self._waiting:
             worker = min(self._workers, key=lambda w: len(w.at_hand))
-            if len(worker.at_hand) >= worker.capacity:
+            if len(worker.at_hand) < worker.capacity:
+                worker.send(heapq.heappop(self._waiting))
+            elif not self._take_answers(timeout_s=0):
                 return
-            worker.send(heapq.heappop(self._waiting))
 
 
 def _can_fork() -> bool:
