@@ -31,7 +31,7 @@ from torch import nn
 from fedagent import keys
 from fedagent.client.device import resolve_device, tensors_of
 from fedagent.client.private import fit_private, keep, recall, train_part
-from fedagent.client.together import Part, train_together
+from fedagent.client.together import Part, Together
 from fedagent.client.trainer import LocalTraining
 from fedagent.errors import ConfigurationError
 from fedagent.records import records_of, to_record
@@ -166,7 +166,7 @@ class TaskApp(ClientApp):
             if len(group) > 1:
                 client, training = next((d.client, d.training) for d in group.values())
                 parts = [drawn.part for drawn in group.values()]
-                results = train_together(client.task, client.model, parts, training, client.device)
+                results = client.together.train(parts, training)
                 for (index, drawn), (state, metrics) in zip(group.items(), results, strict=True):
                     metrics["num-examples"] = drawn.num_examples
                     arrays = to_record({key: t.cpu().numpy() for key, t in state.items()})
@@ -215,6 +215,7 @@ class _Ready:
     device: torch.device
     model: nn.Module
     mods: Sequence[Mod]
+    together: Together
 
     @classmethod
     def of(cls, client: Client) -> "_Ready":
@@ -224,7 +225,8 @@ class _Ready:
         # A process's first optimizer imports for a second or more: here, not in the first
         # dispatch, and inherited by what is forked afterwards.
         client.training.build_optimizer(model.parameters())
-        return cls(client.task, client.training, device, model, client.mods)
+        together = Together(client.task, model, device)
+        return cls(client.task, client.training, device, model, client.mods, together)
 
     def load(self, message: Message, context: Context) -> nn.Module:
         """Copy the dispatched arrays into the module: training must never change a base version.

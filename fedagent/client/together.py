@@ -1,10 +1,7 @@
 r"""Local training of many clients at once: `trainer`'s formula with one more axis.
 
-    Y = (y_1 ... y_n) <- (x_1 ... x_n)                        x_k: what client k was dispatched
-    y_k <- y_k - M step(grad f(y_k; batch_k) + rho (y_k - x_k))   for all k with B_k steps to go
-
-The gradient of sum_k f(y_k; batch_k) by Y is every client's own gradient, because f(y_k) depends on
-y_k alone. So the losses are computed by ``torch.func.vmap`` and one backward pass serves all.
+Y = (y_1 ... y_n) <- (x_1 ... x_n)                        x_k: what client k was dispatched
+y_k <- y_k - M step(grad f(y_k; batch_k) + rho (y_k - x_k))   for all k with B_k steps to go
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,15 +9,13 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from torch.func import functional_call, vmap
 from torch.utils.data import default_collate
 
 from fedagent.client.device import to_device
-from fedagent.client.linear import FastLinear
+from fedagent.client.gradients import GradientsOfMany, Tensors
 from fedagent.client.trainer import LocalTraining, add_proximal_gradient
 from fedagent.task import Batch, Task
 
-Tensors = dict[str, torch.Tensor]
 Trained = tuple[Tensors, dict[str, float]]
 """A state dict, and the metrics that `trainer.train` returns."""
 
@@ -39,60 +34,60 @@ class Part:
     batches: Sequence[Batch]
 
 
-def train_together(
-    task: Task,
-    model: nn.Module,
-    parts: Sequence[Part],
-    training: LocalTraining,
-    device: torch.device,
-) -> list[Trained]:
-    """Train copies of `model` (on `device`; its own numbers stay as they are), one for each part.
+class Together:
+    """Trains copies of a model, one for each client.
 
-    Each does as many steps as its part has batches; ``training.local_steps`` is not looked at. The
-    results are those of `trainer.train`, to rounding.
-
-    Raises
-    ------
-    RuntimeError, NotImplementedError
-        If the loss cannot be computed for many models at once: it draws random numbers (dropout),
-        asks a tensor for its value, or does what vmap does not know; or in mixed precision.
+    Parameters
+    ----------
+    task : the application.
+    model : on `device`; its own numbers stay as they are.
+    device : where they are trained.
     """
-    if training.precision != "float32":
-        raise NotImplementedError(f"precision={training.precision}: clients train one by one.")
-    # Those with most steps first: whoever still trains is a prefix of the stack.
-    order = sorted(range(len(parts)), key=lambda k: -len(parts[k].batches))
-    rows = [parts[k] for k in order]
-    stack = _Stack(model, [part.start for part in rows], device)
-    optimizer = training.build_optimizer(stack.parameters)
-    dispatched = [p.detach().clone() for p in stack.parameters] if training.proximal_mu else []
-    losses_sum = torch.zeros(len(rows), device=device)
-    module = _Loss(task, model)
 
-    def loss(tensors: Tensors, batch: Batch) -> torch.Tensor:
-        named = {f"model.{name}": tensor for name, tensor in tensors.items()}
-        scalar: torch.Tensor = functional_call(module, named, (batch,))
-        return scalar
+    def __init__(self, task: Task, model: nn.Module, device: torch.device) -> None:
+        self._model, self._device = model, device
+        self._gradients = GradientsOfMany(task, model)
 
-    results: dict[int, Trained] = {}
-    model.train()
-    for step in range(len(rows[0].batches)):
-        active = sum(len(part.batches) > step for part in rows)
-        batch = to_device(default_collate([part.batches[step] for part in rows[:active]]), device)
-        optimizer.zero_grad()
-        with FastLinear():
-            losses = vmap(loss)(stack.first(active), batch)
-        losses.sum().backward()  # type: ignore[no-untyped-call]
-        if dispatched:
-            add_proximal_gradient(stack.parameters, dispatched, training.proximal_mu)
-        if training.max_grad_norm is not None:
-            _clip(stack.parameters, training.max_grad_norm)
-        optimizer.step()  # moves also the rows that are done, whose results are taken by then
-        losses_sum[:active] += losses.detach()
-        for row in range(active):
-            if len(rows[row].batches) == step + 1:
-                metrics = {"train-loss": float(losses_sum[row]) / (step + 1)}
-                results[order[row]] = stack.row(row), metrics | {"local-steps": float(step + 1)}
-    return [results[k] for k in range(len(parts))]
+    def train(self, parts: Sequence[Part], training: LocalTraining) -> list[Trained]:
+        """Train a copy for each part.
+
+        Each does as many steps as its part has batches; ``training.local_steps`` is not looked at.
+        The results are those of `trainer.train`, to rounding.
+
+        Raises
+        ------
+        RuntimeError, NotImplementedError
+            If the loss cannot be computed for many models at once: it draws random numbers
+            (dropout), asks a tensor for its value, or does what vmap does not know; or in mixed
+            precision.
+        """
+        if training.precision != "float32":
+            raise NotImplementedError(f"precision={training.precision}: clients train one by one.")
+        # Those with most steps first: whoever still trains is a prefix of the stack.
+        order = sorted(range(len(parts)), key=lambda k: -len(parts[k].batches))
+        rows = [parts[k] for k in order]
+        stack = _Stack(self._model, [part.start for part in rows], self._device)
+        optimizer = training.build_optimizer(stack.parameters)
+        dispatched = [p.detach().clone() for p in stack.parameters] if training.proximal_mu else []
+        losses_sum = torch.zeros(len(rows), device=self._device)
+        results: dict[int, Trained] = {}
+        self._model.train()
+        for step in range(len(rows[0].batches)):
+            active = sum(len(part.batches) > step for part in rows)
+            batch = default_collate([part.batches[step] for part in rows[:active]])
+            losses, gradients = self._gradients(stack.first(active), to_device(batch, self._device))
+            stack.set_gradients(gradients)
+            if dispatched:
+                add_proximal_gradient(stack.parameters, dispatched, training.proximal_mu)
+            if training.max_grad_norm is not None:
+                _clip(stack.parameters, training.max_grad_norm)
+            optimizer.step()  # moves also the rows that are done, whose results are taken by then
+            losses_sum[:active] += losses
+            for row in range(active):
+                if len(rows[row].batches) == step + 1:
+                    metrics = {"train-loss": float(losses_sum[row]) / (step + 1)}
+                    results[order[row]] = stack.row(row), metrics | {"local-steps": step + 1.0}
+        return [results[k] for k in range(len(parts))]
 
 
 class _Stack:
@@ -114,23 +109,23 @@ class _Stack:
 
     def first(self, count: int) -> Tensors:
         """Return the first clients' models; changes of their buffers are changes here."""
-        # All of them without a slice, whose backward pass would write a model's worth of zeros.
-        return {n: r if count == len(r) else r[:count] for n, r in self._rows.items()}
+        return {
+            n: r if count == len(r) else r.detach()[:count].requires_grad_(r.requires_grad)
+            for n, r in self._rows.items()
+        }
+
+    def set_gradients(self, gradients: Sequence[torch.Tensor | None]) -> None:
+        """Take the gradients of the first clients' parameters; those of the others are 0."""
+        for parameter, gradient in zip(self.parameters, gradients, strict=True):
+            if gradient is None or len(gradient) == len(parameter):
+                parameter.grad = gradient
+            else:
+                parameter.grad = torch.zeros_like(parameter)
+                parameter.grad[: len(gradient)] = gradient
 
     def row(self, index: int) -> Tensors:
         """Return a client's state dict, in memory of its own."""
         return {key: self._rows[name][index].detach().clone() for key, name in self._names.items()}
-
-
-class _Loss(nn.Module):
-    """A task's loss as a module, which can be called with other parameters and buffers."""
-
-    def __init__(self, task: Task, model: nn.Module) -> None:
-        super().__init__()
-        self._task, self.model = task, model
-
-    def forward(self, batch: Batch) -> torch.Tensor:
-        return self._task.loss(self.model, batch)
 
 
 def _clip(parameters: Sequence[torch.Tensor], max_norm: float) -> None:

@@ -23,6 +23,7 @@ from flwr.clientapp import ClientApp
 from fedagent.errors import ConfigurationError, require
 from fedagent.records import quick_records
 from fedagent.simulation.executors import Executor, Work, crashed, do
+from fedagent.simulation.memory import keep_freed_memory
 from fedagent.simulation.parcels import Post, shared_memory
 from fedagent.simulation.work import Answer, WorkItem, load_app
 
@@ -241,6 +242,7 @@ def _serve(
     # Whatever the parent does at SIGTERM (Flower, coverage) is not for the child to repeat.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     torch.set_num_threads(1)
+    keep_freed_memory()
     if torch.cuda.is_available():  # workers share the GPUs of a machine evenly
         torch.cuda.set_device(number % torch.cuda.device_count())
     app = cast(ClientApp, load_app(app_reference, ClientApp))

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from fedagent.client import LocalTraining, train
-from fedagent.client.together import Part, train_together
+from fedagent.client.together import Part, Together
 from fedagent.task import Task
 
 CPU = torch.device("cpu")
@@ -52,7 +52,7 @@ def both_ways(task, **settings):
     models = [task.build_model() for _ in STEPS]
     parts = parts_of(task, models)
     training = LocalTraining(learning_rate=0.2, **settings)
-    together = train_together(task, models[0], parts, training, CPU)
+    together = Together(task, models[0], CPU).train(parts, training)
     alone = []
     for model, part, steps in zip(models, parts, STEPS, strict=True):
         model.load_state_dict(part.start)
@@ -115,7 +115,7 @@ def test_the_dispatched_models_are_left_alone():
     models = [task.build_model() for _ in STEPS]
     parts = parts_of(task, models)
     before = copy.deepcopy([p.start for p in parts])
-    train_together(task, models[0], parts, LocalTraining(), CPU)
+    Together(task, models[0], CPU).train(parts, LocalTraining())
     for part, start in zip(parts, before, strict=True):
         assert all(torch.equal(part.start[name], start[name]) for name in start)
     assert all(torch.equal(v, before[0][k]) for k, v in models[0].state_dict().items())
@@ -125,7 +125,7 @@ def test_a_loss_that_draws_random_numbers_is_refused():
     task = Regression(lambda: nn.Sequential(nn.Linear(6, 4), nn.Dropout()))
     models = [task.build_model() for _ in STEPS]
     with pytest.raises(RuntimeError, match="random"):
-        train_together(task, models[0], parts_of(task, models), LocalTraining(), CPU)
+        Together(task, models[0], CPU).train(parts_of(task, models), LocalTraining())
 
 
 def test_mixed_precision_is_left_to_those_who_train_alone():
@@ -133,4 +133,4 @@ def test_mixed_precision_is_left_to_those_who_train_alone():
     model = task.build_model()
     training = LocalTraining(precision="bfloat16")
     with pytest.raises(NotImplementedError, match="bfloat16"):
-        train_together(task, model, parts_of(task, [model] * 3), training, CPU)
+        Together(task, model, CPU).train(parts_of(task, [model] * 3), training)
