@@ -20,13 +20,14 @@ import torch
 
 from benchmarks.engine_ours import fedagent, fedagent_vectorised
 from benchmarks.engine_peers import FlowerRay, PeerMissingError, pfl, version_of
-from benchmarks.engine_workload import MODELS, NODES, Sample, bare
+from benchmarks.engine_workload import MODELS, NODES, Sample, bare, bare_side_by_side
 from fedagent.simulation import Equal, Lognormal
 
 Measure = Callable[[str, int], Sample]
 
 ENGINES: dict[str, Callable[[], Measure]] = {
     "bare": lambda: bare,
+    "bare_2_processes": lambda: bare_side_by_side,
     "pfl": lambda: pfl,
     "fedagent": lambda: fedagent(workers=0),
     "fedagent_1_worker": lambda: fedagent(workers=1),

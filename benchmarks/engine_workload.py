@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from multiprocessing import active_children
+from multiprocessing import active_children, get_context
 
 import torch
 import torch.nn.functional as F
@@ -174,3 +174,26 @@ def bare(name: str, clients: int) -> Sample:
                 total[key].add_(value, alpha=1 / COHORT)
         start = total
     return watch.sample(clients // COHORT * COHORT)
+
+
+def bare_side_by_side(name: str, clients: int) -> Sample:
+    """Run the bare loop in two processes at once: all that two cores can do, one by one."""
+    processes = get_context("fork")
+    together, samples = processes.Barrier(2), processes.SimpleQueue()
+
+    def work() -> None:
+        torch.set_num_threads(1)
+        bare(name, COHORT)
+        together.wait()
+        samples.put(bare(name, clients // 2))
+
+    module(name), images()  # for both
+    workers = [processes.Process(target=work) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    both = [samples.get() for _ in workers]
+    for worker in workers:
+        worker.join()
+    return Sample(
+        sum(s.clients for s in both), max(s.wall_s for s in both), sum(s.cpu_s or 0.0 for s in both)
+    )

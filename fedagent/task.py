@@ -47,7 +47,11 @@ class Task(ABC):
 
     @abstractmethod
     def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
-        """Return the mean loss of one batch as a scalar that can be differentiated."""
+        """Return the mean loss of one batch as a scalar that can be differentiated.
+
+        To train clients as one batch (`Runtime`, ``vectorise``) it is recorded: then it must depend
+        on nothing but `model` and `batch`.
+        """
 
     @abstractmethod
     def evaluate(

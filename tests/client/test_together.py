@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from fedagent.client import LocalTraining, train
+from fedagent.client.gradients import GradientsOfMany
 from fedagent.client.together import Part, Together
 from fedagent.task import Task
 
@@ -134,3 +135,79 @@ def test_mixed_precision_is_left_to_those_who_train_alone():
     training = LocalTraining(precision="bfloat16")
     with pytest.raises(NotImplementedError, match="bfloat16"):
         Together(task, model, CPU).train(parts_of(task, [model] * 3), training)
+
+
+# --- what is recorded -----------------------------------------------------------------------------
+
+
+def steps_of(task, model, count):
+    """Losses, gradients and buffers of `count` steps, each from the same models."""
+    gradients = GradientsOfMany(task, model)
+    torch.manual_seed(3)
+    batch = torch.randn(3, 8, 6), torch.randint(4, (3, 8))
+    state = model.state_dict(keep_vars=True)
+    model.train()
+    seen = []
+    for _ in range(count):
+        models = {
+            name: torch.stack([t.detach()] * 3).requires_grad_(t.requires_grad)
+            for name, t in state.items()
+        }
+        losses, found = gradients(models, batch)
+        seen.append([losses, *(g for g in found if g is not None), *models.values()])
+    return seen, gradients
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 4)),
+        lambda: nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4)),
+    ],
+    ids=["dense", "normalised"],
+)
+def test_a_recorded_step_is_the_same_to_the_last_bit(build):
+    task = Regression(build)
+    seen, gradients = steps_of(task, task.build_model(), 8)
+    assert list(map(callable, gradients._steps.values())) == [True], "nothing was recorded"
+    for tensors in seen[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(tensors, seen[0], strict=True))
+
+
+def test_a_recorded_loss_is_not_called_again():
+    calls = []
+
+    class Counting(Regression):
+        def loss(self, model, batch):
+            calls.append(1)
+            return super().loss(model, batch)
+
+    task = Counting()
+    steps_of(task, task.build_model(), 50)
+    assert 1 < len(calls) < 10
+
+
+def test_every_form_is_recorded_by_itself():
+    task = Regression()
+    model = task.build_model()
+    parts = parts_of(task, [model] * 3)
+    together = Together(task, model, CPU)
+    first = together.train(parts, LocalTraining())
+    for _ in range(8):
+        again = together.train(parts, LocalTraining())
+    assert len(together._gradients._steps) == 3, "three, two and one client at work"
+    for (state, metrics), (expected, expected_metrics) in zip(again, first, strict=True):
+        assert metrics == expected_metrics
+        assert all(torch.equal(state[name], expected[name]) for name in expected)
+
+
+def test_a_loss_that_cannot_be_recorded_is_computed_all_the_same(caplog, monkeypatch):
+    def refuse(step):
+        raise RuntimeError("no tracing today")
+
+    monkeypatch.setattr("torch.fx.experimental.proxy_tensor.make_fx", refuse)
+    task = Regression()
+    with caplog.at_level("INFO", "flwr.fedagent"):
+        seen, _ = steps_of(task, task.build_model(), 8)
+    assert caplog.text.count("no tracing today") == 1
+    assert torch.equal(seen[-1][0], seen[0][0])

@@ -189,6 +189,25 @@ def test_processes_work_at_the_same_time_in_their_own_processes(tmp_path):
     assert a.content["metrics"]["threads"] == 1
 
 
+def test_what_is_due_first_is_done_first(tmp_path):
+    """Whether it is at hand at the worker already or still waits here."""
+    log, gate = tmp_path / "log", tmp_path / "gate"
+
+    def note(message, context):
+        assert eventually(gate.exists)
+        with open(log, "a") as lines:
+            print(message.content["config"]["due"], file=lines)
+        return metrics()
+
+    dues = [0, 3, 2, 1, 9, 8, 7, 6, 5, 4]
+    with Processes(app_of(note), 1) as executor:
+        futures = [executor.submit(item(n, request(n, due=due)), due) for n, due in enumerate(dues)]
+        gate.touch()
+        for future in futures:
+            executor.result(future)
+    assert [int(line) for line in log.read_text().split()] == sorted(dues)
+
+
 def test_only_the_item_of_a_killed_worker_is_lost():
     with Processes(app_of(fail_as_told), 2) as executor:
         done = answers(executor, told("work", "work", "die", "work", "work", "work"))
