@@ -14,7 +14,8 @@ import json
 import os
 import platform
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -37,7 +38,8 @@ ENGINES: dict[str, Callable[[], Measure]] = {
     "flower_ray": FlowerRay,
 }
 ONLY_AT_LENGTH = {"fedagent_vectorised_lognormal"}
-CLIENTS = {"linear": 600, "mlp": 400, "cnn": 80}  # per sample; a tenth for Ray, an eighth if quick
+WARM_UP_THEMSELVES = {"flower_ray"}
+CLIENTS = {"linear": 1200, "mlp": 800, "cnn": 160}  # per sample; a tenth for Ray, and if quick
 
 
 def measure(
@@ -45,31 +47,35 @@ def measure(
 ) -> tuple[dict[str, dict[str, list[Sample]]], dict[str, str]]:
     """Return the samples by model and engine, and why engines are absent."""
     absent: dict[str, str] = {}
-    engines: dict[str, Measure] = {}
     samples: dict[str, dict[str, list[Sample]]] = {m: {} for m in models}
-    try:
-        for model in models:
-            for repetition in range(-1, repetitions):  # the first warms up and does not count
-                for name in (n for n in names if n not in absent):
-                    clients = _clients(name, model, quick or repetition < 0)
-                    try:
-                        if name not in engines:
-                            engines[name] = ENGINES[name]()
-                        sample = engines[name](model, clients)
-                    except PeerMissingError as error:
-                        absent[name] = str(error)
-                        continue
-                    if repetition >= 0:
-                        samples[model].setdefault(name, []).append(sample)
-    finally:
-        for engine in engines.values():
-            if isinstance(engine, FlowerRay):
-                engine.close()
+    for repetition in range(-1, repetitions):  # the first warms up and does not count
+        for name in (n for n in names if n not in absent):
+            if repetition < 0 and name in WARM_UP_THEMSELVES:
+                continue
+            try:
+                with closing_any(ENGINES[name]()) as engine:
+                    for model in models:
+                        clients = _clients(name, model, quick or repetition < 0)
+                        sample = engine(model, clients)
+                        if repetition >= 0:
+                            samples[model].setdefault(name, []).append(sample)
+            except PeerMissingError as error:
+                absent[name] = str(error)
     return samples, absent
 
 
+@contextmanager
+def closing_any(engine: Measure) -> Iterator[Measure]:
+    """Close an engine afterwards, if it can be: Ray's processes take time also when they idle."""
+    try:
+        yield engine
+    finally:
+        if isinstance(engine, FlowerRay):
+            engine.close()
+
+
 def _clients(name: str, model: str, quick: bool) -> int:
-    clients = CLIENTS[model] // (8 if quick else 1) // (10 if name == "flower_ray" else 1)
+    clients = CLIENTS[model] // (10 if quick else 1) // (10 if name == "flower_ray" else 1)
     return max(20, clients // 20 * 20)
 
 

@@ -22,20 +22,21 @@ from fedagent.simulation import Fleet, Lognormal, Runtime
 from fedagent.statistics import Statistics
 from fedagent.stopping import MaxUpdates
 
-_WARM_UP = COHORT  # updates before the clock starts: workers come up, caches fill
-
 
 class _Timed(Callback):
-    """Measures from the end of the warm-up to the end of the run."""
+    """Measures from the end of the warm-up, so many updates, to the end of the run."""
 
     sample: Sample
 
+    def __init__(self, warm_up: int) -> None:
+        self._warm_up = warm_up
+
     def on_version(self, statistics: Statistics) -> None:
-        if statistics.num_updates == _WARM_UP:
+        if statistics.num_updates == self._warm_up:
             self._watch = Stopwatch()
 
     def on_end(self, statistics: Statistics, reason: str, arrays: Callable) -> None:
-        self.sample = self._watch.sample(statistics.num_updates - _WARM_UP)
+        self.sample = self._watch.sample(statistics.num_updates - self._warm_up)
 
 
 def fedagent(workers: int) -> Callable[[str, int], Sample]:
@@ -57,13 +58,15 @@ def fedagent_vectorised(fleet: Fleet) -> Callable[[str, int], Sample]:
 
 def _measure(app: ClientApp, fleet: Fleet, runtime: Runtime, name: str, clients: int) -> Sample:
     logging.getLogger("flwr").setLevel(logging.WARNING)
-    timed = _Timed()
+    # Workers come up and caches fill; what clients do as one batch is recorded after 50 steps.
+    warm_up = COHORT if runtime.vectorise == "never" else 20 * COHORT
+    timed = _Timed(warm_up)
     strategy = FedBuff(
         buffer_size=COHORT,
         concurrency=COHORT,
         fraction_evaluate=0.0,
         callbacks=[timed],
-        stopping=[MaxUpdates(_WARM_UP + clients)],
+        stopping=[MaxUpdates(warm_up + clients)],
     )
     server = ServerApp()
 

@@ -29,7 +29,7 @@ logger = logging.getLogger("flwr.fedagent")
 Tensors = dict[str, torch.Tensor]
 Step = Callable[[Tensors, Batch], tuple[torch.Tensor, list[torch.Tensor | None]]]
 
-_WORTH_RECORDING = 5  # steps of a form; recording takes as long as some dozens of them
+_WORTH_RECORDING = 50  # steps of a form, which could have saved by then what recording takes
 _MAX_FORMS = 256  # of which something is remembered
 
 

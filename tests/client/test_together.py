@@ -168,7 +168,7 @@ def steps_of(task, model, count):
 )
 def test_a_recorded_step_is_the_same_to_the_last_bit(build):
     task = Regression(build)
-    seen, gradients = steps_of(task, task.build_model(), 8)
+    seen, gradients = steps_of(task, task.build_model(), 60)
     assert list(map(callable, gradients._steps.values())) == [True], "nothing was recorded"
     for tensors in seen[1:]:
         assert all(torch.equal(a, b) for a, b in zip(tensors, seen[0], strict=True))
@@ -183,8 +183,8 @@ def test_a_recorded_loss_is_not_called_again():
             return super().loss(model, batch)
 
     task = Counting()
-    steps_of(task, task.build_model(), 50)
-    assert 1 < len(calls) < 10
+    steps_of(task, task.build_model(), 200)
+    assert 1 < len(calls) < 100
 
 
 def test_every_form_is_recorded_by_itself():
@@ -193,7 +193,7 @@ def test_every_form_is_recorded_by_itself():
     parts = parts_of(task, [model] * 3)
     together = Together(task, model, CPU)
     first = together.train(parts, LocalTraining())
-    for _ in range(8):
+    for _ in range(60):
         again = together.train(parts, LocalTraining())
     assert len(together._gradients._steps) == 3, "three, two and one client at work"
     for (state, metrics), (expected, expected_metrics) in zip(again, first, strict=True):
@@ -208,6 +208,6 @@ def test_a_loss_that_cannot_be_recorded_is_computed_all_the_same(caplog, monkeyp
     monkeypatch.setattr("torch.fx.experimental.proxy_tensor.make_fx", refuse)
     task = Regression()
     with caplog.at_level("INFO", "flwr.fedagent"):
-        seen, _ = steps_of(task, task.build_model(), 8)
+        seen, _ = steps_of(task, task.build_model(), 60)
     assert caplog.text.count("no tracing today") == 1
     assert torch.equal(seen[-1][0], seen[0][0])
