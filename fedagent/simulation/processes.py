@@ -21,10 +21,9 @@ import torch
 from flwr.clientapp import ClientApp
 
 from fedagent.errors import ConfigurationError, require
-from fedagent.records import quick_records
 from fedagent.simulation.executors import Executor, Work, crashed, do
-from fedagent.simulation.memory import keep_freed_memory
 from fedagent.simulation.parcels import Post, shared_memory
+from fedagent.simulation.thrift import thrift
 from fedagent.simulation.work import Answer, WorkItem, load_app
 
 _PATIENCE_S = 2.0  # for a worker that was asked to end
@@ -242,14 +241,13 @@ def _serve(
     # Whatever the parent does at SIGTERM (Flower, coverage) is not for the child to repeat.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     torch.set_num_threads(1)
-    keep_freed_memory()
     if torch.cuda.is_available():  # workers share the GPUs of a machine evenly
         torch.cuda.set_device(number % torch.cuda.device_count())
     app = cast(ClientApp, load_app(app_reference, ClientApp))
     connection.send(True)  # ready
     post = Post(connection, memory, side=1)
     at_hand: list[tuple[float, int, Work]] = []  # a heap
-    with quick_records(), suppress(EOFError, OSError):  # until the parent closes, or is gone
+    with thrift(), suppress(EOFError, OSError):  # until the parent closes, or is gone
         while True:
             while not at_hand or connection.poll():
                 heapq.heappush(at_hand, post.receive())

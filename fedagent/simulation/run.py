@@ -11,11 +11,10 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
 
 from fedagent._flower import DRIVER_NODE_ID, empty_run, identify_process
-from fedagent.records import quick_records
 from fedagent.simulation.fleet import Equal, Fleet
 from fedagent.simulation.grid import SimulationGrid
-from fedagent.simulation.memory import keep_freed_memory
 from fedagent.simulation.runtime import Runtime
+from fedagent.simulation.thrift import thrift
 from fedagent.simulation.work import load_app, reproducible
 from fedagent.statistics import Statistics
 
@@ -77,9 +76,8 @@ def run_simulation(
         state=RecordDict(),
         run_config=dict(run_config or {}),
     )
-    keep_freed_memory()
     executor = (runtime or Runtime()).executor(client_app)
-    with executor, reproducible(seed), quick_records(), _old_objects_left_alone():
+    with executor, reproducible(seed), thrift(), _old_objects_left_alone():
         grid = SimulationGrid(fleet, executor, empty_run(_RUN_ID), dict(run_config or {}), seed)
         server(grid, context)
     return SimulationResult(context, grid.statistics)
