@@ -35,7 +35,7 @@ from fedagent.update import Dispatch, Update
 
 K = 10  # updates per version of buffered rules
 NODES = 2  # in tables
-# Vectors that an update moves, K of them for a version. Sums in float64 count twice.
+# Vectors that an update moves, K of them for a version.
 RULES: dict[str, tuple[Callable[[], rules.Rule], float]] = {
     "ASGD": (rules.ASGD, 3),
     "Ringmaster": (rules.Ringmaster, 3),
@@ -43,14 +43,14 @@ RULES: dict[str, tuple[Callable[[], rules.Rule], float]] = {
     "FedAsync": (rules.FedAsync, 4),
     "DCASGD": (rules.DCASGD, 6),
     "DelayedNesterov": (rules.DelayedNesterov, 5 + (5 - 1) / K),
-    "ACE": (partial(rules.ACE, NODES), 8),
+    "ACE": (partial(rules.ACE, NODES), 6),
     "FedBuff": (partial(rules.FedBuff, K), 3 + (3 - 1) / K),
     "FedNova": (partial(rules.FedNova, K), 3 + (3 - 1) / K),
     "FedStaleWeight": (partial(rules.FedStaleWeight, K), 3 + (3 - 1) / K),
     "Rennala": (partial(rules.Rennala, K), 3 + (3 - 1) / K),
     "PORT": (partial(rules.PORT, K), 6 + (3 - 1) / K),
     "FADAS": (partial(rules.FADAS, K), 3 + (9 - 1) / K),
-    "CA2FL": (partial(rules.CA2FL, K, num_nodes=NODES), 4 + (7 + 6 * NODES - 1) / K),
+    "CA2FL": (partial(rules.CA2FL, K, num_nodes=NODES), 4 + (6 + 4 * NODES - 1) / K),
     "Ringleader": (partial(rules.Ringleader, NODES), 16 / 3),
 }
 QUICK = ("ASGD", "FedAsync", "FedBuff")  # rules at 100 M parameters, if quick

@@ -31,6 +31,6 @@ class FedAsync(Rule):
         """Apply x <- (1 - alpha_t) x + alpha_t y, where y = base + delta."""
         alpha_t = self.alpha * self.staleness(update.staleness)
         for x, delta, base in blocks(model.vector, update.delta, update.base):
-            x.lerp_(base + delta, alpha_t)
+            x.lerp_(base, alpha_t).add_(delta, alpha=alpha_t)
         model.carry(update.carried)
         return True

@@ -119,16 +119,51 @@ def test_aced_refuses_what_it_would_drop_at_once():
     assert [event.accepted for event in events] == [True, True, False, False]
 
 
+def error_of(table: Table, num_nodes: int) -> float:
+    """How far the running sum is from the sum."""
+    total = torch.zeros(3)
+    table.add_sum_to(total, alpha=1.0)
+    exact = sum(table.get(node).double() for node in range(num_nodes))
+    return float((total - exact).abs().max())
+
+
 def test_running_sum_does_not_drift():
     random, table = np.random.default_rng(1), Table()
 
     for i in range(5000):
         table.put(i % 4, torch.from_numpy(random.normal(size=3).astype(np.float32)))
 
-    total = torch.zeros(3, dtype=torch.float64)
-    table.add_sum_to(total, alpha=1.0)
-    exact = sum(table.get(node).double() for node in range(4))
-    assert (total - exact).abs().max() < 1e-11
+    assert error_of(table, 4) < 1e-5
+
+
+def test_what_rounding_a_huge_update_left_in_the_running_sum_goes_away():
+    table = Table()
+    for node in (0, 1):
+        table.put(node, torch.full((3,), 0.3))
+    table.put(0, torch.full((3,), 1e8))
+    table.put(0, torch.full((3,), 0.3))
+    assert error_of(table, 2) > 0.1
+
+    for _ in range(1100):
+        table.put(1, torch.full((3,), 0.3))
+
+    assert error_of(table, 2) < 1e-6
+
+
+def test_a_resumed_running_sum_is_renewed_at_the_same_change():
+    def renewed_after(table: Table) -> int:
+        table._sum.fill_(99.0)
+        changes = 0
+        while error_of(table, 1) > 1.0:
+            table.put(0, torch.ones(3))
+            changes += 1
+        return changes
+
+    table, resumed = Table(), Table()
+    for _ in range(300):
+        table.put(0, torch.ones(3))
+    resumed.load_state_dict(table.state_dict())
+    assert renewed_after(resumed) == renewed_after(table) == 710
 
 
 # --- AREA -------------------------------------------------------------------------------------
