@@ -6,9 +6,8 @@ import random
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol, cast, runtime_checkable
+from typing import NamedTuple, Protocol, cast, runtime_checkable
 
 import numpy as np
 import torch
@@ -31,8 +30,7 @@ from fedagent.records import quick
 logger = logging.getLogger("flwr.fedagent")
 
 
-@dataclass(frozen=True, slots=True)
-class WorkItem:
+class WorkItem(NamedTuple):
     """One message for one node, with all the ClientApp may depend on.
 
     Attributes
@@ -52,8 +50,7 @@ class WorkItem:
     seed: int
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """A reply, or the Error in its place, and the node's state after the work."""
 
     content: RecordDict | Error
