@@ -87,7 +87,6 @@ APPLICATIONS = {
         },
         "fedbuff",
         central={"optimizer": "adam", "learning_rate": 0.003},
-        seeds=(1,),
         quick=("stopping.max_updates=20", "concurrency=10", "app.panel_steps=5"),
     ),
     "medical": Application(
@@ -97,7 +96,6 @@ APPLICATIONS = {
             "delayed_nesterov": ("stopping.max_updates=500",),
         },
         "fedbuff",
-        seeds=(1,),
         quick=("stopping.max_updates=10", "app.size=32"),
     ),
     "hospitals": Application(
@@ -109,12 +107,12 @@ APPLICATIONS = {
     "traffic": Application(
         {
             "fedavg": ("learning_rate=0.005",),
-            "fedbuff": ("strategy.evaluate_every=5",),
-            "fedasync": ("strategy.evaluate_every=10",),
+            "fedbuff": (),
+            "fedasync": ("strategy.evaluate_every=5",),
         },
         "fedbuff",
         central={"learning_rate": 0.002},
-        seeds=(1, 2),
+        seeds=(1, 2, 3, 4, 5, 6),
         quick=("stopping.max_updates=10", "local_steps=8", "app.evaluate_every_h=67"),
     ),
 }
