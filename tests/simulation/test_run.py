@@ -2,7 +2,10 @@
 
 import gc
 import multiprocessing
+import os
 import random
+import signal
+import time
 
 import numpy as np
 import pytest
@@ -11,7 +14,8 @@ from flwr.app import ArrayRecord, MetricRecord, RecordDict
 from flwr.serverapp import ServerApp
 from flwr.serverapp.strategy import FedAvg
 
-from fedagent import run_simulation
+from fedagent import FedBuff, run_simulation
+from fedagent.callbacks import Callback
 from fedagent.errors import ConfigurationError
 from fedagent.records import digest
 from fedagent.simulation import Equal, Lognormal, Reliability, Runtime, Scripted
@@ -196,3 +200,46 @@ def test_the_garbage_collector_leaves_what_is_older_than_the_run_alone():
     run_simulation(server, app_of(echo))
     assert frozen[0] > 10_000
     assert gc.get_freeze_count() == 0
+
+
+# --- a worker that is killed ----------------------------------------------------------------------
+
+
+class KillsWorkers(Callback):
+    """Kills a worker process at some versions, whatever it is doing."""
+
+    def __init__(self, *versions: int) -> None:
+        self.versions, self.killed = set(versions), []
+
+    def on_version(self, statistics) -> None:
+        if statistics.version in self.versions:
+            victim = min(multiprocessing.active_children(), key=lambda child: child.pid)
+            os.kill(victim.pid, signal.SIGKILL)
+            self.killed.append(victim.pid)
+
+
+def test_killing_workers_in_the_middle_of_a_run_loses_only_what_they_were_doing():
+    killer = KillsWorkers(3, 6, 9)
+    seen = {}
+
+    def slow_drift(message, context):
+        time.sleep(0.005)
+        return drift(message, context)
+
+    def main(grid, context):
+        strategy = FedBuff(buffer_size=5, concurrency=10, fraction_evaluate=0.0, callbacks=[killer])
+        strategy.start(grid, arrays(0.0, 0.0), num_rounds=15)
+        seen["statistics"] = strategy.proxy.statistics
+
+    fleet = Lognormal(num_nodes=20)
+    run_simulation(server_of(main), app_of(slow_drift), fleet=fleet, runtime=Runtime(workers=2))
+    statistics = seen["statistics"]
+    assert len(set(killer.killed)) == 3
+    assert statistics.version == 15
+    assert statistics.outcomes["applied", ""] == 75
+    crashed = statistics.outcomes["failed", "client-app-crashed"]
+    assert 1 <= crashed <= 3
+    # Every dispatch has ended, in one way, and no other way occurs.
+    assert statistics.in_flight == 0
+    ended = 75 + crashed + statistics.outcomes["expired", "run-ended"]
+    assert statistics.num_dispatches == ended
