@@ -149,6 +149,7 @@ class _Worker:
         self._memory = shared_memory() if is_forked else None
         self._doing = processes.RawValue(c_int64, -1)  # the task that it works on
         self.at_hand: dict[int, _Task] = {}
+        self._died_idle = False
         self._start()
 
     def _start(self) -> None:
@@ -190,16 +191,24 @@ class _Worker:
         except (EOFError, OSError):
             self._replace()
         else:
+            self._died_idle = False
             self.at_hand.pop(number).future.set_result(answer)
 
     def _replace(self) -> None:
-        """Answer for what a dead worker was doing; a new one gets the rest of what it had."""
+        """Answer for what a dead worker was doing; a new one gets the rest of what it had.
+
+        If it was doing nothing, all of it, but only once: to receive one of them may be what kills.
+        """
         self._bury()
-        lost = self._doing.value if self._doing.value in self.at_hand else min(self.at_hand)
-        task, rest = self.at_hand.pop(lost), list(self.at_hand.values())
-        task.future.set_result(crashed(task.work))
+        lost = self._doing.value if self._doing.value in self.at_hand else None
+        if lost is None and self._died_idle:
+            lost = min(self.at_hand)
+        self._died_idle = lost is None
+        if lost is not None:
+            task = self.at_hand.pop(lost)
+            task.future.set_result(crashed(task.work))
         self._start()
-        for waiting in rest:
+        for waiting in list(self.at_hand.values()):
             self.send(waiting)
 
     def _await_readiness(self) -> None:

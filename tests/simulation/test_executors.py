@@ -218,6 +218,42 @@ def test_only_the_item_of_a_killed_worker_is_lost():
     assert all(pid(a) > 0 for a in done + later)
 
 
+def test_a_worker_that_is_killed_while_it_has_nothing_to_do_loses_nothing():
+    with Processes(app_of(fail_as_told), 1) as executor:
+        [first] = answers(executor, told("work"))
+        for _ in range(3):
+            [child] = multiprocessing.active_children()
+            child.kill()
+            child.join()
+            [answer] = answers(executor, told("work"))
+            assert pid(answer) != pid(first)
+
+
+def test_what_kills_a_worker_when_it_is_received_fails_after_a_second_try(tmp_path):
+    received = tmp_path / "received"
+    poison = WorkItem(request(0), 1, 1, {}, {"p": _KillsItsReader(str(received))}, RecordDict(), 0)
+    with Processes(app_of(echo), 1) as executor:
+        answers(executor, [item(1)])
+        bad, good = executor.submit(poison), executor.submit(item(2))
+        assert within(30, lambda: executor.result(bad)).content.code == ErrorCode.CLIENT_APP_CRASHED
+        assert "arrays" in executor.result(good).content
+    assert received.read_text() == "xx"
+
+
+class _KillsItsReader:
+    def __init__(self, note: str) -> None:
+        self.note = note
+
+    def __reduce__(self):
+        return _note_and_die, (self.note,)
+
+
+def _note_and_die(note: str) -> None:
+    with open(note, "a") as file:
+        file.write("x")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 def test_a_killed_workers_node_keeps_the_state_it_had():
     def die_after_a_change(message, context):
         context.state["half"] = metrics()["metrics"]

