@@ -232,6 +232,7 @@ def summarise(name: str, outcomes: Sequence[Outcome], metric: Metric) -> Outcome
             "wall_s": mean_of(run["wall_s"] for run in runs),
             "metrics": means(run["metrics"] for run in runs),
             "by_seed": [run["metrics"][key] for run in runs],
+            "times_by_seed": times,
         }
     synchronous_s = rows["fedavg"]["time_to_target_s"]
     # FedAvg that never got there took longer than its whole runs: what it is beaten by is a bound.
