@@ -1,7 +1,8 @@
 """The client: local training, the device it runs on, and a ClientApp for any `Task`."""
 
-from fedagent.client.app import Client, build_client_app
+from fedagent.client.app import build_client_app
 from fedagent.client.device import resolve_device
+from fedagent.client.ready import Client
 from fedagent.client.trainer import LocalTraining, PrivateTraining, train
 
 __all__ = [

@@ -216,7 +216,7 @@ def test_a_dispatched_model_that_does_not_fit_fails_its_own_node_only(noted):
 
 
 def test_more_data_than_fits_is_trained_in_turns(noted, monkeypatch):
-    monkeypatch.setattr("fedagent.client.app._MAX_BATCHES_BYTES", 1300)  # of 3 * 8 * (6 * 4 + 8)
+    monkeypatch.setattr("fedagent.client.group._MAX_BATCHES_BYTES", 1300)  # of 3 * 8 * (6 * 4 + 8)
     executor, app = noted()
     assert all(weights(a) for a in answers(executor, [item(n) for n in range(4)]))
     assert app.num_alone == 4  # one alone is no group
