@@ -19,12 +19,12 @@ from fedagent.callbacks import Settlement
 from fedagent.clock import clock_of
 from fedagent.deadlines import Deadlines
 from fedagent.ledger import Ledger, Version
-from fedagent.membership import Breaker, Membership
+from fedagent.membership import Membership
 from fedagent.options import AsyncOptions
 from fedagent.pump import ReplyPump
-from fedagent.queues import Queues
 from fedagent.records import payload_bytes
 from fedagent.scheduling import Assignment
+from fedagent.slots import Slots
 from fedagent.statistics import Statistics
 from fedagent.unapplied import Unapplied
 from fedagent.update import Dispatch, Kind, Outcome
@@ -62,11 +62,11 @@ class Dispatcher:
         self.ledger = Ledger()
         self.membership = Membership(options.backoff)
         self.statistics = Statistics(is_virtual=self._clock.is_virtual)
-        self._breaker = Breaker(options.backoff)
+        self._slots = Slots(options, self.membership, self.statistics, self.attributes)
+        self._queues = self._slots.queues
         self._due_s = math.inf
         self._unsent: dict[int, deque[_Unsent]] = {}
         self.unapplied = Unapplied()
-        self._queues = Queues()
         self._reported: set[tuple[str, str]] = set()
         self._refresh_at_s = self._quiet_since_s = 0.0
         self._last_failure = "none"
@@ -138,46 +138,14 @@ class Dispatcher:
 
     @property
     def has_room(self) -> bool:
-        """Whether a slot is free and a node idle, or a queue is to be filled up."""
-        if self.membership.idle:
-            return self._free_slots > 0
-        return self._queues.has_room and self._free_slots >= 0
+        """Whether there is anybody to hand work to."""
+        return self._slots.has_room
 
     def assignments(self) -> Iterator[Assignment]:
-        """Yield a job for every free slot that the scheduler wants to fill, and take its node.
-
-        With prefetch a node that begins gets jobs to queue as well, and one at work gets another
-        for each that it did, unless idle nodes wait for its slot.
-        """
-        for _ in range(self._free_slots):
-            job = self._options.scheduler.assign(self.membership.idle, self.statistics.now_s)
-            if job is None:
-                break
-            yield self._taken(job)
-            yield from self._filling(job.node_id, 1)
-        if not self.membership.idle and self._free_slots >= 0:
-            for node_id, jobs in self._queues.take_with_room():
-                yield from self._filling(node_id, jobs)
-
-    @property
-    def _free_slots(self) -> int:
-        """How many more nodes may work; negative when a storm of failures forbids more jobs."""
-        limit = self._breaker.limit(self.statistics.concurrency, self.statistics.now_s)
-        return limit - self._queues.num_nodes
-
-    def _taken(self, job: Assignment) -> Assignment:
-        self.membership.take(job.node_id)
-        self._unsent.setdefault(job.node_id, deque()).append(_Unsent())
-        if self._options.per_node is None:
-            return job
-        return self._options.per_node.adapt(job, self.attributes(job.node_id))
-
-    def _filling(self, node_id: int, jobs: int) -> Iterator[Assignment]:
-        """Yield what fills up the queue of a node that has `jobs`."""
-        if self._options.max_prefetch and self.membership.may_queue(node_id):
-            limit = 1 + self._options.prefetch_of(node_id, self.attributes(node_id))
-            for _ in range(limit - jobs):
-                yield self._taken(self._options.scheduler.plan(node_id, self.statistics.now_s))
+        """Yield the jobs that may be handed out now; each must become a message, and be sent."""
+        for job in self._slots.assignments():
+            self._unsent.setdefault(job.node_id, deque()).append(_Unsent())
+            yield job
 
     def message(
         self,
@@ -343,10 +311,8 @@ class Dispatcher:
         due = [until_s]
         if first := self.ledger.first_due():
             due.append(first.deadline_s)
-        if self._queues.num_nodes < max(1, self.statistics.concurrency):  # a slot is free
-            due += [self._refresh_at_s, self.membership.next_wake_s()]
-            offers_s = (self._breaker.probe_at_s, self._options.scheduler.next_due_s())
-            due += [offer_s for offer_s in offers_s if offer_s > self.statistics.now_s]
+        if self._slots.are_free:
+            due += [self._refresh_at_s, self._slots.next_offer_s()]
         return max(min(due), self.statistics.now_s)
 
     def _finish(
@@ -393,6 +359,6 @@ class Dispatcher:
             self.membership.release(dispatch.node_id, self.statistics.now_s)
             return
         self.membership.release(dispatch.node_id, self.statistics.now_s, succeeded)
-        self._breaker.record(succeeded, self.statistics.now_s)
+        self._slots.breaker.record(succeeded, self.statistics.now_s)
         if succeeded:
             self._quiet_since_s = self.statistics.now_s
