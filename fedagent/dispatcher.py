@@ -162,13 +162,14 @@ class Dispatcher:
             unsent.token, unsent.base = token, base
             self.unapplied.sent(job.node_id, token)
         arrays = arrays if base is None else base.payload
-        told = {
-            keys.LOCAL_STEPS: job.local_steps,
-            keys.LEARNING_RATE: job.learning_rate,
-            keys.BATCH_SIZE: job.batch_size,
-        }
-        told = {key: value for key, value in told.items() if value is not None}
-        config = record_of(ConfigRecord, {**config, keys.TOKEN: token, **told})
+        config = config.copy()
+        config[keys.TOKEN] = token
+        if job.local_steps is not None:
+            config[keys.LOCAL_STEPS] = job.local_steps
+        if job.learning_rate is not None:
+            config[keys.LEARNING_RATE] = job.learning_rate
+        if job.batch_size is not None:
+            config[keys.BATCH_SIZE] = job.batch_size
         content = record_of(
             RecordDict,
             {self._options.arrayrecord_key: arrays, self._options.configrecord_key: config},
