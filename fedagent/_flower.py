@@ -1,4 +1,4 @@
-"""The only place that touches private Flower modules. Checked against flwr 1.41.0.
+"""The only place that touches private Flower modules. Checked against flwr 1.41.0 and 1.42.0.
 
 Every entry says why the public API is not enough; tests/test_flower_private.py fails when one of
 them changes.
