@@ -28,10 +28,10 @@ from benchmarks.aggregation_path import PATHS, Path, layers, measure_path
 from benchmarks.engine_peers import version_of
 from fedagent import rules
 from fedagent._flower import DRIVER_NODE_ID, identify_process
-from fedagent.admission import Admission
+from fedagent.admission.gate import Admission
 from fedagent.model import FlatModel, FrozenVector, ModelSpec
-from fedagent.records import to_record, views_of
 from fedagent.update import Dispatch, Update
+from fedagent.wire.records import to_record, views_of
 
 K = 10  # updates per version of buffered rules
 NODES = 2  # in tables

@@ -20,7 +20,7 @@ from flwr.serverapp import Grid
 
 from fedagent import AsyncStrategy, FedAsync, FedBuff
 from fedagent._flower import DRIVER_NODE_ID, Run, empty_run, identify_process, set_message_id
-from fedagent.records import to_record
+from fedagent.wire.records import to_record
 
 IN_FLIGHT = 50
 QUICK = 5  # nodes that answer

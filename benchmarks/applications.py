@@ -47,7 +47,7 @@ from fedagent.errors import DataUnavailableError
 from fedagent.report.runs import METRICS_FILE, SUMMARY_FILE
 from fedagent.simulation import run_simulation
 from fedagent.stopping import Metric
-from fedagent.task import Task
+from fedagent.tasks.task import Task
 from server.app import weighted_mean
 
 CONF = Path(__file__).parents[1] / "conf"

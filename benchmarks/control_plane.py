@@ -38,9 +38,9 @@ from flwr.serverapp import Grid, ServerApp
 
 from fedagent import FedBuff, rules, run_simulation
 from fedagent.callbacks import Callback, Settlement
-from fedagent.ledger import Ledger, Version
-from fedagent.membership import Backoff, Membership
 from fedagent.model import FlatModel, ModelSpec
+from fedagent.nodes.membership import Backoff, Membership
+from fedagent.proxy.ledger import Ledger, Version
 from fedagent.scheduling import Observation, Uniform
 from fedagent.simulation import Lognormal, Reliability
 from fedagent.simulation.clock import EventQueue, VirtualClock

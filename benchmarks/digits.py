@@ -11,8 +11,8 @@ import numpy as np
 import torch.nn.functional as F
 
 from clients.vision.data import PACKAGED, load
-from fedagent import partitioning
-from fedagent.partitioning import Partition
+from fedagent.tasks import partitioning
+from fedagent.tasks.partitioning import Partition
 
 PIXELS, HIDDEN, CLASSES, BATCH = 14 * 14, 32, 10, 32
 SLOW_LABELS = (8, 9)

@@ -19,8 +19,8 @@ from torch import nn
 
 from clients.vision import data
 from clients.vision.model import build
-from fedagent.client import Client, LocalTraining, build_client_app
-from fedagent.task import Batch, Task
+from fedagent.client import ClientSpec, LocalTraining, build_client_app
+from fedagent.tasks.task import Batch, Task
 
 NODES, EXAMPLES, BATCH_SIZE, COHORT = 80, 50, 10, 20
 LEARNING_RATE = 0.05
@@ -157,7 +157,7 @@ class Classify(Task):
 def task_app(name: str, device: str = "cpu") -> ClientApp:
     """Return the ClientApp of `Classify`."""
     training = LocalTraining("sgd", LEARNING_RATE, EXAMPLES // BATCH_SIZE, BATCH_SIZE)
-    return build_client_app(lambda run_config: Client(Classify(name), training, device))
+    return build_client_app(lambda run_config: ClientSpec(Classify(name), training, device))
 
 
 def bare(name: str, clients: int) -> Sample:

@@ -24,11 +24,11 @@ import numpy.typing as npt
 
 from benchmarks.simulated import World, report, to_target
 from fedagent import FedBuff, Hierarchical
-from fedagent.partitioning import Indices, dirichlet
-from fedagent.regions import Blocks
+from fedagent.nodes.geography import Blocks
 from fedagent.rules import FedBuff as FedBuffRule
 from fedagent.simulation import Geography, Links, Lognormal
 from fedagent.staleness import constant
+from fedagent.tasks.partitioning import Indices, dirichlet
 
 NODES, REGIONS = 100, 4
 INSIDE, BETWEEN = Links(0.1, 1e6, 1e6), Links(0.5, 1.7e3, 1.7e3)

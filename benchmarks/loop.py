@@ -13,8 +13,8 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from fedagent.ledger import Ledger, Version
 from fedagent.model import FlatModel, ModelSpec
+from fedagent.proxy.ledger import Ledger, Version
 from fedagent.rules import AREA, Rule
 from fedagent.scheduling import IdleNodes, Observation, Scheduler
 from fedagent.statistics import Statistics

@@ -18,11 +18,11 @@ from torch import nn
 from clients.vision import VisionTask
 from fedagent import AsyncStrategy, keys, run_simulation
 from fedagent.callbacks import Callback
-from fedagent.client import Client, LocalTraining, build_client_app
-from fedagent.partitioning import Partition, dirichlet
+from fedagent.client import ClientSpec, LocalTraining, build_client_app
 from fedagent.simulation import Fleet
 from fedagent.statistics import Statistics
 from fedagent.stopping import MaxUpdates, Stopping, Target
+from fedagent.tasks.partitioning import Partition, dirichlet
 
 TARGET = 0.85
 
@@ -116,8 +116,8 @@ def _server(strategy: AsyncStrategy, task: SmallVision, world: World) -> ServerA
 
 
 def _client(task: SmallVision, world: World) -> ClientApp:
-    def build(run_config: UserConfig) -> Client:
-        return Client(task, LocalTraining(batch_size=32), device="cpu", mods=world.mods)
+    def build(run_config: UserConfig) -> ClientSpec:
+        return ClientSpec(task, LocalTraining(batch_size=32), device="cpu", mods=world.mods)
 
     return build_client_app(build)
 

@@ -4,16 +4,16 @@ from pathlib import Path
 
 from flwr.app import UserConfig
 
-from fedagent.client import Client, build_client_app
+from fedagent.client import ClientSpec, build_client_app
 from fedagent.config import build_task, compose, instantiate
 
 CONF = Path(__file__).parents[1] / "conf"
 
 
-def build(run_config: UserConfig) -> Client:
+def build(run_config: UserConfig) -> ClientSpec:
     """Return the client that the overrides describe."""
     cfg = compose(str(run_config.get("overrides", "")), CONF)
-    return Client(
+    return ClientSpec(
         build_task(cfg), instantiate(cfg.client), str(cfg.device), instantiate(cfg.client_mods)
     )
 

@@ -8,12 +8,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fedagent.collaborative import Collaborative
-    from fedagent.options import AsyncOptions
+    from fedagent.proxy.options import AsyncOptions
     from fedagent.simulation import run_simulation
-    from fedagent.strategy import AsyncStrategy, FedAsync, FedBuff, Hierarchical
-    from fedagent.task import Task
-    from fedagent.wrapping import asynchronous
+    from fedagent.strategies.async_strategy import AsyncStrategy
+    from fedagent.strategies.collaborative import Collaborative
+    from fedagent.strategies.presets import FedAsync, FedBuff, Hierarchical
+    from fedagent.strategies.wrapping import asynchronous
+    from fedagent.tasks.task import Task
 
 __all__ = [
     "AsyncOptions",
@@ -28,14 +29,14 @@ __all__ = [
 ]
 
 _MODULES = {
-    "AsyncOptions": "options",
-    "AsyncStrategy": "strategy",
-    "Collaborative": "collaborative",
-    "FedAsync": "strategy",
-    "FedBuff": "strategy",
-    "Hierarchical": "strategy",
-    "Task": "task",
-    "asynchronous": "wrapping",
+    "AsyncOptions": "proxy.options",
+    "AsyncStrategy": "strategies.async_strategy",
+    "Collaborative": "strategies.collaborative",
+    "FedAsync": "strategies.presets",
+    "FedBuff": "strategies.presets",
+    "Hierarchical": "strategies.presets",
+    "Task": "tasks.task",
+    "asynchronous": "strategies.wrapping",
     "run_simulation": "simulation",
 }
 

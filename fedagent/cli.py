@@ -221,7 +221,7 @@ def doctor(
 )
 def node(context: typer.Context) -> None:
     """Run a SuperNode whose ClientApps start warm: fedagent node [FLAGS OF flower-supernode]."""
-    from fedagent.deployment.node import node as run_node  # noqa: PLC0415
+    from fedagent.deployment.warm_node.node import node as run_node  # noqa: PLC0415
 
     run_node(context.args)
 

@@ -18,7 +18,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from fedagent.errors import ConfigurationError
-from fedagent.task import Task
+from fedagent.tasks.task import Task
 
 _UNREPORTED = {"output_dir", "runtime", "display", "monitor"}
 

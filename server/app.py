@@ -14,9 +14,9 @@ from fedagent.callbacks import LiveDisplay
 from fedagent.client import LocalTraining, resolve_device, train
 from fedagent.config import build_task, compose, instantiate
 from fedagent.errors import one_of, require
-from fedagent.evaluation import EvaluateFn
+from fedagent.proxy.server_evaluation import EvaluateFn
 from fedagent.report import Recorder
-from fedagent.task import Task
+from fedagent.tasks.task import Task
 
 CONF = Path(__file__).parents[1] / "conf"
 

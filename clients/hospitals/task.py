@@ -20,7 +20,7 @@ from clients.hospitals.features import (
 )
 from fedagent.errors import one_of, require
 from fedagent.stopping import Metric
-from fedagent.task import Task
+from fedagent.tasks.task import Task
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 """(B, NUM_FEATURES) features and (B,) labels, both float32."""

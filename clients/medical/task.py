@@ -23,8 +23,8 @@ from clients.medical.metrics import area_under_curve, measures
 from clients.medical.model import NORMS, build
 from clients.vision.data import Images
 from fedagent.errors import one_of, require
-from fedagent.partitioning import Partition, iid
-from fedagent.task import Task, check_partition_id, epochs
+from fedagent.tasks.partitioning import Partition, iid
+from fedagent.tasks.task import Task, check_partition_id, epochs
 
 Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 """(B, C, H, W) images in [0, 1], (B,) labels, and (K,) log frequency of each class on the node."""

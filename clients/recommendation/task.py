@@ -24,7 +24,7 @@ from clients.recommendation.ranking import ranking_metrics, ranks, rating_metric
 from clients.recommendation.sampling import Examples, Sampler
 from fedagent.errors import one_of, require
 from fedagent.stopping import Metric
-from fedagent.task import Task
+from fedagent.tasks.task import Task
 
 LOSSES = ("bpr", "bce", "mse")
 

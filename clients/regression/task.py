@@ -15,7 +15,7 @@ from torch import nn
 from clients.regression.data import Examples, generate
 from fedagent.errors import one_of, require
 from fedagent.stopping import Metric
-from fedagent.task import Task, check_partition_id
+from fedagent.tasks.task import Task, check_partition_id
 
 
 class RegressionTask(Task):

@@ -13,7 +13,7 @@ from clients.traffic.model import MODELS, Forecaster
 from clients.traffic.windows import FIRST_ORIGIN, HORIZONS, Examples, Series, calendar
 from fedagent.errors import one_of, require
 from fedagent.stopping import Metric
-from fedagent.task import Task
+from fedagent.tasks.task import Task
 
 
 class TrafficTask(Task):

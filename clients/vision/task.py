@@ -13,8 +13,8 @@ from clients.vision.augmentation import RandomAffine
 from clients.vision.data import PACKAGED, Images, VisionData, load
 from clients.vision.model import MODELS, build
 from fedagent.errors import one_of, require
-from fedagent.partitioning import Partition, iid
-from fedagent.task import Task, check_partition_id, epochs
+from fedagent.tasks.partitioning import Partition, iid
+from fedagent.tasks.task import Task, check_partition_id, epochs
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 """(B, C, H, W) images in [0, 1] and (B,) labels."""

@@ -11,7 +11,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from fedagent import units
+from fedagent import formatting
 from fedagent.callbacks.base import Callback, Settlement
 from fedagent.callbacks.screen import Screen
 from fedagent.statistics import Evaluation, Statistics
@@ -109,7 +109,7 @@ class LiveDisplay(Callback):
             [
                 f"version {evaluation.version:,}",
                 f"{evaluation.num_updates:,} updates",
-                units.duration(evaluation.now_s, statistics.is_virtual),
+                formatting.duration(evaluation.now_s, statistics.is_virtual),
                 self._values(evaluation),
                 f"staleness {statistics.staleness_mean:.1f} (max {statistics.staleness_max})",
                 _traffic(statistics),
@@ -122,7 +122,7 @@ class LiveDisplay(Callback):
             shown, source = {self._metric.name: value}, ""
         else:
             shown, source = evaluation.numbers, f"{evaluation.source}: "
-        return source + ", ".join(f"{k} {units.number(v, 4)}" for k, v in shown.items())
+        return source + ", ".join(f"{k} {formatting.number(v, 4)}" for k, v in shown.items())
 
     def _panel(self, statistics: Statistics) -> Panel:
         table = Table.grid(padding=(0, 2))
@@ -155,7 +155,7 @@ class LiveDisplay(Callback):
         updates, since_s = self._resumed_at
         elapsed_s = statistics.wall_s - since_s
         per_s = (statistics.num_updates - updates) / elapsed_s if elapsed_s > 0 else 0.0
-        return f"{units.number(per_s)} per second"
+        return f"{formatting.number(per_s)} per second"
 
 
 def _goal(metric: Metric, target: float | None, max_updates: int | None) -> str:
@@ -167,12 +167,12 @@ def _goal(metric: Metric, target: float | None, max_updates: int | None) -> str:
 
 def _times(statistics: Statistics, now_s: float) -> list[str]:
     """Return the virtual and the real time; only the real one where there is no other."""
-    virtual = [units.duration(now_s, is_virtual=True)] if statistics.is_virtual else []
-    return [*virtual, f"{units.duration(statistics.wall_s)} real"]
+    virtual = [formatting.duration(now_s, is_virtual=True)] if statistics.is_virtual else []
+    return [*virtual, f"{formatting.duration(statistics.wall_s)} real"]
 
 
 def _traffic(statistics: Statistics) -> str:
-    down, up = units.size(statistics.bytes_down), units.size(statistics.bytes_up)
+    down, up = formatting.size(statistics.bytes_down), formatting.size(statistics.bytes_up)
     return f"{down} down, {up} up"
 
 
@@ -192,8 +192,8 @@ def _trend(metric: Metric, history: Sequence[float]) -> Text:
         return Text("not measured yet", style="dim")
     best = (max if metric.mode == "max" else min)(filter(math.isfinite, history), default=math.nan)
     return Text.assemble(
-        (units.number(history[-1], 4), "bold"),
-        f"  best {units.number(best, 4)}  ",
+        (formatting.number(history[-1], 4), "bold"),
+        f"  best {formatting.number(best, 4)}  ",
         (sparkline(history, BAR_WIDTH), "cyan"),
     )
 

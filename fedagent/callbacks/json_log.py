@@ -10,8 +10,8 @@ from flwr.app import ArrayRecord
 
 from fedagent.callbacks.base import Callback, Settlement, has_failed
 from fedagent.errors import one_of
+from fedagent.formatting import to_json
 from fedagent.statistics import Evaluation, Statistics
-from fedagent.strict_json import to_json
 from fedagent.update import Outcome
 
 LEVELS = ("debug", "info", "warning", "error")

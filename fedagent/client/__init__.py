@@ -2,11 +2,11 @@
 
 from fedagent.client.app import build_client_app
 from fedagent.client.device import resolve_device
-from fedagent.client.ready import Client
+from fedagent.client.loaded import ClientSpec
 from fedagent.client.trainer import LocalTraining, PrivateTraining, train
 
 __all__ = [
-    "Client",
+    "ClientSpec",
     "LocalTraining",
     "PrivateTraining",
     "build_client_app",

@@ -12,21 +12,23 @@ from flwr.app import ArrayRecord, Context, Message, UserConfig
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import ClientAppCallable, Mod
 
-from fedagent.client.group import train_group
+from fedagent.client.batching import train_group
+from fedagent.client.loaded import ClientSpec, LoadedClient, loaded_client
 from fedagent.client.private import fit_private, keep, train_part
-from fedagent.client.ready import Client, Ready, ready
 from fedagent.client.requests import config_of, overridden, partition_of, reply_to
 
 
-def build_client_app(build: Callable[[UserConfig], Client], mods: Sequence[Mod] = ()) -> "TaskApp":
+def build_client_app(
+    build: Callable[[UserConfig], ClientSpec], mods: Sequence[Mod] = ()
+) -> "TaskApp":
     """Return a ClientApp that trains, evaluates and answers queries.
 
     Parameters
     ----------
-    build : the run config to a `Client`. Called once per process and run config, because a
+    build : the run config to a `ClientSpec`. Called once per process and run config, because a
         process works for many nodes, one message at a time; what belongs to a node comes with
         each message.
-    mods : Flower mods, applied to every message of every run; a `Client` may bring its own.
+    mods : Flower mods, applied to every message of every run; a `ClientSpec` may bring its own.
     """
     return TaskApp(build, mods)
 
@@ -34,7 +36,7 @@ def build_client_app(build: Callable[[UserConfig], Client], mods: Sequence[Mod] 
 class TaskApp(ClientApp):
     """A ClientApp for any `Task`; see `build_client_app`."""
 
-    def __init__(self, build: Callable[[UserConfig], Client], mods: Sequence[Mod]) -> None:
+    def __init__(self, build: Callable[[UserConfig], ClientSpec], mods: Sequence[Mod]) -> None:
         super().__init__(mods=[*mods, self._mods_of_the_run])
         self._build, self._has_mods = build, bool(mods)
         self.train()(self._train_on_node)
@@ -55,8 +57,8 @@ class TaskApp(ClientApp):
         """Do the training requests that can share a batch; see `train_group`."""
         return {} if self._has_mods else train_group(requests, begin, self._for_run)
 
-    def _for_run(self, context: Context) -> Ready:
-        return ready(self._build, tuple(sorted(context.run_config.items())))
+    def _for_run(self, context: Context) -> LoadedClient:
+        return loaded_client(self._build, tuple(sorted(context.run_config.items())))
 
     def _mods_of_the_run(
         self, message: Message, context: Context, work: ClientAppCallable

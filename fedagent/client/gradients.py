@@ -22,7 +22,7 @@ from torch.func import functional_call, vmap
 
 from fedagent.client.device import tensors_of
 from fedagent.client.linear import FastLinear
-from fedagent.task import Batch, Task
+from fedagent.tasks.task import Batch, Task
 
 logger = logging.getLogger("flwr.fedagent")
 

@@ -1,4 +1,4 @@
-"""Flower mods that a rule may need on its clients; `Client.mods` names them."""
+"""Flower mods that a rule may need on its clients; `ClientSpec.mods` names them."""
 
 from typing import cast
 
@@ -9,8 +9,8 @@ from flwr.clientapp.typing import ClientAppCallable
 from fedagent import keys
 from fedagent.errors import FedagentError
 from fedagent.model import NDArray
-from fedagent.records import from_record, to_record
 from fedagent.update import Kind
+from fedagent.wire.records import from_record, to_record
 
 _AREA = "area-sent-"
 _OWN = "own-delta-"

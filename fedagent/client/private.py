@@ -8,7 +8,7 @@ from flwr.app import ArrayRecord, Context
 from torch import nn
 
 from fedagent.client.trainer import LocalTraining, train
-from fedagent.task import Batch, Task
+from fedagent.tasks.task import Batch, Task
 
 _KEY = "fedagent-private"
 

@@ -8,7 +8,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, 
 from fedagent import keys
 from fedagent.client.trainer import LocalTraining
 from fedagent.errors import ConfigurationError
-from fedagent.records import records_of
+from fedagent.wire.records import records_of
 
 
 def partition_of(context: Context) -> int:

@@ -19,7 +19,7 @@ from torch import nn
 
 from fedagent.client.device import to_device
 from fedagent.errors import ConfigurationError, one_of, require
-from fedagent.task import Batch, Task
+from fedagent.tasks.task import Batch, Task
 
 _PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 

@@ -33,7 +33,7 @@ import torch
 from fedagent.errors import require
 from fedagent.mixing.history import ChangeLog
 from fedagent.mixing.matrix import Floats, Indices, MixingMatrix
-from fedagent.mixing.places import Places
+from fedagent.mixing.node_index import NodeIndex
 from fedagent.mixing.remainder import Remainders
 from fedagent.mixing.weights import Weights
 from fedagent.model import FlatModel
@@ -80,8 +80,8 @@ class Mixing(Rule):
     consensus : gamma in [0, 1]: 0 shares updates, 1 whole models. Needs stochastic weights.
     """
 
-    refusal = "no-place-in-mixing"
-    refusal_advice = (
+    rejection_reason = "no-place-in-mixing"
+    rejection_advice = (
         "The mixing has no row for this node: build it for as many nodes as there are, and give "
         "every node a partition-id below that number."
     )
@@ -105,7 +105,7 @@ class Mixing(Rule):
         self.buffer_size = buffer_size
         self.consensus = consensus
         self.models: torch.Tensor | None = None  # (K, P), allocated with the first update
-        self._places = Places(mixing.num_nodes)
+        self._places = NodeIndex(mixing.num_nodes)
         self._changes = ChangeLog(mixing.num_nodes)
         self._remainders = Remainders(mixing.num_nodes)
         self._matrix = mixing.matrix

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from fedagent import units
+from fedagent import formatting
 from fedagent.errors import require
 from fedagent.report.compare import Row, compare, shared
 from fedagent.report.files import replacing
@@ -139,7 +139,7 @@ class _TimeScale:
         self._begin_s = min(t for times in grids for t in times if t > 0) if self._is_log else 0.0
         longest = max(ends_s, default=0.0)
         middle = float(np.sqrt(longest * min(ends_s))) if self._is_log else longest
-        self._unit_s, self._unit = units.time_unit(middle)
+        self._unit_s, self._unit = formatting.time_unit(middle)
 
     def place(self, times: Floats) -> Floats:
         placed: Floats = np.maximum(times, self._begin_s) / self._unit_s
@@ -150,7 +150,7 @@ class _TimeScale:
         axes.margins(x=0.02)
         if self._is_log:
             axes.set_xscale("log")
-            axes.xaxis.set_major_formatter(lambda value, _: units.number(value))
+            axes.xaxis.set_major_formatter(lambda value, _: formatting.number(value))
         else:
             axes.set_xlim(left=0.0)
 

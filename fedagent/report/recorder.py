@@ -14,13 +14,13 @@ from flwr.app import ArrayRecord
 from safetensors.numpy import save_file
 
 from fedagent.callbacks.base import Callback
-from fedagent.records import digest
+from fedagent.formatting import to_json
 from fedagent.report.figure import plot_runs
 from fedagent.report.files import replacing
 from fedagent.report.runs import METRICS_FILE, SUMMARY_FILE, read_run
 from fedagent.statistics import Evaluation, Statistics
 from fedagent.stopping import Metric
-from fedagent.strict_json import to_json
+from fedagent.wire.records import digest
 
 MODEL_FILE = "model.safetensors"
 PLOT_FILE = "plots/metric.png"

@@ -10,7 +10,7 @@ from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
 
-from fedagent import strict_json, units
+from fedagent import formatting
 from fedagent.report.compare import Row, Spread, shared
 
 NOTHING = "-"
@@ -38,7 +38,7 @@ def render_in_two(rows: Sequence[Row]) -> Group:
 
 def to_json(rows: Sequence[Row]) -> str:
     """Return the rows as a JSON array; a run is the path of its folder and its seed."""
-    return strict_json.to_json([_plain(row) for row in rows], indent=2)
+    return formatting.to_json([_plain(row) for row in rows], indent=2)
 
 
 def _plain(row: Row) -> dict[str, Any]:
@@ -63,7 +63,7 @@ def _cell(row: Row, spread: Spread | None, unit: Unit = _no_unit, digits: int = 
         decimals = max(0, 1 - math.floor(math.log10(std)))
         lines = [f"{mean:,.{decimals}f}", f"±{std:,.{decimals}f}"]
     else:
-        lines = [units.number(mean, digits)]
+        lines = [formatting.number(mean, digits)]
     if spread.count < len(row.runs):
         lines[0] += "*"
     return "\n".join(f"{line} {name}".rstrip() for line in lines)
@@ -79,7 +79,9 @@ def _result_columns(rows: Sequence[Row]) -> Columns:
         goal = f"{metric} {common['target']:g}" if "target" in common else "its target"
         clock = f"{common['clock']} time" if "clock" in common else "time"
         columns |= {
-            f"{clock} to\n{goal}": lambda row: _cell(row, row.time_to_target_s, units.time_unit),
+            f"{clock} to\n{goal}": lambda row: _cell(
+                row, row.time_to_target_s, formatting.time_unit
+            ),
             "speed-up": lambda row: f"{row.speed_up:.2f}x" if row.speed_up else NOTHING,
             "updates\nto target": lambda row: _cell(row, row.updates_to_target),
             "seeds\nreached": lambda row: f"{row.num_reached}/{len(row.runs)}",
@@ -91,9 +93,9 @@ def _result_columns(rows: Sequence[Row]) -> Columns:
 def _cost_columns() -> Columns:
     return {
         "updates": lambda row: _cell(row, row.num_updates),
-        "traffic": lambda row: _cell(row, row.num_bytes, units.size_unit),
+        "traffic": lambda row: _cell(row, row.num_bytes, formatting.size_unit),
         "staleness\nmean": lambda row: _cell(row, row.staleness_mean),
-        "\nmax": lambda row: units.number(row.staleness_max),
+        "\nmax": lambda row: formatting.number(row.staleness_max),
         "utili-\nsation": lambda row: _cell(row, row.utilisation, _percent),
     }
 

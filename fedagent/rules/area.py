@@ -56,7 +56,7 @@ class AREA(Rule):
         """No: a difference is one to what was applied when the job was sent."""
         return False
 
-    def tell(self, node_id: int) -> dict[str, int]:
+    def job_config(self, node_id: int) -> dict[str, int]:
         """Tell a node how many of its updates are part of x."""
         return {keys.NUM_APPLIED: self._num_applied.get(node_id, 0)}
 

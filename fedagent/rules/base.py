@@ -19,23 +19,23 @@ class Rule(ABC):
     Times it is told are seconds since the run began.
     """
 
-    refusal: str = "too-stale"
+    rejection_reason: str = "too-stale"
     """The word under which refused updates are counted; "too-stale" costs their node no rest."""
-    refusal_advice: str = ""
+    rejection_advice: str = ""
     """What to do about refusals, for the log."""
 
-    def begin(self, model: FlatModel) -> None:
+    def on_start(self, model: FlatModel) -> None:
         """Look at version 0, before the first dispatch."""
 
-    def introduce(self, node_id: int, attributes: Mapping[str, float]) -> None:
-        """Learn what is known of a node, before each of its jobs; see `fedagent.regions`."""
+    def register_node(self, node_id: int, attributes: Mapping[str, float]) -> None:
+        """Learn a node's attributes, before each of its jobs; see `fedagent.nodes.geography`."""
 
     @abstractmethod
     def receive(self, model: FlatModel, update: Update) -> bool:
         """Take one update in; return True when `model` now is a new version to publish."""
 
     def accepts(self, update: Update) -> bool:
-        """Return False to refuse an update, before it is received; `refusal` says why."""
+        """Return False to refuse an update, before it is received; `rejection_reason` says why."""
         return True
 
     def model_for(self, node_id: int) -> torch.Tensor | None:
@@ -72,7 +72,7 @@ class Rule(ABC):
         """Whether a node may be sent a job before its last update was applied."""
         return True
 
-    def tell(self, node_id: int) -> Mapping[str, int]:
+    def job_config(self, node_id: int) -> Mapping[str, int]:
         """Return what `node_id` must be told with its next job; it becomes part of its config."""
         return {}
 

@@ -27,7 +27,7 @@ from fedagent.update import Update
 
 
 @dataclass(eq=False)
-class Parcel:
+class Transfer:
     """What is under way between an edge and the root.
 
     Attributes
@@ -80,9 +80,9 @@ class Edge:
         self.version = self.root_version = 0
         self.num_updates, self.num_examples = 0, 0.0
         self._fresh_updates, self._fresh_examples = 0, 0.0
-        self.going_up: Parcel | None = None
-        self.coming_down: list[Parcel] = []
-        rule.begin(self.model)
+        self.going_up: Transfer | None = None
+        self.coming_down: list[Transfer] = []
+        rule.on_start(self.model)
 
     def due_s(self) -> float:
         """Return when something arrives or the rule has something to do."""
@@ -110,7 +110,7 @@ class Edge:
 
     def send(self, due_s: float) -> None:
         """Send the root what the region learned since it last did; it arrives at `due_s`."""
-        self.going_up = Parcel(
+        self.going_up = Transfer(
             due_s,
             vector=self.published - self._told,
             version=self.root_version,
@@ -164,5 +164,5 @@ class Edge:
         self.version, self.root_version, self.num_updates, self._fresh_updates = state["counts"]
         self.num_examples, self._fresh_examples = state["examples"]
         self._unanswered = [delta.clone() for delta in state["unanswered"]]
-        self.going_up = None if state["going_up"] is None else Parcel(**state["going_up"])
-        self.coming_down = [Parcel(**parcel) for parcel in state["coming_down"]]
+        self.going_up = None if state["going_up"] is None else Transfer(**state["going_up"])
+        self.coming_down = [Transfer(**parcel) for parcel in state["coming_down"]]

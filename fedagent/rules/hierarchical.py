@@ -29,11 +29,10 @@ from typing import Any
 import torch
 
 from fedagent.errors import require
-from fedagent.links import Links
 from fedagent.model import FlatModel
-from fedagent.regions import Regions
+from fedagent.nodes.geography import Links, Regions
 from fedagent.rules.base import Rule
-from fedagent.rules.edge import Edge, Parcel
+from fedagent.rules.edge import Edge, Transfer
 from fedagent.update import Update
 
 
@@ -83,12 +82,12 @@ class Hierarchical(Rule):
         self._unpublished = self._at_root = self._bytes_between_regions = 0
         self._restored: Mapping[str, Any] | None = None
 
-    def begin(self, model: FlatModel) -> None:
+    def on_start(self, model: FlatModel) -> None:
         """Give every region version 0, or what it had when the run was left."""
         self.edges = [Edge(self._build_edge(), model) for _ in range(self._regions.count)]
         self._num_bytes = model.spec.num_bytes
         if self._restored is None:
-            self.root.begin(model)
+            self.root.on_start(model)
             return
         for edge, state in zip(self.edges, self._restored["edges"], strict=True):
             edge.load_state_dict(state)
@@ -96,12 +95,12 @@ class Hierarchical(Rule):
 
     # --- what a node belongs to ---------------------------------------------------------------
 
-    def introduce(self, node_id: int, attributes: Mapping[str, float]) -> None:
+    def register_node(self, node_id: int, attributes: Mapping[str, float]) -> None:
         """Find the node's region, once."""
         if node_id not in self._region_of:
             region = self._regions.of(node_id, attributes)
             self._region_of[node_id] = self._root_region if region is None else region
-        self._edge_of(node_id).rule.introduce(node_id, attributes)
+        self._edge_of(node_id).rule.register_node(node_id, attributes)
 
     def _edge_of(self, node_id: int) -> Edge:
         return self.edges[self._region_of[node_id]]
@@ -123,9 +122,9 @@ class Hierarchical(Rule):
         """What the regions' rule says."""
         return self._build_edge().allows_prefetch
 
-    def tell(self, node_id: int) -> Mapping[str, int]:
+    def job_config(self, node_id: int) -> Mapping[str, int]:
         """Ask the region's rule."""
-        return self._edge_of(node_id).rule.tell(node_id)
+        return self._edge_of(node_id).rule.job_config(node_id)
 
     # --- what moves ---------------------------------------------------------------------------
 
@@ -161,7 +160,7 @@ class Hierarchical(Rule):
         if edge.going_up is None and edge.num_updates >= self.send_every:
             edge.send(now_s + self._travel_s(edge, self._links.up_s))
 
-    def _deliver(self, model: FlatModel, edge: Edge, parcel: Parcel, now_s: float) -> bool:
+    def _deliver(self, model: FlatModel, edge: Edge, parcel: Transfer, now_s: float) -> bool:
         """Let the root's rule have a region's delta, and send the region the root's model."""
         assert parcel.base is not None
         update = Update(
@@ -178,7 +177,7 @@ class Hierarchical(Rule):
             self._at_root += parcel.num_updates
             is_published = self._count(self.root.receive(model, update))
         leaves_s = max([now_s, *(earlier.due_s for earlier in edge.coming_down)])
-        answer = Parcel(
+        answer = Transfer(
             leaves_s + self._travel_s(edge, self._links.down_s),
             vector=model.vector.clone(),
             version=model.version + is_published,

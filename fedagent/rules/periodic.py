@@ -30,16 +30,19 @@ class Periodic(Rule):
     def __init__(self, inner: Rule, period_s: float) -> None:
         require(period_s > 0, f"publish_every_s={period_s} must be positive.")
         self.inner, self.period_s = inner, period_s
-        self.refusal, self.refusal_advice = inner.refusal, inner.refusal_advice
+        self.rejection_reason, self.rejection_advice = (
+            inner.rejection_reason,
+            inner.rejection_advice,
+        )
         self._arrived, self._due_s = 0, math.inf
 
-    def begin(self, model: FlatModel) -> None:
+    def on_start(self, model: FlatModel) -> None:
         """Pass it on."""
-        self.inner.begin(model)
+        self.inner.on_start(model)
 
-    def introduce(self, node_id: int, attributes: Mapping[str, float]) -> None:
+    def register_node(self, node_id: int, attributes: Mapping[str, float]) -> None:
         """Pass it on."""
-        self.inner.introduce(node_id, attributes)
+        self.inner.register_node(node_id, attributes)
 
     def accepts(self, update: Update) -> bool:
         """Ask the inner rule."""
@@ -53,9 +56,9 @@ class Periodic(Rule):
         """Ask the inner rule."""
         return self.inner.version_for(node_id)
 
-    def tell(self, node_id: int) -> Mapping[str, int]:
+    def job_config(self, node_id: int) -> Mapping[str, int]:
         """Ask the inner rule."""
-        return self.inner.tell(node_id)
+        return self.inner.job_config(node_id)
 
     @property
     def allows_prefetch(self) -> bool:

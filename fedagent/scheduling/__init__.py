@@ -1,11 +1,11 @@
 """Schedulers: who works next, with which B_k and M_k."""
 
+from fedagent.nodes.eligible import Eligible
+from fedagent.nodes.idle import IdleNodes
 from fedagent.scheduling.base import Assignment, Observation, Scheduler
 from fedagent.scheduling.dylu import DyLU
-from fedagent.scheduling.eligible import Eligible
 from fedagent.scheduling.fairness import FairnessCap
 from fedagent.scheduling.fedcompass import FedCompass
-from fedagent.scheduling.idle import IdleNodes
 from fedagent.scheduling.per_node import NodeSettings, PerNode
 from fedagent.scheduling.speed import Speeds
 from fedagent.scheduling.uniform import RoundRobin, Uniform

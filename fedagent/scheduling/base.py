@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fedagent.errors import require
-from fedagent.scheduling.idle import IdleNodes
+from fedagent.nodes.idle import IdleNodes
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from fedagent.errors import require
+from fedagent.nodes.idle import IdleNodes
 from fedagent.scheduling.base import Assignment, Observation, Scheduler
-from fedagent.scheduling.idle import IdleNodes
 from fedagent.scheduling.speed import Speeds
 
 

@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from fedagent.errors import require
+from fedagent.nodes.eligible import Eligible
+from fedagent.nodes.idle import IdleNodes
 from fedagent.scheduling.base import Assignment, Observation, Scheduler
-from fedagent.scheduling.eligible import Eligible
-from fedagent.scheduling.idle import IdleNodes
 
 
 class FairnessCap(Scheduler):

@@ -28,9 +28,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from fedagent.errors import require
+from fedagent.nodes.eligible import Eligible
+from fedagent.nodes.idle import IdleNodes
 from fedagent.scheduling.base import Assignment, Observation, Scheduler
-from fedagent.scheduling.eligible import Eligible
-from fedagent.scheduling.idle import IdleNodes
 from fedagent.scheduling.speed import Speeds
 
 _ROUNDING = 1e-9  # steps; a sum of times must not cost the step that it fits exactly

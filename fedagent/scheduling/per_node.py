@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from fedagent.errors import require
-from fedagent.regions import Attributes, Regions
+from fedagent.nodes.geography import Attributes, Regions
 from fedagent.scheduling.base import Assignment
 
 

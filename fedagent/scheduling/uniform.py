@@ -1,7 +1,7 @@
 """Schedulers that ignore speed."""
 
+from fedagent.nodes.idle import IdleNodes
 from fedagent.scheduling.base import Scheduler
-from fedagent.scheduling.idle import IdleNodes
 
 
 class Uniform(Scheduler):

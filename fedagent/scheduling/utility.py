@@ -19,8 +19,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from fedagent.errors import require
+from fedagent.nodes.idle import IdleNodes
 from fedagent.scheduling.base import Observation, Scheduler
-from fedagent.scheduling.idle import IdleNodes
 
 logger = logging.getLogger("flwr.fedagent")
 

@@ -1,10 +1,10 @@
 """A deterministic simulation of a heterogeneous fleet, on one machine."""
 
-from fedagent.links import Links
-from fedagent.simulation.fleet import (
+from fedagent.nodes.geography import Geography, Links
+from fedagent.simulation.grid import SimulationGrid
+from fedagent.simulation.profiles import (
     Equal,
     Fleet,
-    Geography,
     HalfNormal,
     Lognormal,
     NodeProfile,
@@ -14,7 +14,6 @@ from fedagent.simulation.fleet import (
     Straggler,
     TwoClass,
 )
-from fedagent.simulation.grid import SimulationGrid
 from fedagent.simulation.run import SimulationResult, run_simulation
 from fedagent.simulation.runtime import Runtime
 

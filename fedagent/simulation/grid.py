@@ -10,17 +10,17 @@ from flwr.serverapp import Grid
 
 from fedagent import keys
 from fedagent._flower import ErrorCode, Run, set_message_id
-from fedagent.records import payload_bytes, records_of
 from fedagent.simulation.clock import EventQueue, VirtualClock
-from fedagent.simulation.executors import Executor
-from fedagent.simulation.fleet import Fleet
-from fedagent.simulation.nodes import Job, Node, Nodes, Online
-from fedagent.simulation.work import WorkItem, forget_spare_normal
+from fedagent.simulation.nodes import Node, Nodes, Online, SimulatedJob
+from fedagent.simulation.profiles import Fleet
+from fedagent.simulation.workers.inline import Executor
+from fedagent.simulation.workers.work import WorkItem, forget_spare_normal
 from fedagent.statistics import Statistics
 from fedagent.update import Dispatch, Kind, Outcome
+from fedagent.wire.records import payload_bytes, records_of
 
 
-class _Luck(NamedTuple):
+class JobFate(NamedTuple):
     """How a job goes: `dies_after` is the part of it after which it dies, if it does."""
 
     factor: float = 1.0
@@ -131,7 +131,7 @@ class SimulationGrid(Grid):
         return replies
 
     def attributes(self, node_id: int) -> Mapping[str, float]:
-        """Return what is known of a node; see `fedagent.regions`."""
+        """Return what is known of a node; see `fedagent.nodes.geography`."""
         return self._nodes.attributes(node_id)
 
     # --- a job's life -------------------------------------------------------------------------
@@ -149,7 +149,7 @@ class SimulationGrid(Grid):
         self._tick()
         self.statistics.dispatched(kind, num_bytes, node.is_remote)
         self.statistics.concurrency = max(self.statistics.concurrency, self.statistics.in_flight)
-        job = Job(self._num_jobs, message, node, dispatch, begun_s=now_s)
+        job = SimulatedJob(self._num_jobs, message, node, dispatch, begun_s=now_s)
         node.downloaded_s = max(now_s, node.downloaded_s)
         node.downloaded_s += num_bytes / node.profile.download_bytes_per_s
         job.ready_s = node.profile.latency_s + node.downloaded_s
@@ -167,17 +167,17 @@ class SimulationGrid(Grid):
         if not profile.is_online(now_s):
             self._fail_at(now_s, job, ErrorCode.NODE_UNAVAILABLE, "the node is offline")
             return
-        luck = self._luck(node)
-        work_s = self._steps(job.message) * profile.seconds_per_step * luck.factor
+        fate = self._fate(node)
+        work_s = self._steps(job.message) * profile.seconds_per_step * fate.factor
         finish_s = max(now_s, job.ready_s) + work_s
         job.leaves_s = profile.next_change_s(now_s)
-        if luck.dies_after is not None:
-            finish_s = now_s + (finish_s - now_s) * luck.dies_after
+        if fate.dies_after is not None:
+            finish_s = now_s + (finish_s - now_s) * fate.dies_after
         if job.leaves_s < finish_s:
             self._fail_at(job.leaves_s, job, ErrorCode.NODE_UNAVAILABLE, "the node went offline")
-        elif luck.dies_after is not None:
+        elif fate.dies_after is not None:
             self._fail_at(finish_s, job, ErrorCode.CLIENT_APP_CRASHED, "simulated failure")
-        elif luck.falls_silent:
+        elif fate.falls_silent:
             self._events.add(finish_s, job.number, lambda: self._leave(job))
             lapses_s = job.dispatch.sent_at_s + job.message.metadata.ttl
             self._events.add(lapses_s, job.number, lambda: self._lapse(job))
@@ -185,17 +185,17 @@ class SimulationGrid(Grid):
             job.work = self._executor.submit(self._item(job), finish_s)
             self._events.add(finish_s, job.number, lambda: self._finish(job))
 
-    def _luck(self, node: Node) -> _Luck:
+    def _fate(self, node: Node) -> JobFate:
         """Draw how the job that a node begins goes, from a generator of (node, job)."""
         profile, jitter = node.profile, self._fleet.jitter
         if not (profile.failure_rate or profile.silence_rate or jitter):
-            return _Luck()
+            return JobFate()
         chance = self._fleet.generator(node.index, node.jobs_begun)
         dies, falls_silent = chance.random(2) < (profile.failure_rate, profile.silence_rate)
         factor = math.exp(jitter * chance.normal())
-        return _Luck(factor, chance.random() if dies else None, bool(falls_silent))
+        return JobFate(factor, chance.random() if dies else None, bool(falls_silent))
 
-    def _item(self, job: Job) -> WorkItem:
+    def _item(self, job: SimulatedJob) -> WorkItem:
         node = job.node
         entropy = np.random.SeedSequence([self._seed, node.index, node.jobs_begun])
         return WorkItem(
@@ -216,7 +216,7 @@ class SimulationGrid(Grid):
         )
         return int(next(named, self._fleet.default_steps))  # type: ignore[arg-type]
 
-    def _fail_at(self, time_s: float, job: Job, code: int, reason: str) -> None:
+    def _fail_at(self, time_s: float, job: SimulatedJob, code: int, reason: str) -> None:
         job.content = Error(code, reason)
         self._events.add(time_s, job.number, lambda: self._arrive(job))
 
@@ -230,7 +230,7 @@ class SimulationGrid(Grid):
         self.clock.advance_to(time_s)
         event()
 
-    def _finish(self, job: Job) -> None:
+    def _finish(self, job: SimulatedJob) -> None:
         """Wait for the real work of the job that virtually is done now, and upload its reply."""
         assert job.work is not None
         answer = self._executor.result(job.work)
@@ -250,17 +250,17 @@ class SimulationGrid(Grid):
             self._arrive(job)
         self._free(job)
 
-    def _arrive(self, job: Job) -> None:
+    def _arrive(self, job: SimulatedJob) -> None:
         assert job.content is not None
         self._arrived[job.dispatch.message_id] = Message(job.content, reply_to=job.message)
         self._leave(job)
 
-    def _lapse(self, job: Job) -> None:
-        """Answer for a node that fell silent, as Flower does when a message's TTL is over."""
+    def _lapse(self, job: SimulatedJob) -> None:
+        """ClientResult for a node that fell silent, as Flower does when a message's TTL is over."""
         error = Error(ErrorCode.MESSAGE_UNAVAILABLE, "no reply within the message's TTL")
         self._arrived[job.dispatch.message_id] = Message(error, reply_to=job.message)
 
-    def _leave(self, job: Job) -> None:
+    def _leave(self, job: SimulatedJob) -> None:
         """Count how the job ended and let the node go on with its next one."""
         outcome, reason, size = Outcome.EXPIRED, "silent", 0
         if isinstance(job.content, Error):
@@ -275,7 +275,7 @@ class SimulationGrid(Grid):
             self.statistics.received(0, self.clock.now() - job.begun_s)
         self._free(job)
 
-    def _free(self, job: Job) -> None:
+    def _free(self, job: SimulatedJob) -> None:
         """Let the node go on with its next job, if it is still at this one."""
         if job.node.current is job:
             job.node.current = None

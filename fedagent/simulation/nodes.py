@@ -10,10 +10,10 @@ from types import MappingProxyType
 
 from flwr.app import Error, Message, RecordDict
 
-from fedagent.attributes import REMOTE
-from fedagent.scheduling.presence import Population
-from fedagent.simulation.fleet import Fleet, NodeProfile
-from fedagent.simulation.work import Answer
+from fedagent.grids import REMOTE
+from fedagent.nodes.population import Population
+from fedagent.simulation.profiles import Fleet, NodeProfile
+from fedagent.simulation.workers.work import ClientResult
 from fedagent.update import Dispatch
 
 _FIRST_NODE_ID = 1001  # Flower's own ids are random; 0 and 1 mean driver and SuperLink
@@ -30,14 +30,14 @@ class Node:
     is_remote: bool
     jobs_begun: int
     state: RecordDict = field(default_factory=RecordDict)
-    current: "Job | None" = None
-    waiting: "deque[Job]" = field(default_factory=deque)
+    current: "SimulatedJob | None" = None
+    waiting: "deque[SimulatedJob]" = field(default_factory=deque)
     downloaded_s: float = 0.0
     uploaded_s: float = 0.0
 
 
 @dataclass(eq=False, slots=True)
-class Job:
+class SimulatedJob:
     """A message at its node, and what became of it."""
 
     number: int
@@ -46,7 +46,7 @@ class Job:
     dispatch: Dispatch
     begun_s: float
     ready_s: float = 0.0
-    work: "Future[Answer] | None" = None
+    work: "Future[ClientResult] | None" = None
     content: RecordDict | Error | None = None
     reply_bytes: int = 0
     leaves_s: float = math.inf
@@ -64,7 +64,7 @@ class Nodes:
         self._is_always_online = fleet.is_always_online
         self._profile = lru_cache(_PROFILES)(fleet.profile)
         self.attributes = lru_cache(_PROFILES)(self._attributes)
-        """Node id -> what is known of the node; see `fedagent.regions`."""
+        """Node id -> what is known of the node; see `fedagent.nodes.geography`."""
         self._kept: dict[int, Node] = {}
         self._jobs_begun: dict[int, int] = {}
 

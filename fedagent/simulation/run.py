@@ -11,11 +11,11 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
 
 from fedagent._flower import DRIVER_NODE_ID, empty_run, identify_process
-from fedagent.simulation.fleet import Equal, Fleet
 from fedagent.simulation.grid import SimulationGrid
+from fedagent.simulation.process_tuning import process_tuned
+from fedagent.simulation.profiles import Equal, Fleet
 from fedagent.simulation.runtime import Runtime
-from fedagent.simulation.thrift import thrift
-from fedagent.simulation.work import load_app, reproducible
+from fedagent.simulation.workers.work import load_app, reproducible
 from fedagent.statistics import Statistics
 
 _RUN_ID = 1
@@ -77,7 +77,7 @@ def run_simulation(
         run_config=dict(run_config or {}),
     )
     executor = (runtime or Runtime()).executor(client_app)
-    with executor, reproducible(seed), thrift(), _old_objects_left_alone():
+    with executor, reproducible(seed), process_tuned(), _old_objects_left_alone():
         grid = SimulationGrid(fleet, executor, empty_run(_RUN_ID), dict(run_config or {}), seed)
         server(grid, context)
     return SimulationResult(context, grid.statistics)

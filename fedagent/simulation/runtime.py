@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from flwr.clientapp import ClientApp
 
 from fedagent.errors import one_of, require
-from fedagent.simulation.executors import Executor, Inline
-from fedagent.simulation.grouping import Grouped
-from fedagent.simulation.processes import Processes
-from fedagent.simulation.work import TrainsTogether, load_app
+from fedagent.simulation.workers.inline import Executor, Inline
+from fedagent.simulation.workers.processes import Processes
+from fedagent.simulation.workers.vectorised import VectorisedExecutor
+from fedagent.simulation.workers.work import TrainsTogether, load_app
 
 
 @dataclass(frozen=True)
@@ -64,11 +64,11 @@ class Runtime:
             "vectorise=always: this ClientApp trains one client at a time. Build it with "
             "fedagent.client.build_client_app, or set vectorise=never.",
         )
-        return Grouped(executor, self.vectorise, self.group_size) if can else executor
+        return VectorisedExecutor(executor, self.vectorise, self.group_size) if can else executor
 
     def _workers(self, client_app: ClientApp | str) -> Executor:
         if self.backend == "ray":
-            from fedagent.simulation.ray_executor import Ray  # noqa: PLC0415  (an extra)
+            from fedagent.simulation.workers.ray import Ray  # noqa: PLC0415  (an extra)
 
             return Ray(client_app, self.workers, self.address)
         workers = _num_cores() if self.workers is None else self.workers

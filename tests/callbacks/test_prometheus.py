@@ -17,9 +17,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from fedagent import FedAsync, FedBuff
 from fedagent.callbacks import Callback, Prometheus
 from fedagent.errors import ConfigurationError
-from fedagent.observed import Observed
 from fedagent.simulation import Equal, Lognormal
 from fedagent.statistics import Statistics
+from fedagent.strategies.synchronous import Synchronous
 from fedagent.update import Outcome
 from tests.toy import Log, client_app, run
 
@@ -136,7 +136,7 @@ def test_documentation_names_what_is_served_and_nothing_else():
 def test_flowers_own_strategy_is_seen_as_well():
     prometheus = Prometheus(port=0)
     scraper = Scraper(prometheus)
-    strategy = Observed(FedAvg(fraction_evaluate=0.0), callbacks=[scraper, prometheus])
+    strategy = Synchronous(FedAvg(fraction_evaluate=0.0), callbacks=[scraper, prometheus])
 
     run(strategy, Equal(num_nodes=4), rounds=3)
 

@@ -6,9 +6,9 @@ import pytest
 
 from fedagent import FedAsync
 from fedagent.callbacks import Callback, JsonLog, Prometheus, TensorBoard
-from fedagent.records import digest
 from fedagent.simulation import Equal, Lognormal, Scripted
 from fedagent.statistics import Evaluation
+from fedagent.wire.records import digest
 from tests.toy import Log, run
 
 

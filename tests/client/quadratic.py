@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from fedagent.task import Task
+from fedagent.tasks.task import Task
 
 
 class Point(nn.Module):

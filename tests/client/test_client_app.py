@@ -3,7 +3,7 @@ import torch
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
-from fedagent.client import Client, LocalTraining, build_client_app
+from fedagent.client import ClientSpec, LocalTraining, build_client_app
 from fedagent.errors import ConfigurationError
 from tests.client.quadratic import QuadraticTask
 
@@ -14,7 +14,7 @@ def identity():
 
 
 def app_of(task, **training):
-    return build_client_app(lambda run_config: Client(task, LocalTraining(**training), "cpu"))
+    return build_client_app(lambda run_config: ClientSpec(task, LocalTraining(**training), "cpu"))
 
 
 def ask(app, message_type="train", partition_id=0, config=None, arrays=None, run_config=None):
@@ -140,7 +140,7 @@ def test_the_client_is_built_once_per_run_config():
 
     def build(run_config):
         built.append(run_config["overrides"])
-        return Client(QuadraticTask(), LocalTraining(), "cpu")
+        return ClientSpec(QuadraticTask(), LocalTraining(), "cpu")
 
     app = build_client_app(build)
     for node, overrides in enumerate(["seed=1", "seed=1", "seed=2", "seed=1"]):
@@ -164,7 +164,9 @@ def test_mods_see_every_message():
         seen.append(message.metadata.message_type)
         return call_next(message, context)
 
-    app = build_client_app(lambda _: Client(QuadraticTask(), LocalTraining(), "cpu"), mods=[spy])
+    app = build_client_app(
+        lambda _: ClientSpec(QuadraticTask(), LocalTraining(), "cpu"), mods=[spy]
+    )
     for message_type in ("train", "evaluate", "query"):
         ask(app, message_type)
     assert seen == ["train", "evaluate", "query"]

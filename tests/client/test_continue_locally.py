@@ -7,8 +7,8 @@ from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
 from fedagent import keys
 from fedagent._flower import identify_process
 from fedagent.client.mods import continue_locally_mod
-from fedagent.records import from_record, to_record
 from fedagent.update import Kind
+from fedagent.wire.records import from_record, to_record
 
 
 @pytest.fixture(autouse=True)

@@ -10,13 +10,13 @@ from flwr.clientapp import ClientApp
 from flwr.supercore.task_identity import TaskIdentity
 
 from fedagent import AsyncStrategy
-from fedagent.client import Client, LocalTraining, build_client_app
+from fedagent.client import ClientSpec, LocalTraining, build_client_app
 from fedagent.client.mods import area_difference_mod, partition_id_mod, sparse_rows_mod
 from fedagent.errors import FedagentError
-from fedagent.records import to_record
 from fedagent.rules import AREA
 from fedagent.rules import FedBuff as FedBuffRule
 from fedagent.simulation import Reliability, Scripted
+from fedagent.wire.records import to_record
 from tests import toy
 from tests.client.quadratic import QuadraticTask
 
@@ -113,7 +113,9 @@ def test_mods_of_the_client_see_every_message_inside_those_of_the_app():
 
         return mod
 
-    client = Client(QuadraticTask(), LocalTraining(), "cpu", [noting("first"), noting("second")])
+    client = ClientSpec(
+        QuadraticTask(), LocalTraining(), "cpu", [noting("first"), noting("second")]
+    )
     app = build_client_app(lambda run_config: client, mods=[noting("app")])
     TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, NODE, 1
 

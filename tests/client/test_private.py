@@ -9,11 +9,11 @@ from flwr.supercore.task_identity import TaskIdentity
 from torch import nn
 
 from fedagent import FedBuff
-from fedagent.client import Client, LocalTraining, PrivateTraining, build_client_app
+from fedagent.client import ClientSpec, LocalTraining, PrivateTraining, build_client_app
 from fedagent.errors import ConfigurationError
 from fedagent.simulation import Runtime, Scripted, run_simulation
-from fedagent.simulation.work import WorkItem, perform_all
-from fedagent.task import Task
+from fedagent.simulation.workers.work import WorkItem, run_clients
+from fedagent.tasks.task import Task
 
 
 class Pair(nn.Module):
@@ -74,7 +74,7 @@ class Node:
 
 def app_of(private=None, task=None, steps=1):
     training = LocalTraining(learning_rate=0.5, local_steps=steps, private=private)
-    return build_client_app(lambda _: Client(task or PairTask(), training, "cpu"))
+    return build_client_app(lambda _: ClientSpec(task or PairTask(), training, "cpu"))
 
 
 def test_a_reply_holds_the_shared_part_only():
@@ -152,7 +152,7 @@ def test_nodes_with_a_private_part_are_trained_one_by_one():
         )
         for k in range(2)
     ]  # fmt: skip
-    answers = perform_all(app_of(), items)
+    answers = run_clients(app_of(), items)
     assert [set(a.content.array_records["arrays"]) for a in answers] == [{"shared", "owner"}] * 2
     assert all("fedagent-private" in a.state for a in answers)
 

@@ -12,8 +12,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from fedagent.ledger import Ledger, Version
 from fedagent.model import FlatModel, ModelSpec
+from fedagent.proxy.ledger import Ledger, Version
 from fedagent.rules import Rule
 from fedagent.staleness import Staleness
 from fedagent.update import Dispatch, Update

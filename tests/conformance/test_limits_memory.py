@@ -202,11 +202,13 @@ def test_area_tells_every_node_how_many_of_its_updates_were_applied():
 
     fleet(run, fixed([0, 1, 0, 0]))
 
-    assert [run.rule.tell(node) for node in (0, 1, 2)] == [{"num-applied": n} for n in (3, 1, 0)]
+    assert [run.rule.job_config(node) for node in (0, 1, 2)] == [
+        {"num-applied": n} for n in (3, 1, 0)
+    ]
 
 
 def test_other_rules_have_nothing_to_tell():
-    assert FedBuff().tell(0) == {}
+    assert FedBuff().job_config(0) == {}
 
 
 # --- FADAS ------------------------------------------------------------------------------------

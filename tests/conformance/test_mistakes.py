@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from fedagent import staleness
-from fedagent.ledger import Ledger
 from fedagent.model import ArraySpec, FlatModel
+from fedagent.proxy.ledger import Ledger
 from fedagent.rules import FedAsync, FedBuff
 from tests.conformance import cases
 from tests.conformance.planting import Mistakes

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from fedagent import FedAsync, FedBuff
-from fedagent.ledger import Ledger
-from fedagent.membership import Membership
-from fedagent.proxy import Proxy
-from fedagent.queues import Queues
+from fedagent.nodes.membership import Membership
+from fedagent.proxy.ledger import Ledger
+from fedagent.proxy.loop import Proxy
+from fedagent.proxy.queues import Queues
 from fedagent.simulation import Scripted
 from fedagent.stopping import MaxSeconds
 from tests.conformance import cases

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.flower_processes import free_port
-from fedagent.deployment.reachability import SuperLink, check_superlink
+from fedagent.deployment.doctor.reachability import SuperLink, check_superlink
 from tests.deployment.conftest import Peer, serving
 
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.flower_processes import free_port
 from fedagent.deployment import make_certificates, make_node_keys
-from fedagent.deployment.reachability import SuperLink, check_superlink
+from fedagent.deployment.doctor.reachability import SuperLink, check_superlink
 
 
 class SecureFleet:

@@ -196,7 +196,7 @@ def test_nodes_that_name_no_partition_take_places_as_they_come():
 def test_a_node_without_a_place_is_refused(named):
     rule = Mixing(ring(3))
     assert not rule.accepts(update(0, [0.0], [0], metrics={"partition-id": named}))
-    assert rule.refusal != "too-stale"
+    assert rule.rejection_reason != "too-stale"
 
 
 def test_one_node_too_many_is_refused():

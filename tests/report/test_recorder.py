@@ -8,10 +8,10 @@ import pytest
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from fedagent.records import digest
 from fedagent.report import Recorder
 from fedagent.statistics import Statistics
 from fedagent.stopping import Metric
+from fedagent.wire.records import digest
 
 from .conftest import Record, model
 

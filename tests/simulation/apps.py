@@ -13,7 +13,7 @@ from flwr.clientapp import ClientApp
 
 from fedagent._flower import empty_run
 from fedagent.simulation import Fleet, Scripted, SimulationGrid
-from fedagent.simulation.executors import Executor, Inline
+from fedagent.simulation.workers.inline import Executor, Inline
 
 Answering = Callable[[Message, Context], RecordDict]
 

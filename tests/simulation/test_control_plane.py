@@ -10,10 +10,10 @@ from flwr.app import ArrayRecord, RecordDict
 
 from fedagent import FedBuff
 from fedagent._flower import empty_run
-from fedagent.records import digest
 from fedagent.scheduling import DyLU, FairnessCap, RoundRobin, Uniform, Utility
 from fedagent.simulation import Equal, Lognormal, Reliability, SimulationGrid
-from fedagent.simulation.executors import Inline
+from fedagent.simulation.workers.inline import Inline
+from fedagent.wire.records import digest
 from tests.simulation.apps import app_of, arrays, echo, metrics
 from tests.toy import Log, run
 

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedagent._flower import ErrorCode, empty_run
-from fedagent.records import payload_bytes
 from fedagent.simulation import Equal, Links, Reliability
 from fedagent.update import Outcome
+from fedagent.wire.records import payload_bytes
 from tests.simulation.apps import (
     arrays,
     count,

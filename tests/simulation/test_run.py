@@ -17,8 +17,8 @@ from flwr.serverapp.strategy import FedAvg
 from fedagent import FedBuff, run_simulation
 from fedagent.callbacks import Callback
 from fedagent.errors import ConfigurationError
-from fedagent.records import digest
 from fedagent.simulation import Equal, Lognormal, Reliability, Runtime, Scripted
+from fedagent.wire.records import digest
 from tests.simulation.apps import app_of, arrays, echo, fail_as_told, metrics, request
 
 

@@ -6,8 +6,8 @@ import pytest
 
 from fedagent.errors import ConfigurationError
 from fedagent.simulation import Runtime
-from fedagent.simulation.executors import Inline
-from fedagent.simulation.processes import Processes
+from fedagent.simulation.workers.inline import Inline
+from fedagent.simulation.workers.processes import Processes
 from tests.simulation.apps import app_of, echo
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedagent.clock import Clock
+from fedagent.grids import Clock
 from fedagent.simulation.clock import EventQueue, VirtualClock
 
 SECONDS = st.floats(0.0, 1e9)

@@ -8,9 +8,9 @@ from torch import nn
 
 from clients.medical import MedicalTask
 from clients.medical.baseline import baseline
-from fedagent import partitioning
 from fedagent.client import LocalTraining, train
 from fedagent.errors import ConfigurationError
+from fedagent.tasks import partitioning
 
 CPU = torch.device("cpu")
 

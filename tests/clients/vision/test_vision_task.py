@@ -6,9 +6,9 @@ import torch
 from torch import nn
 
 from clients.vision import VisionTask
-from fedagent import partitioning
 from fedagent.client import LocalTraining, train
 from fedagent.errors import ConfigurationError
+from fedagent.tasks import partitioning
 
 CPU = torch.device("cpu")
 

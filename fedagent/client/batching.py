@@ -1,0 +1,113 @@
+"""Training requests that can share a batch: which, and with whom."""
+
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+
+import torch
+from flwr.app import ArrayRecord, Context, Message
+
+from fedagent.client.device import tensors_of
+from fedagent.client.loaded import LoadedClient
+from fedagent.client.requests import config_of, overridden, partition_of, reply_to
+from fedagent.client.trainer import LocalTraining
+from fedagent.client.vectorised import ClientShare
+from fedagent.update import Kind
+from fedagent.wire.records import records_of, to_record
+
+_MAX_BATCHES_BYTES = 256 << 20  # of the batches of clients that train together
+
+Request = tuple[Message, Context]
+
+
+def train_group(
+    requests: Sequence[Request],
+    begin: Callable[[int], None],
+    client_for: Callable[[Context], LoadedClient],
+) -> dict[int, Message]:
+    """Do the training requests that can share a batch; return their replies by index.
+
+    Whatever is left out has to be done alone: what is no training, or in mixed precision; a run
+    with mods, which see one message at a time; a task with a private part; a client whose batches
+    have a shape of their own, or fail to be drawn; and what would make all batches hold more than
+    256 MB.
+
+    Parameters
+    ----------
+    requests : what the app is called with; messages are not changed.
+    begin : called with a request's index before its batches are drawn, to seed generators.
+    client_for : what the process has made of a request's run.
+
+    Raises
+    ------
+    RuntimeError, NotImplementedError
+        If the task's loss cannot be computed for many models at once.
+    """
+    groups: dict[Hashable, dict[int, _Drawn]] = defaultdict(dict)
+    starts: dict[Hashable, Mapping[str, torch.Tensor]] = {}
+    room = _MAX_BATCHES_BYTES
+    for index, request in enumerate(requests):
+        if request[0].metadata.message_type != Kind.TRAIN:
+            continue
+        begin(index)
+        drawn = _draw(request, client_for, starts, room)
+        if drawn is not None:
+            room -= drawn.num_bytes
+            groups[drawn.form][index] = drawn
+    replies = {}
+    for group in groups.values():
+        if len(group) > 1:
+            client, training = next((d.client, d.training) for d in group.values())
+            results = client.together.train([drawn.part for drawn in group.values()], training)
+            for (index, drawn), (state, metrics) in zip(group.items(), results, strict=True):
+                metrics["num-examples"] = drawn.num_examples
+                arrays = to_record({key: t.cpu().numpy() for key, t in state.items()})
+                replies[index] = reply_to(requests[index][0], metrics, arrays)
+    return replies
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """A training request with its data; those of the same `form` can share a batch."""
+
+    client: LoadedClient
+    training: LocalTraining
+    part: ClientShare
+    num_examples: int
+    num_bytes: int
+    form: Hashable
+
+
+def _draw(
+    request: Request,
+    client_for: Callable[[Context], LoadedClient],
+    starts: dict[Hashable, Mapping[str, torch.Tensor]],
+    room: int,
+) -> _Drawn | None:
+    """Draw a request's batches, which may hold `room` bytes; `starts` are the versions so far."""
+    message, context = request
+    try:
+        client, partition_id = client_for(context), partition_of(context)
+        training = overridden(client.training, config_of(message))
+        num_examples = client.task.num_examples(partition_id)
+        endless = client.task.batches(partition_id, training.batch_size)
+        batches = list(islice(endless, 1))
+        num_bytes = training.local_steps * sum(t.nbytes for t in tensors_of(batches))
+        # What cannot be trained as one batch.
+        is_special = client.task.private or training.precision != "float32"
+        if client.mods or num_bytes > room or is_special:
+            return None
+        batches += islice(endless, training.local_steps - 1)
+        arrays = records_of(message.content, ArrayRecord)["arrays"]
+        version = tuple(id(array.data) for array in arrays.values())
+        if version not in starts:
+            starts[version] = arrays.to_torch_state_dict()
+    except Exception:  # whoever does this request alone finds the same, and answers for it
+        return None
+    shapes = {tuple((t.shape, t.dtype) for t in tensors_of(batch)) for batch in batches}
+    if len(batches) < training.local_steps or len(shapes) > 1:
+        return None
+    form = id(client), replace(training, local_steps=1), shapes.pop()
+    part = ClientShare(starts[version], batches)
+    return _Drawn(client, training, part, num_examples, num_bytes, form)

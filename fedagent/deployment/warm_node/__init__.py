@@ -1,0 +1,1 @@
+"""``fedagent node``: Flower's SuperNode, whose ClientApps start warm."""

@@ -1,0 +1,213 @@
+"""The warm process: everything is imported before a task comes.
+
+Started by `fedagent.deployment.warm_node.executor`, with the file descriptor of a pipe on which
+tasks come. It forks for every task, so that each has a process of its own, as under Flower. What a
+task has imported, the app and whatever that imports while it works, is imported here too, and the
+app may prepare what all its tasks need: so the next task finds it.
+"""
+
+import argparse
+import gc
+import importlib
+import os
+import random
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, Pipe, wait
+from typing import Any, Protocol, cast, runtime_checkable
+
+import numpy as np
+import torch
+from flwr.app import Context
+
+from fedagent import _flower
+from fedagent._flower import AppBundle
+
+
+@runtime_checkable
+class WarmsUp(Protocol):
+    """A ClientApp that can do ahead what all of a node's tasks need, such as reading data."""
+
+    def warm_up(self, context: Context) -> None:
+        """Prepare; called once per run and node, with the node's Context without its state."""
+
+
+_GENERATORS: dict[str, tuple[Callable[[], bytes], Callable[[], object]]] = {
+    "random": (lambda: repr(random.getstate()).encode(), random.seed),
+    "numpy": (lambda: repr(np.random.get_state(legacy=False)).encode(), np.random.seed),
+    "torch": (lambda: torch.get_rng_state().numpy().tobytes(), torch.seed),
+}
+
+
+class Randomness:
+    """The global generators, which every copy of this process would continue alike.
+
+    A task draws anew from each, as in a process that has just started, unless its app has seeded
+    it when it was imported: that every copy inherits.
+    """
+
+    def __init__(self) -> None:
+        self._unseeded = set(_GENERATORS)
+
+    @contextmanager
+    def importing(self) -> Iterator[None]:
+        """Notice which generators an import seeds."""
+        before = {name: state() for name, (state, _) in _GENERATORS.items()}
+        yield
+        self._unseeded -= {name for name in before if _GENERATORS[name][0]() != before[name]}
+
+    def renew(self) -> None:
+        """Seed what nobody has seeded from the system's entropy."""
+        for name in self._unseeded:
+            _GENERATORS[name][1]()
+
+
+@dataclass
+class Forked:
+    """A task that is being done in a process of its own."""
+
+    task_id: int
+    pid: int
+    bundle: AppBundle | None = None
+    modules: list[str] = field(default_factory=list)
+
+
+class WarmProcessServer:
+    """Receives tasks, does each in a forked process, and says when they have ended."""
+
+    def __init__(self, requests: Connection) -> None:
+        self._requests = requests
+        self._running: dict[Connection, Forked] = {}
+        self._loaded: AppBundle | None = None
+        self._randomness = Randomness()
+        self._threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # threads that exist before a fork do not exist after it
+
+    def serve(self) -> None:
+        """Do tasks until the pipe is closed."""
+        while True:
+            for pipe in wait([self._requests, *self._running]):
+                if pipe is self._requests:
+                    try:
+                        spec = self._requests.recv()
+                    except EOFError:
+                        return
+                    self._fork(spec)
+                else:
+                    self._hear(cast(Connection, pipe))
+
+    def _fork(self, spec: Any) -> None:
+        gc.freeze()  # a collection in the copy would touch, and so copy, all that is shared
+        reader, writer = Pipe(duplex=False)
+        pid = os.fork()
+        if pid:
+            writer.close()
+            self._running[reader] = Forked(spec.task_id, pid)
+            return
+        status = 1
+        try:
+            reader.close()
+            self._requests.close()
+            for sign in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(sign, signal.SIG_DFL)
+            torch.set_num_threads(self._threads)
+            self._randomness.renew()
+            known = set(sys.modules)
+            status = _flower.run_client_app(spec, self._loaded, writer.send, ends=True)
+            writer.send([name for name in sys.modules if name not in known])
+        except BaseException:  # nothing of this process may run on in the copy
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status)
+
+    def _hear(self, reader: Connection) -> None:
+        task = self._running[reader]
+        try:
+            said = reader.recv()
+            if isinstance(said, AppBundle):
+                task.bundle = said
+            else:
+                task.modules = said
+            return
+        except EOFError:  # it has ended, or closed what it inherited
+            del self._running[reader]
+            reader.close()
+        _, status = os.waitpid(task.pid, 0)
+        self._requests.send((task.task_id, os.WIFSIGNALED(status)))
+        if os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0 and task.bundle is not None:
+            self._load(task.bundle)
+            import_all(task.modules)
+
+    def _load(self, bundle: AppBundle) -> None:
+        """Import the app, which its last task has installed, for those to come."""
+        if bundle != self._loaded:
+            self._loaded = bundle  # once, whatever comes of it
+            prepare(bundle, self._randomness)
+
+
+def import_all(modules: Sequence[str]) -> None:
+    """Import what a task has imported: the first optimizer alone brings thousands of modules."""
+    for name in modules:
+        if name not in sys.modules:
+            with suppress(Exception):  # a name that only that process knew: no loss
+                importlib.import_module(name)
+
+
+def prepare(bundle: AppBundle, randomness: Randomness) -> None:
+    """Import an app and let it warm up; what goes wrong here every task does for itself."""
+    try:
+        with randomness.importing():
+            app = _flower.load_installed_app(bundle)
+        if isinstance(app, WarmsUp):
+            app.warm_up(bundle.context)
+    except Exception:
+        print(
+            "fedagent node: the app could not be prepared ahead; every task will do it:\n"
+            f"{traceback.format_exc()}",
+            file=sys.stderr,
+        )
+
+
+def reuse(requests: Connection) -> None:
+    """Do tasks one after the other in this process, until the pipe is closed."""
+    while True:
+        try:
+            spec = requests.recv()
+        except EOFError:
+            return
+        bundles: list[AppBundle] = []
+        status = _flower.run_client_app(spec, None, bundles.append, ends=False)
+        requests.send((spec.task_id, status != 0 and not bundles))
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Import what was asked for, then serve."""
+    parser = argparse.ArgumentParser("fedagent.deployment.warm_node.server")
+    parser.add_argument("requests", type=int)
+    parser.add_argument("--executor", required=True)
+    parser.add_argument("--preload", action="append", default=[])
+    ours = parser.parse_args(arguments)
+    requests = Connection(ours.requests)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the SuperNode's end ends this process
+    # Asked so, CUDA stays untouched and a process can still be copied.
+    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
+    _flower.import_client_runtime()
+    for module in ours.preload:
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            print(f"fedagent node: --preload={module}: {error}", file=sys.stderr)
+    if ours.executor == "reuse" or (ours.executor == "auto" and torch.cuda.is_available()):
+        reuse(requests)
+    else:
+        WarmProcessServer(requests).serve()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,60 @@
+"""Seconds, bytes and numbers, written for people; and JSON, written for every reader."""
+
+import json
+import math
+from collections.abc import Mapping
+from numbers import Integral, Real
+from typing import Any
+
+TIME_UNITS = ((86400.0, "days"), (3600.0, "h"), (60.0, "min"), (1.0, "s"))
+SIZE_UNITS = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "B"))
+
+
+def time_unit(seconds: float) -> tuple[float, str]:
+    """Return the unit that suits `seconds`, as (seconds in it, its name): 90 s, but 2 min.
+
+    A unit is used from two of it on, because "90 s" says more than "1.5 min".
+    """
+    return next((unit for unit in TIME_UNITS if seconds >= 2 * unit[0]), TIME_UNITS[-1])
+
+
+def size_unit(num_bytes: float) -> tuple[float, str]:
+    """Return the decimal unit that suits `num_bytes`, as (bytes in it, its name)."""
+    return next((unit for unit in SIZE_UNITS if num_bytes >= unit[0]), SIZE_UNITS[-1])
+
+
+def number(value: float, digits: int = 3) -> str:
+    """Return `value` with `digits` significant digits, and never 1.2e+03 for 1,234."""
+    text = f"{value:.{digits}g}"
+    return f"{value:,.0f}" if "e+" in text else text
+
+
+def duration(seconds: float, is_virtual: bool = False) -> str:
+    """Return "35.2 s", or "35.2 virtual s" for simulated time."""
+    size, name = time_unit(seconds)
+    return f"{number(seconds / size)} {'virtual ' if is_virtual else ''}{name}"
+
+
+def size(num_bytes: float) -> str:
+    """Return "4.1 MB"; 1 MB is 10**6 bytes."""
+    per_unit, name = size_unit(num_bytes)
+    return f"{number(num_bytes / per_unit)} {name}"
+
+
+def to_json(value: Any, indent: int | None = None) -> str:
+    """Return strict JSON: NaN and infinities, for which JSON has no words, become null."""
+    return json.dumps(_strict(value), indent=indent, allow_nan=False, ensure_ascii=False)
+
+
+def _strict(value: Any) -> Any:
+    if value is None or isinstance(value, bool | str):
+        return value
+    if isinstance(value, Integral):
+        return int(value)
+    if isinstance(value, Real):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _strict(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_strict(item) for item in value]
+    return str(value)

@@ -1,0 +1,216 @@
+"""Which nodes are there, which may work now, and how failing ones are kept from a tight loop.
+
+Pure: the caller passes the time, in seconds on the run's clock.
+"""
+
+import heapq
+import math
+from collections import Counter
+from collections.abc import Container, Iterable
+from dataclasses import dataclass
+
+from fedagent.errors import require
+from fedagent.nodes.idle import IdleNodes
+from fedagent.nodes.population import Population, PresentNodes
+
+
+@dataclass(frozen=True)
+class Backoff:
+    """Exponential waiting: the n-th failure in a row waits min(cap_s, base_s 2^(n-1)) seconds.
+
+    Parameters
+    ----------
+    base_s : seconds after the first failure, > 0.
+    cap_s : longest wait in seconds.
+    storm : failures in a row over all nodes after which only one probe at a time is sent.
+    """
+
+    base_s: float = 1.0
+    cap_s: float = 300.0
+    storm: int = 20
+
+    def __post_init__(self) -> None:
+        require(
+            0 < self.base_s <= self.cap_s,
+            f"Backoff: need 0 < base_s <= cap_s, not {self.base_s} and {self.cap_s}.",
+        )
+        require(self.storm >= 1, f"Backoff: storm={self.storm} must be at least 1.")
+
+    def wait_s(self, failures: int) -> float:
+        """Return the wait after the given number of failures in a row."""
+        return min(self.cap_s, self.base_s * 2.0 ** min(failures - 1, 60))
+
+
+class Breaker:
+    """Opens after a storm of failures; open, it lets one probe through at a time."""
+
+    def __init__(self, backoff: Backoff) -> None:
+        self._backoff = backoff
+        self._failures = 0
+        self._probe_at_s = -math.inf
+
+    @property
+    def is_open(self) -> bool:
+        """Whether only probes may be sent."""
+        return self._failures >= self._backoff.storm
+
+    @property
+    def probe_at_s(self) -> float:
+        """When the next probe may be sent; in the past when closed."""
+        return self._probe_at_s if self.is_open else -math.inf
+
+    def record(self, succeeded: bool, now_s: float) -> None:
+        """Count one outcome."""
+        self._failures = 0 if succeeded else self._failures + 1
+        if self.is_open:
+            self._probe_at_s = now_s + self._backoff.wait_s(
+                self._failures - self._backoff.storm + 1
+            )
+
+    def limit(self, concurrency: int, now_s: float) -> int:
+        """Return how many nodes may be at work now."""
+        if not self.is_open:
+            return concurrency
+        return min(1, concurrency) if now_s >= self._probe_at_s else 0
+
+
+class Membership:
+    """Every known node is idle, busy, or resting after a failure."""
+
+    def __init__(self, backoff: Backoff) -> None:
+        self.idle = IdleNodes()
+        self._backoff = backoff
+        self._known: range | dict[int, None] | Population = {}
+        self._num_present = 0
+        self._jobs: Counter[int] = Counter()  # at work, with so many jobs
+        self._overdue: set[int] = set()
+        self._failures: dict[int, int] = {}
+        self._resting: dict[int, float] = {}
+        self._wake_ups: list[tuple[float, int]] = []
+
+    def __len__(self) -> int:
+        return self._num_present
+
+    def refresh(self, nodes: Iterable[int] | Population) -> None:
+        """Take over who is there now: newcomers are idle, vanished nodes get no work.
+
+        A range that does not change costs nothing, however many nodes it describes, and a
+        population only what it was asked since.
+        """
+        if nodes == self._known:
+            return
+        if isinstance(nodes, Population):
+            self._look(nodes)
+        elif isinstance(nodes, range) and not self._known:
+            self._known, self._num_present = nodes, len(nodes)
+            self._begin()
+        else:
+            self._compare(dict.fromkeys(nodes))
+
+    def _begin(self) -> None:
+        self.idle = _all_of(self._known)
+        for node_id in (*self._jobs, *self._resting):
+            self.idle.discard(node_id)
+
+    def _look(self, population: Population) -> None:
+        self._known, self._num_present = population, population.count()
+        if not isinstance(self.idle, PresentNodes):
+            self._begin()
+            return
+        for node_id in self.idle.look(population):
+            self._rejoin(node_id)
+        for node_id in [n for n in self._overdue if n not in population]:
+            self._start_afresh(node_id)
+
+    def _compare(self, present: dict[int, None]) -> None:
+        vanished = [n for n in self._known if n not in present]
+        joined = [n for n in present if n not in self._known]
+        self._known, self._num_present = present, len(present)
+        for node_id in vanished:
+            self.idle.discard(node_id)
+            if node_id in self._overdue:
+                self._start_afresh(node_id)
+        for node_id in joined:
+            self._rejoin(node_id)
+
+    def _start_afresh(self, node_id: int) -> None:
+        """Forget what a node that has left was stuck in: it is free when it is back."""
+        self._overdue.discard(node_id)
+        del self._jobs[node_id]
+        self._rejoin(node_id)
+
+    def take(self, node_id: int) -> None:
+        """Give a node a job: it is busy until all of its jobs are released."""
+        self.idle.discard(node_id)
+        self._jobs[node_id] += 1
+
+    def release(self, node_id: int, now_s: float, succeeded: bool | None = None) -> None:
+        """End a job. A node without any is idle again: after a rest if it failed, else at once.
+
+        None means that the node did nothing that tells how well it works.
+        """
+        self._jobs[node_id] -= 1
+        if self._jobs[node_id] <= 0:
+            del self._jobs[node_id]
+        self._overdue.discard(node_id)
+        if succeeded:
+            self._failures.pop(node_id, None)
+        elif succeeded is False:
+            self._failures[node_id] = self._failures.get(node_id, 0) + 1
+            until_s = now_s + self._backoff.wait_s(self._failures[node_id])
+            self._resting[node_id] = until_s
+            heapq.heappush(self._wake_ups, (until_s, node_id))
+        self._rejoin(node_id)
+
+    def overdue(self, node_id: int) -> None:
+        """Keep a node busy whose dispatch expired: it gets nothing new until it is heard of."""
+        if node_id in self._known:
+            self._overdue.add(node_id)
+        else:
+            self._start_afresh(node_id)
+
+    def may_queue(self, node_id: int) -> bool:
+        """Return whether a busy node may be given a job more."""
+        is_well = node_id not in self._resting and node_id not in self._overdue
+        return is_well and node_id in self._known
+
+    def reachable(self) -> IdleNodes:
+        """Return the nodes that are there and not overdue with something, at work or not."""
+        nodes = _all_of(self._known)
+        for node_id in self._overdue:
+            nodes.discard(node_id)
+        return nodes
+
+    def wake(self, now_s: float) -> None:
+        """Make nodes idle whose rest is over."""
+        while self._wake_ups and self._wake_ups[0][0] <= now_s:
+            until_s, node_id = heapq.heappop(self._wake_ups)
+            if self._resting.get(node_id) == until_s:
+                del self._resting[node_id]
+                self._rejoin(node_id)
+
+    def next_wake_s(self) -> float:
+        """Return when the next rest is over, or infinity."""
+        return self._wake_ups[0][0] if self._wake_ups else math.inf
+
+    def _rejoin(self, node_id: int) -> None:
+        is_free = node_id not in self._jobs and node_id not in self._resting
+        if is_free and node_id in self._registered:
+            self.idle.add(node_id)
+
+    @property
+    def _registered(self) -> Container[int]:
+        """Nodes that may be idle; those of a population that are not there nobody will be given."""
+        known = self._known
+        return known.registered if isinstance(known, Population) else known
+
+
+def _all_of(known: range | dict[int, None] | Population) -> IdleNodes:
+    if isinstance(known, Population):
+        return PresentNodes(known)
+    if isinstance(known, range):
+        return IdleNodes(known)
+    nodes = IdleNodes()
+    for node_id in known:
+        nodes.add(node_id)
+    return nodes

@@ -1,0 +1,1 @@
+"""One run: the loop, its traffic, and every version that comes out of it."""

@@ -1,0 +1,77 @@
+"""What nodes of a real fleet say of themselves when they are asked, and how fast they turn out.
+
+Flower knows an id of every node. What a device class is made of comes with the answer to a *query*
+message: ``partition-id``, ``num-examples``, ``has-accelerator`` from a `fedagent.client` app, or
+whatever numbers the query function of a ClientApp returns as metrics. ``latency-s`` is how long the
+first answer took, which includes starting the ClientApp, and ``seconds-per-step`` is measured.
+"""
+
+import logging
+from collections.abc import Iterable, Mapping
+
+from flwr.app import Message, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+
+from fedagent.wire.records import records_of
+
+logger = logging.getLogger("flwr.fedagent")
+
+_TTL_S = 600.0
+
+
+class NodeInfo:
+    """Asks every newcomer once; a ClientApp without a query function stays unknown.
+
+    Parameters
+    ----------
+    grid : where nodes are asked.
+    is_wanted : whether anybody reads the answers; otherwise nobody is asked.
+    """
+
+    def __init__(self, grid: Grid, is_wanted: bool) -> None:
+        self._grid, self._is_wanted = grid, is_wanted
+        self._known: dict[int, dict[str, float]] = {}
+        self._asked: dict[str, tuple[int, float]] = {}
+
+    def meet(self, node_ids: Iterable[int], now_s: float) -> None:
+        """Ask those that have never been asked."""
+        if not self._is_wanted:
+            return
+        for node_id in node_ids:
+            if node_id not in self._known:
+                self._known[node_id] = {}
+                message = Message(RecordDict(), node_id, "query", ttl=_TTL_S)
+                for message_id in filter(None, self._grid.push_messages([message])):
+                    self._asked[message_id] = node_id, now_s
+
+    @property
+    def awaited(self) -> Iterable[str]:
+        """Ids of the messages that have no answer yet."""
+        return self._asked.keys()
+
+    def take(self, replies: Iterable[Message], now_s: float) -> list[Message]:
+        """Keep the answers among `replies`; return the others."""
+        return [reply for reply in replies if not self._is_answer(reply, now_s)]
+
+    def observe(self, node_id: int, duration_s: float, local_steps: int | None) -> None:
+        """Learn how long a node took for so many steps."""
+        if self._is_wanted and local_steps:
+            self._known.setdefault(node_id, {})["seconds-per-step"] = duration_s / local_steps
+
+    def of(self, node_id: int) -> Mapping[str, float]:
+        """Return what is known of a node by now, name -> number."""
+        return self._known.get(node_id, {})
+
+    def _is_answer(self, reply: Message, now_s: float) -> bool:
+        asked = self._asked.pop(reply.metadata.reply_to_message_id, None)
+        if asked is None:
+            return False
+        node_id, asked_at_s = asked
+        if reply.has_error():
+            logger.debug("Node %d does not say what it is: %s", node_id, reply.error)
+            return True
+        said = self._known[node_id]
+        for record in records_of(reply.content, MetricRecord).values():
+            said.update({k: float(v) for k, v in record.items() if isinstance(v, int | float)})
+        said["latency-s"] = now_s - asked_at_s
+        return True

@@ -1,0 +1,159 @@
+"""Everything about an `AsyncStrategy` that is not its rule, in Flower's words where it has them."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from flwr.app import MetricRecord, RecordDict
+
+from fedagent._flower import aggregate_metricrecords
+from fedagent.admission.gate import Admission
+from fedagent.callbacks import Callback
+from fedagent.errors import require
+from fedagent.nodes.geography import Attributes
+from fedagent.nodes.membership import Backoff
+from fedagent.scheduling import PerNode, Scheduler, Uniform
+from fedagent.scheduling.per_node import require_prefetch
+from fedagent.stopping import Stopping
+
+MetricsAggregation = Callable[[list[RecordDict], str], MetricRecord]
+
+
+@dataclass(frozen=True)
+class AsyncOptions:
+    """How a proxy works, whatever its rule.
+
+    The first ten are those of Flower's ``FedAvg`` with the same defaults; "round" reads "version".
+
+    Parameters
+    ----------
+    fraction_train : without `concurrency`, the share of the connected nodes that trains at once.
+    fraction_evaluate : share of the connected nodes in a federated evaluation; 0 for none. Only
+        nodes that training leaves idle are asked, until training is over: then all are, so a run
+        with fraction_train=1 evaluates on its clients once, at its end.
+    min_train_nodes, min_evaluate_nodes : lower bounds of the two numbers above.
+    min_available_nodes : nodes to wait for before the first dispatch.
+    weighted_by_key : the metric that holds a client's weight.
+    arrayrecord_key, configrecord_key : keys of the records in a message.
+    train_metrics_aggr_fn, evaluate_metrics_aggr_fn : (list[RecordDict], weighted_by_key) ->
+        MetricRecord. The records hold the clients' metrics, not their arrays.
+    concurrency : nodes that train at once; overrides `fraction_train`. There is no cohort to
+        over-commit: to have more at work than a buffer holds, raise this.
+    deadline_s : clock seconds a node may take to answer, > 0; None for start()'s ``timeout``. What
+        comes later is not applied, but its node gets work again when it does.
+    deadline_factor : >= 1; shorten `deadline_s` to so many times what nodes usually take, see
+        `fedagent.nodes.deadlines`; None for 3 on a SuperLink and, in a simulation, for infinity,
+        which leaves it as it is.
+    drain_s : seconds that a run which gets SIGTERM waits for what is in flight, >= 0. Then it ends
+        as any other and leaves its files; a second SIGTERM ends it at once.
+    scheduler : who works next and how much; default `Uniform`.
+    stopping : conditions besides `num_rounds`; the first that holds ends the run.
+    callbacks : who watches the run.
+    evaluate_every : run ``evaluate_fn`` on every n-th version, and on the last.
+    evaluate_clients_every : federated evaluation of every n-th version, and of the last.
+    max_num_examples, require_token, max_metric_values : see `Admission`.
+    backoff : waiting after failures.
+    prefetch : jobs queued at a node beyond the one it works on, 0 to 3: the link and the proxy are
+        no wait for it, but its models are older. A node that has queued jobs counts once in
+        `concurrency`. While nodes are idle, one at work finishes what it has and makes room for
+        them; when all are at work, their queues are filled up again with every reply.
+    publish_every_s : seconds on the run's clock after which what arrived makes a version; None
+        leaves it to the rule. See `fedagent.rules.Periodic`.
+    per_node : B_k, M_k and prefetch by device class.
+    seed : of the sample of nodes that evaluates.
+    membership_interval_s : clock seconds between two looks at the list of nodes. Of a simulated
+        fleet that comes and goes the connected ones beyond 1,000 nodes are estimated, not counted.
+    """
+
+    fraction_train: float = 1.0
+    fraction_evaluate: float = 1.0
+    min_train_nodes: int = 2
+    min_evaluate_nodes: int = 2
+    min_available_nodes: int = 2
+    weighted_by_key: str = "num-examples"
+    arrayrecord_key: str = "arrays"
+    configrecord_key: str = "config"
+    train_metrics_aggr_fn: MetricsAggregation | None = None
+    evaluate_metrics_aggr_fn: MetricsAggregation | None = None
+    concurrency: int | None = None
+    deadline_s: float | None = None
+    deadline_factor: float | None = None
+    drain_s: float = 20.0
+    scheduler: Scheduler = field(default_factory=Uniform)
+    stopping: Sequence[Stopping] = ()
+    callbacks: Sequence[Callback] = ()
+    evaluate_every: int = 1
+    evaluate_clients_every: int = 10
+    max_num_examples: float = 1e9
+    require_token: bool = False
+    max_metric_values: int = 10_000
+    backoff: Backoff = field(default_factory=Backoff)
+    membership_interval_s: float = 5.0
+    prefetch: int = 0
+    publish_every_s: float | None = None
+    per_node: PerNode | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("fraction_train", "fraction_evaluate"):
+            require(
+                0.0 <= getattr(self, name) <= 1.0,
+                f"{name}={getattr(self, name)} must lie in [0, 1].",
+            )
+        require(
+            self.concurrency is None or self.concurrency >= 1,
+            f"concurrency={self.concurrency} must be at least 1: nobody would ever train.",
+        )
+        require(
+            self.deadline_s is None or self.deadline_s > 0,
+            f"deadline_s={self.deadline_s} must be positive: no reply would ever be in time.",
+        )
+        require(
+            self.deadline_factor is None or self.deadline_factor >= 1,
+            f"deadline_factor={self.deadline_factor} must be at least 1: all would be late.",
+        )
+        require(self.drain_s >= 0, f"drain_s={self.drain_s} must not be negative.")
+        require(
+            self.concurrency is not None or self.fraction_train > 0 or self.min_train_nodes > 0,
+            "fraction_train=0 and min_train_nodes=0: nobody would ever train; set concurrency.",
+        )
+        for name in ("evaluate_every", "evaluate_clients_every", "min_available_nodes"):
+            require(getattr(self, name) >= 1, f"{name}={getattr(self, name)} must be at least 1.")
+        require_prefetch(self.prefetch)
+        require(
+            self.membership_interval_s > 0,
+            f"membership_interval_s={self.membership_interval_s} must be positive.",
+        )
+
+    @property
+    def admission(self) -> Admission:
+        """The gate these options ask for."""
+        return Admission(
+            self.weighted_by_key, self.max_num_examples, self.require_token, self.max_metric_values
+        )
+
+    def prefetch_of(self, node_id: int, attributes: Attributes) -> int:
+        """Return how many jobs may wait at a node."""
+        own = self.per_node.of(node_id, attributes).prefetch if self.per_node else None
+        return self.prefetch if own is None else own
+
+    @property
+    def max_prefetch(self) -> int:
+        """The most jobs that may wait at any node."""
+        classes = self.per_node.settings if self.per_node else ()
+        return max(self.prefetch, *(own.prefetch or 0 for own in classes), 0)
+
+    def num_training(self, num_nodes: int) -> int:
+        """Return how many of `num_nodes` connected nodes train at once."""
+        wanted = self.concurrency or max(int(num_nodes * self.fraction_train), self.min_train_nodes)
+        return min(wanted, num_nodes)
+
+    def num_evaluating(self, num_nodes: int) -> int:
+        """Return how many of `num_nodes` connected nodes are wanted in a federated evaluation."""
+        if self.fraction_evaluate == 0.0:
+            return 0
+        return min(num_nodes, max(int(num_nodes * self.fraction_evaluate), self.min_evaluate_nodes))
+
+    def aggregate(self, records: list[RecordDict], is_train: bool) -> MetricRecord:
+        """Aggregate metrics of train or evaluate replies."""
+        chosen = self.train_metrics_aggr_fn if is_train else self.evaluate_metrics_aggr_fn
+        return (chosen or aggregate_metricrecords)(records, self.weighted_by_key)

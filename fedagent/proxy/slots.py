@@ -1,0 +1,85 @@
+"""Who may get a job now: free slots, queues at the nodes, and a breaker for storms of failures."""
+
+from collections.abc import Callable, Iterator, Mapping
+
+from fedagent.nodes.membership import Breaker, Membership
+from fedagent.proxy.options import AsyncOptions
+from fedagent.proxy.queues import Queues
+from fedagent.scheduling import Assignment
+from fedagent.statistics import Statistics
+
+Attributes = Callable[[int], Mapping[str, float]]
+
+
+class Slots:
+    """The jobs that may be handed out, as many nodes at a time as ``statistics.concurrency`` says.
+
+    Parameters
+    ----------
+    attributes : node id -> what is known of the node; see `fedagent.nodes.geography`.
+    """
+
+    def __init__(
+        self,
+        options: AsyncOptions,
+        membership: Membership,
+        statistics: Statistics,
+        attributes: Attributes,
+    ) -> None:
+        self._options, self._membership, self._statistics = options, membership, statistics
+        self._attributes = attributes
+        self.queues = Queues()
+        self.breaker = Breaker(options.backoff)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a slot is free and a node idle, or a queue is to be filled up."""
+        if self._membership.idle:
+            return self._num_free > 0
+        return self.queues.has_room and self._num_free >= 0
+
+    def assignments(self) -> Iterator[Assignment]:
+        """Yield a job for every free slot that the scheduler wants to fill, and take its node.
+
+        With prefetch a node that begins gets jobs to queue as well, and one at work gets another
+        for each that it did, unless idle nodes wait for its slot.
+        """
+        for _ in range(self._num_free):
+            job = self._options.scheduler.assign(self._membership.idle, self._statistics.now_s)
+            if job is None:
+                break
+            yield self._taken(job)
+            yield from self._filling(job.node_id, 1)
+        if not self._membership.idle and self._num_free >= 0:
+            for node_id, jobs in self.queues.take_with_room():
+                yield from self._filling(node_id, jobs)
+
+    @property
+    def are_free(self) -> bool:
+        """Whether fewer nodes are at work than may be."""
+        return self.queues.num_nodes < max(1, self._statistics.concurrency)
+
+    def next_offer_s(self) -> float:
+        """Return when a free slot that could not be filled may be offered again, or infinity."""
+        offers_s = self.breaker.probe_at_s, self._options.scheduler.next_due_s()
+        later = [offer_s for offer_s in offers_s if offer_s > self._statistics.now_s]
+        return min([self._membership.next_wake_s(), *later])
+
+    @property
+    def _num_free(self) -> int:
+        """How many more nodes may work; negative when a storm of failures forbids more jobs."""
+        limit = self.breaker.limit(self._statistics.concurrency, self._statistics.now_s)
+        return limit - self.queues.num_nodes
+
+    def _taken(self, job: Assignment) -> Assignment:
+        self._membership.take(job.node_id)
+        if self._options.per_node is None:
+            return job
+        return self._options.per_node.adapt(job, self._attributes(job.node_id))
+
+    def _filling(self, node_id: int, jobs: int) -> Iterator[Assignment]:
+        """Yield what fills up the queue of a node that has `jobs`."""
+        if self._options.max_prefetch and self._membership.may_queue(node_id):
+            limit = 1 + self._options.prefetch_of(node_id, self._attributes(node_id))
+            for _ in range(limit - jobs):
+                yield self._taken(self._options.scheduler.plan(node_id, self._statistics.now_s))

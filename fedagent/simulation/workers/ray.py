@@ -1,0 +1,117 @@
+"""Client work on a Ray cluster: where a simulation outgrows one machine."""
+
+import logging
+import pickle
+from collections.abc import Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from functools import lru_cache
+from typing import Any, TypeVar, cast
+
+import torch
+from flwr.clientapp import ClientApp
+
+from fedagent.errors import ConfigurationError, require
+from fedagent.simulation.workers.inline import Executor, Work, crashed, do
+from fedagent.simulation.workers.shared_memory import pickled
+from fedagent.simulation.workers.work import ClientResult, WorkItem, load_app
+
+T = TypeVar("T")
+
+
+class Ray(Executor):
+    """Ray tasks, each with one CPU and one torch thread, that answer as `Processes` would.
+
+    Ray keeps its worker processes, and each of them loads the application once. A version's arrays
+    are put into Ray's object store once. A task whose worker dies is answered with an error; Ray
+    replaces the worker.
+
+    Parameters
+    ----------
+    client_app : an app, or ``"module:attribute"`` that the cluster's machines can import.
+    workers : tasks at the same time, at most, >= 1; None for as many as the cluster has CPUs.
+    address : of the cluster, as ``ray.init`` takes it; None starts one on this machine, unless this
+        process is connected to one already.
+
+    Raises
+    ------
+    ConfigurationError
+        If Ray is not installed or the cluster cannot be reached.
+    """
+
+    def __init__(
+        self, client_app: ClientApp | str, workers: int | None = None, address: str | None = None
+    ) -> None:
+        require(workers is None or workers >= 1, f"workers={workers} must be at least 1 with Ray.")
+        try:
+            import ray  # noqa: PLC0415  (an extra, and it takes seconds)
+        except ImportError as error:
+            raise ConfigurationError(
+                "runtime=ray needs Ray: pip install 'fedagent[simulation]'"
+            ) from error
+        load_app(client_app, ClientApp)  # an app that cannot be loaded should fail here
+        self._ray = ray
+        self._owns_ray = not ray.is_initialized()
+        if self._owns_ray:
+            try:
+                ray.init(address=address, num_cpus=workers, logging_level=logging.WARNING)
+            except (ConnectionError, ValueError) as error:
+                raise ConfigurationError(f"Cannot reach Ray at {address!r}: {error}") from error
+        # In a list, so that Ray hands over the reference and not, with every task, a new copy.
+        self._app = client_app if isinstance(client_app, str) else [ray.put(client_app)]
+        self._task = ray.remote(num_cpus=1, max_retries=0)(_run)
+        self._stored: dict[int, tuple[bytes, Any]] = {}
+        self._under_way: dict[Future[Any], tuple[Work, Any]] = {}
+
+    def submit(self, item: WorkItem, due_s: float = 0.0) -> "Future[ClientResult]":
+        """Hand the item to the cluster, whose own scheduler orders the tasks."""
+        return self._begin(item)
+
+    def submit_all(
+        self, items: Sequence[WorkItem], due_s: float = 0.0
+    ) -> "Future[list[ClientResult]]":
+        """Hand the items to the cluster as one task."""
+        return self._begin(items)
+
+    def result(self, future: "Future[T]") -> T:
+        """Wait for a task's answer."""
+        work, reference = self._under_way.pop(future)
+        try:
+            content, arrays = self._ray.get(reference)
+            return cast(T, pickle.loads(content, buffers=arrays))
+        except self._ray.exceptions.RayError:
+            return cast(T, crashed(work))
+
+    def close(self) -> None:
+        """Cancel what nobody waits for; stop Ray, if it was started here."""
+        for _, reference in self._under_way.values():
+            with suppress(self._ray.exceptions.RayError):
+                self._ray.cancel(reference, force=True)
+        if self._owns_ray:
+            self._ray.shutdown()
+
+    def _begin(self, work: Work) -> "Future[Any]":
+        content, arrays = pickled(work)
+        # What was stored for the work before is most of what this one needs: its version.
+        self._stored = {
+            id(data): self._stored.get(id(data)) or (data, self._ray.put(data)) for data in arrays
+        }
+        stored = [self._stored[id(data)][1] for data in arrays]
+        future: Future[Any] = Future()
+        self._under_way[future] = work, self._task.remote(self._app, content, *stored)
+        return future
+
+
+def _run(app: str | list[Any], content: bytes, *arrays: bytes) -> tuple[bytes, list[bytes]]:
+    torch.set_num_threads(1)
+    work = pickle.loads(content, buffers=arrays)
+    return pickled(do(_loaded(app if isinstance(app, str) else app[0]), work, is_own=True))
+
+
+@lru_cache(maxsize=1)
+def _loaded(reference: Any) -> ClientApp:
+    if isinstance(reference, str):
+        return cast(ClientApp, load_app(reference, ClientApp))
+    import ray  # noqa: PLC0415
+
+    return cast(ClientApp, ray.get(reference))

@@ -1,0 +1,158 @@
+"""Objects between two processes, through memory that both map.
+
+A parcel is a pickle without the bytes of its arrays, and a plan that says where each of them is:
+
+    (offset, length)   in the memory
+    index              the same bytes as array `index` of the parcel before and this one, in a row:
+                       a version goes to a worker once, although it goes to many of its nodes
+    bytes              here, if there is no memory
+
+All of it is in the memory; the pipe says where. So the pipe never fills up, and no end waits for
+the other to read.
+"""
+
+import io
+import mmap
+import pickle
+from multiprocessing.connection import Connection
+from typing import Any
+
+from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+
+from fedagent._flower import entries_of, record_of
+from fedagent.errors import FedagentError
+from fedagent.wire.records import QuickArray, made_of
+
+_SLOT_BYTES = 16 << 30  # of address space: pages that nobody writes to take no memory
+_SLOTS = 4
+_NORESERVE = 0x4000  # Linux: mmap.MAP_NORESERVE, which Python names from 3.12 on
+
+Plan = list[tuple[int, int] | int | bytes]
+
+
+def shared_memory() -> mmap.mmap | None:
+    """Return memory for the parcels of one pipe that forked children share, or None.
+
+    It has no name, so nothing is left behind whoever is killed.
+    """
+    flags = mmap.MAP_SHARED | mmap.MAP_ANONYMOUS | _NORESERVE
+    try:
+        return mmap.mmap(-1, 2 * _SLOTS * _SLOT_BYTES, flags)
+    except OSError:  # a system that promises no more memory than it has
+        return None
+
+
+class SharedMemoryChannel:
+    """One end of a pipe.
+
+    Attributes
+    ----------
+    capacity : parcels that may be under way in each direction and not yet opened. Slots of the
+        memory are taken in turn; without memory parcels are as large as their arrays, and two that
+        meet in the pipe would wait for each other.
+
+    Parameters
+    ----------
+    connection : of `multiprocessing.Pipe`.
+    memory : what `shared_memory` returned before the fork; None sends all in the pipe.
+    side : 0 at one end, 1 at the other.
+    """
+
+    def __init__(self, connection: Connection, memory: mmap.mmap | None, side: int) -> None:
+        self.connection = connection
+        self.capacity = 1 if memory is None else _SLOTS
+        self._memory, self._side = memory, side
+        self._num_sent = 0
+        self._sent: list[bytes] = []
+        self._received: list[bytes] = []
+
+    def send(self, content: object) -> None:
+        """Send an object.
+
+        What cannot be pickled raises before anything is sent, and so does, with `FedagentError`,
+        what is larger than a slot.
+        """
+        body, arrays = pickled(content)
+        slot = _Slot(self._memory, self._side * _SLOTS + self._num_sent % _SLOTS)
+        known = {id(data): index for index, data in enumerate(self._sent)}
+        plan: Plan = []
+        for data in arrays:
+            plan.append(known[id(data)] if id(data) in known else slot.put(data))
+            known.setdefault(id(data), len(self._sent) + len(plan) - 1)
+        parcel = slot.put(pickle.dumps((body, plan)))
+        self._num_sent += 1
+        self._sent = arrays
+        self.connection.send(parcel)
+
+    def receive(self) -> Any:
+        """Wait for the next object; EOFError or OSError if the other end is gone."""
+        content, plan = pickle.loads(self._fetch(self.connection.recv()))
+        before = len(self._received)
+        for place in plan:
+            self._received.append(self._fetch(place))
+        del self._received[:before]
+        return pickle.loads(content, buffers=self._received)
+
+    def _fetch(self, place: tuple[int, int] | int | bytes) -> bytes:
+        if isinstance(place, bytes):
+            return place
+        if isinstance(place, int):
+            return self._received[place]
+        assert self._memory is not None
+        begin, length = place
+        return self._memory[begin : begin + length]
+
+
+class _Slot:
+    """A part of the memory that is filled from its beginning."""
+
+    def __init__(self, memory: mmap.mmap | None, index: int) -> None:
+        self._memory = memory
+        self._begin, self._end = index * _SLOT_BYTES, (index + 1) * _SLOT_BYTES
+
+    def put(self, data: bytes) -> tuple[int, int] | bytes:
+        """Return where `data` now is."""
+        if self._memory is None:
+            return data
+        begin, self._begin = self._begin, self._begin + len(data)
+        if self._begin > self._end:
+            raise FedagentError(
+                f"A message between the simulation and its workers is larger than {_SLOT_BYTES} "
+                "bytes; use workers=0."
+            )
+        self._memory[begin : self._begin] = data
+        return begin, len(data)
+
+
+def pickled(content: object) -> tuple[bytes, list[bytes]]:
+    """Return a pickle of `content` without the bytes of its arrays, and those, as its buffers."""
+    stream = io.BytesIO()
+    pickler = _Pickler(stream)
+    pickler.dump(content)
+    return stream.getvalue(), pickler.arrays
+
+
+class _Pickler(pickle.Pickler):
+    """Pickles records without their checks, and arrays without their bytes, see `arrays`."""
+
+    def __init__(self, stream: io.BytesIO) -> None:
+        super().__init__(stream, protocol=5, buffer_callback=lambda buffer: False)
+        arrays: list[bytes] = []
+
+        def reduced(array: Array) -> tuple[Any, ...]:
+            arrays.append(array.data)
+            # What arrives belongs to whoever receives it, who reads it faster like that.
+            parts = QuickArray, array.dtype, array.shape, array.stype
+            return made_of, (*parts, pickle.PickleBuffer(array.data))
+
+        self.arrays = arrays  # not the other way round: a cycle would keep them until it is found
+        self.dispatch_table = {Array: reduced, QuickArray: reduced, **_RECORDS}
+
+
+def _reduced_record(record: Any) -> tuple[Any, ...]:
+    return record_of, (type(record), entries_of(record))
+
+
+_RECORDS: dict[type, Any] = dict.fromkeys(
+    (RecordDict, ArrayRecord, ConfigRecord, MetricRecord), _reduced_record
+)

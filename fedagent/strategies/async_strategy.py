@@ -1,0 +1,156 @@
+"""Asynchronous Flower strategies: one-line replacements for ``FedAvg(...)``."""
+
+import logging
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Result, Strategy
+
+from fedagent import rules
+from fedagent.errors import require
+from fedagent.proxy.loop import Proxy, RunRequest
+from fedagent.proxy.options import AsyncOptions
+from fedagent.wire.records import common_metrics
+
+logger = logging.getLogger("flwr.fedagent")
+
+
+class AsyncStrategy(Strategy):
+    """A Flower strategy without rounds.
+
+    Use it wherever Flower takes a strategy. ``num_rounds`` counts published versions. A subclass
+    may override Flower's hooks: `configure_train` is called whenever slots are free,
+    `aggregate_train` for every reply.
+
+    Parameters
+    ----------
+    rule : what an update does to the model.
+    options : the fields of `AsyncOptions`, such as ``concurrency=20`` or ``fraction_train=0.2``.
+
+    Raises
+    ------
+    ConfigurationError
+        If an option cannot work.
+    TypeError
+        If an option does not exist.
+    """
+
+    def __init__(self, rule: rules.Rule, **options: Any) -> None:
+        self.options = AsyncOptions(**options)
+        self.rule = _timed(rule, self.options)
+        self._fresh = self.rule.state_dict(), self.options.scheduler.state_dict()
+        self._proxy: Proxy | None = None
+
+    @property
+    def proxy(self) -> Proxy:
+        """The run under way, or the last one."""
+        if self._proxy is None:
+            raise RuntimeError(
+                f"{type(self).__name__} has not been started: call start() first. Its "
+                "hooks work inside start(), not in a loop of your own."
+            )
+        return self._proxy
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Return a message for every job the scheduler assigns to a free slot."""
+        config["server-round"] = server_round
+        return self.proxy.train_messages(arrays, config)
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Take replies in; return the newest model and metrics if they completed a version."""
+        newest = None
+        for reply in replies:
+            newest = self.proxy.receive(reply) or newest
+        return newest or (None, None)
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Return messages for a sample of the nodes that training left idle."""
+        config["server-round"] = server_round
+        return self.proxy.evaluate_messages(arrays, config)
+
+    def aggregate_evaluate(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> MetricRecord | None:
+        """Aggregate the metrics of one version's federated evaluation."""
+        records = [next(iter(r.content.metric_records.values())) for r in replies]
+        return self.options.aggregate(common_metrics(records), is_train=False) if records else None
+
+    def summary(self) -> None:
+        """Log the configuration."""
+        options = self.options
+        width = options.concurrency or f"{options.fraction_train:.0%} of the nodes"
+        logger.info("\t├──> Rule: %s", type(self.rule).__name__)
+        logger.info(
+            "\t├──> Scheduler: %s | concurrency: %s", type(options.scheduler).__name__, width
+        )
+        logger.info(
+            "\t└──> Keys in records: weighted by '%s' | arrays '%s' | config '%s'",
+            options.weighted_by_key,
+            options.arrayrecord_key,
+            options.configrecord_key,
+        )
+
+    def start(
+        self,
+        grid: Grid,
+        initial_arrays: ArrayRecord,
+        num_rounds: int = 3,
+        timeout: float = 3600,
+        train_config: ConfigRecord | None = None,
+        evaluate_config: ConfigRecord | None = None,
+        evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
+    ) -> Result:
+        """Train asynchronously until a stopping condition holds.
+
+        Parameters
+        ----------
+        grid : any Flower grid; one that brings a ``clock`` is timed by it.
+        initial_arrays : version 0; its names, shapes and dtypes are what clients must return.
+        num_rounds : published versions after which the run ends.
+        timeout : clock seconds a node may take to answer, unless `AsyncOptions.deadline_s` is set;
+            also how long the run goes on without hearing anything from anybody.
+        train_config, evaluate_config : sent to the nodes; ``server-round`` is added.
+        evaluate_fn : (version, arrays) -> metrics, see `AsyncOptions.evaluate_every`.
+
+        Returns
+        -------
+        Flower's ``Result``; its dictionaries are indexed by version.
+        """
+        logger.info("Starting %s strategy: at most %d versions", type(self).__name__, num_rounds)
+        self.summary()
+        job = RunRequest(
+            num_rounds,
+            timeout,
+            train_config or ConfigRecord(),
+            evaluate_config or ConfigRecord(),
+            evaluate_fn,
+        )
+        rule_state, scheduler_state = self._fresh  # an earlier run's leftovers are not ours
+        self.rule.load_state_dict(rule_state)
+        self.options.scheduler.load_state_dict(scheduler_state)
+        self._proxy = Proxy(self, self.rule, self.options, grid, initial_arrays, job)
+        return self._proxy.run()
+
+
+def _timed(rule: rules.Rule, options: AsyncOptions) -> rules.Rule:
+    """Return the rule as the options want it published, if they and it go together."""
+    name, period_s = type(rule).__name__, options.publish_every_s
+    for part in (rule, options.scheduler):
+        require(
+            part.allows_prefetch or options.max_prefetch == 0,
+            f"{type(part).__name__} needs one job at a time per node, so "
+            f"prefetch={options.max_prefetch} cannot work: set prefetch=0, or take another.",
+        )
+    require(
+        period_s is not None or getattr(rule, "buffer_size", 1) is not None,
+        f"{name}: buffer_size=None never publishes by itself; set publish_every_s too.",
+    )
+    return rule if period_s is None else rules.Periodic(rule, period_s)

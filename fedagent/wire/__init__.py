@@ -1,0 +1,1 @@
+"""What travels: records and arrays, and how they are checked when they come back."""

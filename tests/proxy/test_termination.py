@@ -1,0 +1,106 @@
+"""SIGTERM: no new work, what is in flight is taken in, the run ends and leaves its files."""
+
+import os
+import signal
+import threading
+import time
+
+import pytest
+from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
+
+from fedagent import FedBuff
+from fedagent.proxy.termination import termination
+from tests.toy import Log
+
+
+def test_the_first_sigterm_is_noted_and_the_second_does_what_it_did_before():
+    heard = []
+    before = signal.signal(signal.SIGTERM, lambda *_: heard.append("before"))
+    try:
+        with termination() as must_end:
+            assert not must_end()
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert must_end()
+            assert heard == []
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert heard == ["before"]
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert heard == ["before"] * 2
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_where_nobody_is_to_listen_the_signal_is_left_alone():
+    before = signal.getsignal(signal.SIGTERM)
+    with termination(heed=False) as must_end:
+        assert signal.getsignal(signal.SIGTERM) is before
+        assert not must_end()
+
+
+def test_another_thread_cannot_listen_and_does_not_fail():
+    answers = []
+
+    def listen():
+        with termination() as must_end:
+            answers.append(must_end())
+
+    thread = threading.Thread(target=listen)
+    thread.start()
+    thread.join()
+    assert answers == [False]
+
+
+class SlowGrid:
+    """Two nodes that answer after `delay_s` real seconds; SIGTERM comes with the first reply."""
+
+    def __init__(self, delay_s):
+        self.delay_s, self.sent, self.signalled_at = delay_s, {}, None
+        self.num_sent_after = 0
+
+    def get_node_ids(self):
+        return [1, 2]
+
+    def push_messages(self, messages):
+        (message,) = messages
+        message_id = f"m{len(self.sent)}"
+        delay_s = 0.1 if not self.sent else self.delay_s
+        self.sent[message_id] = (message, time.monotonic() + delay_s)
+        self.num_sent_after += self.signalled_at is not None
+        return [message_id]
+
+    def pull_messages(self, message_ids):
+        replies = []
+        for message_id in list(message_ids):
+            message, ready_s = self.sent.get(message_id, (None, 0.0))
+            if message is None or time.monotonic() < ready_s:
+                continue
+            metrics = MetricRecord({"num-examples": 1})
+            content = RecordDict({"arrays": message.content["arrays"], "metrics": metrics})
+            message.metadata.__dict__["_message_id"] = message_id
+            replies.append(Message(content, reply_to=message))
+            if self.signalled_at is None:
+                self.signalled_at = time.monotonic()
+                os.kill(os.getpid(), signal.SIGTERM)
+        return replies
+
+
+@pytest.mark.parametrize(
+    ("delay_s", "drain_s", "applied"), [(0.6, 30.0, 2), (30.0, 0.5, 1), (30.0, 0.0, 1)]
+)
+def test_a_run_that_gets_sigterm_takes_in_what_comes_soon_and_ends(delay_s, drain_s, applied):
+    import numpy as np
+
+    grid, log = SlowGrid(delay_s), Log()
+    before = signal.getsignal(signal.SIGTERM)
+    strategy = FedBuff(buffer_size=1, callbacks=[log], fraction_evaluate=0.0, drain_s=drain_s)
+    result = strategy.start(
+        grid, ArrayRecord([np.zeros(3, np.float32)]), num_rounds=1_000, timeout=60.0
+    )
+    assert log.reason == "stopped by SIGTERM"
+    assert grid.num_sent_after <= 1, "what was sent with the reply that came before the signal"
+    assert log.statistics.num_updates >= applied
+    outcomes = [(s.outcome, s.reason) for s in log.settlements]
+    assert len(outcomes) == len(grid.sent), "every dispatch has ended"
+    assert (("expired", "run-ended") in outcomes) == (delay_s > 1)
+    assert result.arrays is not None
+    assert signal.getsignal(signal.SIGTERM) is before

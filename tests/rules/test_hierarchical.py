@@ -1,0 +1,377 @@
+"""Edges under a root: against an independent recursion, in limits, and in whole runs."""
+
+import heapq
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+import torch
+
+from fedagent import FedBuff as FlatFedBuff
+from fedagent import Hierarchical
+from fedagent import rules as r
+from fedagent.errors import ConfigurationError
+from fedagent.model import FlatModel, ModelSpec
+from fedagent.nodes.geography import Blocks, Links, Listed
+from fedagent.simulation import Equal, Geography, Lognormal
+from fedagent.staleness import polynomial
+from fedagent.update import Update
+from fedagent.wire.records import digest
+from tests.toy import Log, run
+
+P, REGIONS, PER_REGION = 5, 3, 4
+NODES = REGIONS * PER_REGION
+ROOT_REGION = 1
+
+
+@dataclass
+class Nesterov:
+    """Delayed Nesterov as a movement: arXiv 2401.09135, Algorithm 3 with c = 0."""
+
+    eta: float
+    beta: float
+    n: int
+    m: float = 0.0
+    seen: list = field(default_factory=list)
+
+    def move(self, delta, tau):
+        self.seen.append(delta)
+        step = self.eta / self.n * delta
+        if len(self.seen) == self.n:
+            self.m = self.beta * self.m + np.mean(self.seen, axis=0)
+            step = step + self.eta * self.beta * self.m
+            self.seen = []
+        return step, True
+
+
+@dataclass
+class Buffered:
+    """FedBuff as a movement: arXiv 2106.06639 with s(tau) = (1 + tau)^-1/2."""
+
+    k: int
+    eta: float
+    seen: list = field(default_factory=list)
+
+    def move(self, delta, tau):
+        self.seen.append(delta / np.sqrt(1 + tau))
+        if len(self.seen) < self.k:
+            return np.zeros(P), False
+        step, self.seen = self.eta * np.sum(self.seen, axis=0) / self.k, []
+        return step, True
+
+
+# name: (edge of the rule, of the oracle, root of the rule, of the oracle)
+PAIRS = {
+    "halos": (
+        lambda: r.DelayedNesterov(4, 0.9, 0.2),
+        lambda: Nesterov(0.2, 0.9, 4),
+        lambda: r.DelayedNesterov(2, 0.5, 0.15),
+        lambda: Nesterov(0.15, 0.5, 2),
+    ),
+    "fedbuff": (
+        lambda: r.FedBuff(3, 0.7, weighted=False),
+        lambda: Buffered(3, 0.7),
+        lambda: r.FedBuff(2, 0.9, weighted=False),
+        lambda: Buffered(2, 0.9),
+    ),
+}
+
+
+def script(length=160):
+    """(time, node, delta): every node at its own pace, never two arrivals at one time."""
+    rng = np.random.default_rng(5)
+    pace = rng.uniform(0.6, 2.4, NODES)
+    times = sorted((k * pace[n] + 1e-3 * n, n) for n in range(NODES) for k in range(1, length))
+    return [(t, n, rng.standard_normal(P)) for t, n in times[:length]]
+
+
+def oracle(arrivals, edge, root, send_every, a, delay_s):
+    """Independent of the rule: it adds movements up where the rule takes differences."""
+    x, top, versions = np.zeros(P), root(), 0
+    e, u = np.zeros((REGIONS, P)), np.zeros((REGIONS, P))
+    local, published, merged = [edge() for _ in range(REGIONS)], [0] * REGIONS, [0] * REGIONS
+    counts, fresh, is_up = [0] * REGIONS, [0] * REGIONS, [False] * REGIONS
+    unanswered, last_down_s = [[] for _ in range(REGIONS)], [0.0] * REGIONS
+    base = [0] * NODES
+    heap = [(t, i, "update", node, delta) for i, (t, node, delta) in enumerate(arrivals)]
+    number = len(heap)
+
+    def travel(what, region, news):
+        nonlocal number
+        number += 1
+        arrives_s = max(t, last_down_s[region]) if what == "down" else t
+        arrives_s += 0.0 if region == ROOT_REGION else delay_s
+        if what == "down":
+            last_down_s[region] = arrives_s
+        heapq.heappush(heap, (arrives_s, number, what, region, news))
+
+    while heap:
+        t, _, what, who, news = heapq.heappop(heap)
+        g = who // PER_REGION if what == "update" else who
+        if what == "update":
+            step, is_new = local[g].move(news, published[g] - base[who])
+            e[g], u[g] = e[g] + step, u[g] + step
+            fresh[g] += 1
+            if is_new:
+                published[g], counts[g], fresh[g] = published[g] + 1, counts[g] + fresh[g], 0
+            base[who] = published[g]
+        elif what == "up":
+            step, is_new = top.move(news[0], versions - news[1])
+            x, versions = x + step, versions + is_new
+            travel("down", g, (x, versions))
+            is_up[g] = False
+        else:
+            unanswered[g].pop(0)
+            on_top = u[g] + sum(unanswered[g])  # what the root did not know when it answered
+            e[g] = (1 - a) * (e[g] - on_top) + a * news[0] + on_top
+            merged[g] = news[1]
+        if counts[g] >= send_every and not is_up[g]:
+            travel("up", g, (u[g].copy(), merged[g]))
+            unanswered[g].append(u[g].copy())
+            u[g], counts[g], is_up[g] = np.zeros(P), 0, True
+    return x, e, versions
+
+
+class Driver:
+    """A proxy in a few lines: tells the rule the time, and counts versions."""
+
+    def __init__(self, rule):
+        self.rule, self.base, self.taus = rule, {}, []
+        self.model = FlatModel(ModelSpec.of({"x": np.zeros(P)}), {"x": np.zeros(P)})
+        rule.on_start(self.model)
+        for node in range(NODES):
+            rule.register_node(node, {"partition-id": node})
+
+    def until(self, now_s):
+        while (due_s := self.rule.next_due_s()) <= now_s:
+            self.model.version += self.rule.advance(self.model, due_s)
+
+    def feed(self, arrivals):
+        for now_s, node, delta in arrivals:
+            self.until(now_s)
+            version, base = self.base.get(node, (0, torch.zeros(P, dtype=torch.float64)))
+            self.taus.append(self.rule.version_for(node) - version)
+            update = Update(
+                node, torch.from_numpy(delta.copy()), base, self.taus[-1], arrived_s=now_s
+            )
+            self.model.version += self.rule.receive(self.model, update)
+            self.until(now_s)
+            self.base[node] = self.rule.version_for(node), self.rule.model_for(node).clone()
+
+
+def rule(name, delay_s=0.0):
+    edge, _, root, _ = PAIRS[name]
+    return r.Hierarchical(
+        Blocks(REGIONS, NODES),
+        edge,
+        root(),
+        send_every=6,
+        links=Links(2 * delay_s),
+        root_region=ROOT_REGION,
+    )
+
+
+@pytest.mark.parametrize("name", PAIRS)
+@pytest.mark.parametrize("delay_s", [0.0, 0.3107, 2.6303, 9.1701])
+def test_follows_an_independent_recursion(name, delay_s):
+    driver = Driver(rule(name, delay_s))
+    driver.feed(script())
+    driver.until(1e9)
+    x, e, versions = oracle(script(), PAIRS[name][1], PAIRS[name][3], 6, 0.25, delay_s)
+    assert driver.model.version == versions > 4
+    np.testing.assert_allclose(driver.model.vector.numpy(), x, rtol=0, atol=1e-12)
+    for edge, expected in zip(driver.rule.edges, e, strict=True):
+        np.testing.assert_allclose(edge.published.numpy(), expected, rtol=0, atol=1e-12)
+    assert max(driver.taus) > 2
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_a_run_goes_on_from_its_state_with_parcels_under_way(name):
+    whole, first = Driver(rule(name, 2.6303)), Driver(rule(name, 2.6303))
+    whole.feed(script())
+    first.feed(script()[:77])
+    assert any(edge.going_up for edge in first.rule.edges)
+    assert any(edge.coming_down for edge in first.rule.edges)
+
+    second = Driver(rule(name, 2.6303))
+    second.rule.load_state_dict(first.rule.state_dict())
+    second.model.load_state_dict(first.model.state_dict())
+    second.rule.on_start(second.model)
+    second.base = dict(first.base)
+    first.feed(script()[77:])  # what was saved must not be shared
+    second.feed(script()[77:])
+    for run_ in (first, second):
+        assert torch.equal(run_.model.vector, whole.model.vector)
+        assert run_.rule.pending == whole.rule.pending
+        assert run_.rule.bytes_between_regions == whole.rule.bytes_between_regions
+
+
+def test_every_update_reaches_the_root_once():
+    # Without momentum and with a root that adds what it gets, x is the sum of all that was learned.
+    one = r.Hierarchical(
+        Blocks(REGIONS, NODES),
+        r.ASGD,
+        r.ASGD(),
+        send_every=6,
+        links=Links(5.0),
+        root_region=ROOT_REGION,
+    )
+    driver = Driver(one)
+    driver.feed((t, n, np.ones(P)) for t, n, _ in script())
+    driver.until(1e9)
+    assert one.pending < 6 * REGIONS
+    np.testing.assert_allclose(driver.model.vector.numpy(), 160 - one.pending, atol=1e-9)
+
+
+def test_what_the_root_refuses_is_sent_again():
+    class Choosy(r.ASGD):
+        refusals = 0
+
+        def accepts(self, update):
+            self.refusals += self.refusals < 3
+            return self.refusals == 3
+
+    root = Choosy()
+    one = r.Hierarchical(Blocks(REGIONS, NODES), r.ASGD, root, send_every=6, links=Links(1.0))
+    driver = Driver(one)
+    driver.feed((t, n, np.ones(P)) for t, n, _ in script())
+    driver.until(1e9)
+    assert root.refusals == 3
+    np.testing.assert_allclose(driver.model.vector.numpy(), 160 - one.pending, atol=1e-9)
+    assert one.pending < 6 * REGIONS
+
+
+def test_bytes_are_counted_for_every_region_but_the_roots():
+    driver = Driver(rule("halos", 0.01))
+    driver.feed(script())
+    driver.until(1e9)
+    by_region = np.bincount([n // PER_REGION for _, n, _ in script()], minlength=REGIONS)
+    sends = sum(count // 6 for region, count in enumerate(by_region) if region != ROOT_REGION)
+    assert driver.rule.bytes_between_regions == sends * 2 * P * 8
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"send_every": 0}, "send_every=0"),
+        ({"merge_weight": 0.0}, "merge_weight=0.0"),
+        ({"merge_weight": 1.5}, "merge_weight=1.5"),
+        ({"root_region": 3}, "root_region=3"),
+    ],
+)
+def test_impossible_settings_are_refused_by_name(changes, named):
+    with pytest.raises(ConfigurationError, match=named):
+        r.Hierarchical(Blocks(3, 6), r.FedBuff, r.ASGD(), **changes)
+
+
+# --- whole runs -----------------------------------------------------------------------------------
+
+
+def world(delay_s, has_edges=True, nodes=8):
+    return Lognormal(
+        num_nodes=nodes,
+        sigma=0.5,
+        geography=Geography(Blocks(2, nodes), Links(delay_s), has_edges),
+    )
+
+
+def strategy(log, delay_s, **changes):
+    settings = {"edge": lambda: r.FedBuff(2), "send_every": 4} | changes
+    return Hierarchical(
+        Blocks(2, 8), links=Links(delay_s), fraction_evaluate=0.0, callbacks=[log], **settings
+    )
+
+
+def test_one_region_without_delay_is_the_flat_rule():
+    fleet, log = Lognormal(num_nodes=6), Log()
+    flat = run(FlatFedBuff(3, fraction_evaluate=0.0), fleet, rounds=12)
+    one = Hierarchical(
+        Blocks(1, 6),
+        edge=lambda: r.FedBuff(3, staleness=polynomial),
+        root=r.FedBuff(1),
+        send_every=3,
+        merge_weight=1.0,
+        fraction_evaluate=0.0,
+        callbacks=[log],
+    )
+    hierarchical = run(one, fleet, rounds=12)
+    assert hierarchical.virtual_time_s == flat.virtual_time_s
+    assert log.statistics.staleness_max > 1
+    for name, array in flat.result.arrays.items():
+        np.testing.assert_allclose(
+            hierarchical.result.arrays[name].numpy(), array.numpy(), rtol=0, atol=2e-6
+        )
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_slow_links_come_out_the_same_for_any_number_of_workers(workers):
+    alone, helped = (
+        run(strategy(Log(), 7.3), world(7.3), rounds=8, workers=n) for n in (0, workers)
+    )
+    assert digest(alone.result.arrays) == digest(helped.result.arrays)
+    assert alone.virtual_time_s == helped.virtual_time_s
+
+
+def test_nodes_never_wait_for_what_is_under_way():
+    log = Log()
+    outcome = run(strategy(log, 1000.0), world(1000.0), rounds=3)
+    # The root's own region publishes; everybody worked all the time, whatever the link.
+    assert log.statistics.utilisation > 0.99
+    assert outcome.virtual_time_s < 1000.0
+
+
+def test_a_version_comes_out_when_a_slow_delta_arrives():
+    log = Log()
+    far_away = Hierarchical(
+        Listed([[], range(4)]),  # nobody is where the root is
+        edge=r.ASGD,
+        send_every=4,
+        links=Links(4.5),
+        fraction_evaluate=0.0,
+        callbacks=[log],
+    )
+    run(far_away, Equal(num_nodes=4), rounds=4)
+    # Jobs take 1 s; four nodes make 4 updates at 1 s, which take 2.25 s to the root. Then the next
+    # delta leaves, with all that was learned meanwhile.
+    assert [now_s for _, _, now_s in log.versions] == [3.25, 5.5, 7.75, 10.0]
+    assert [updates for _, updates, _ in log.versions] == [12, 20, 28, 36]
+    assert log.statistics.utilisation > 0.9
+
+
+def test_bytes_between_regions_of_nodes_and_of_edges():
+    flat_log, log = Log(), Log()
+    run(FlatFedBuff(2, fraction_evaluate=0.0, callbacks=[flat_log]), world(1.0, False), rounds=12)
+    outcome = run(strategy(log, 1.0), world(1.0), rounds=12)
+    assert flat_log.statistics.edge_bytes_between_regions == 0
+    far = [s for s in flat_log.settlements if s.dispatch.node_id >= 1005]
+    assert flat_log.statistics.node_bytes_between_regions >= 2 * len(far) * 20
+    assert outcome.grid.statistics.node_bytes_between_regions == 0
+    assert log.statistics.node_bytes_between_regions == 0
+    assert log.statistics.bytes_between_regions > 0
+    assert log.statistics.bytes_between_regions < flat_log.statistics.bytes_between_regions / 3
+
+
+def test_counts_add_up():
+    log = Log()
+    run(strategy(log, 9.0), world(9.0), rounds=10)
+    statistics = log.statistics
+    assert statistics.num_dispatches == sum(statistics.by_outcome().values())
+    assert statistics.by_outcome()["applied"] == statistics.num_updates
+    assert 0 <= statistics.buffered < statistics.num_updates
+
+
+def test_nodes_evaluate_the_model_of_their_region():
+    log = Log()
+    one = strategy(log, 5.0)
+    run(one, world(5.0), rounds=6)
+    near, far = (edge.published for edge in one.rule.edges)
+    assert not torch.equal(near, far)
+    assert torch.equal(one.rule.model_for(1001), near)
+    assert torch.equal(one.rule.model_for(1008), far)
+
+
+def test_equal_nodes_without_geography_are_placed_by_blocks():
+    log = Log()
+    one = strategy(log, 0.0)
+    run(one, Equal(num_nodes=8), rounds=4)
+    assert [one.rule._region_of[1001 + i] for i in range(8)] == [0, 0, 0, 0, 1, 1, 1, 1]

@@ -1,0 +1,85 @@
+"""What a simulation saves is not missed by anybody."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch.profiler import ProfilerActivity, profile, record_function
+
+from fedagent.simulation.process_tuning import no_idle_marks
+
+FAULTS = """
+import resource
+import torch
+from fedagent.simulation.process_tuning import keep_freed_memory
+
+{before}
+for _ in range(3):
+    torch.ones(2_000_000)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(50):
+    torch.ones(2_000_000), torch.ones(3_000_000)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def faults(before: str = "") -> int:
+    done = subprocess.run(
+        [sys.executable, "-c", FAULTS.format(before=before)],
+        check=True,
+        capture_output=True,
+        text=True,
+        env={"MALLOC_MMAP_THRESHOLD_": "131072"},  # as if nothing had been freed yet
+    )
+    return int(done.stdout)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
+def test_memory_that_was_freed_is_used_again():
+    assert faults("keep_freed_memory()") < 10_000 < faults()
+
+
+def a_step():
+    model = torch.nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    model(torch.ones(2)).backward()
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+def marks_of(work) -> list[str]:
+    with profile(activities=[ProfilerActivity.CPU]) as profiler:
+        work()
+    return sorted(e.name for e in profiler.events() if e.name.startswith("Optimizer"))
+
+
+def test_a_profiler_that_is_on_finds_every_mark():
+    expected = marks_of(a_step)
+    assert expected
+    with no_idle_marks():
+        assert marks_of(a_step) == expected
+
+
+def test_no_mark_is_made_while_no_profiler_is_on(monkeypatch):
+    def refuse(*arguments):
+        raise AssertionError("a mark for nobody")
+
+    with no_idle_marks():
+        monkeypatch.setattr(record_function, "__enter__", refuse)
+        a_step()
+    with pytest.raises(AssertionError, match="nobody"):
+        a_step()
+
+
+def test_functions_can_still_be_marked_and_everything_is_undone():
+    torchs_own = torch.autograd.profiler.record_function
+    with no_idle_marks():
+
+        @torch.autograd.profiler.record_function("Optimizer of mine")
+        def work():
+            return 5
+
+        assert work() == 5
+        assert marks_of(work) == ["Optimizer of mine"]
+    assert torch.autograd.profiler.record_function is torchs_own

@@ -1,0 +1,200 @@
+"""One client's work: private, reproducible, and its failures are the node's own."""
+
+import random
+from contextlib import suppress
+
+import numpy as np
+import pytest
+import torch
+from flwr.app import Error, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp import ServerApp
+
+from fedagent._flower import ErrorCode
+from fedagent.errors import ConfigurationError
+from fedagent.simulation.workers.work import (
+    WorkItem,
+    load_app,
+    private_copy,
+    reproducible,
+    run_client,
+)
+from tests.simulation import apps
+from tests.simulation.apps import app_of, count, draw, metrics, request
+
+
+def item(
+    message: Message | None = None, seed: int = 5, state: RecordDict | None = None
+) -> WorkItem:
+    return WorkItem(
+        message=message or request(0),
+        run_id=1,
+        node_id=1001,
+        node_config={"partition-id": 4},
+        run_config={"lr": 0.5},
+        state=state or RecordDict(),
+        seed=seed,
+    )
+
+
+def global_generators():
+    return random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+
+
+# --- run_client -----------------------------------------------------------------------------
+
+
+def test_the_client_app_sees_its_context_and_its_message():
+    seen = {}
+
+    def answer(message, context):
+        seen.update(context.node_config, **context.run_config, node_id=context.node_id)
+        seen["config"] = dict(message.content["config"])
+        return metrics()
+
+    run_client(app_of(answer), item(request(0, momentum=0.9)))
+    assert seen == {"partition-id": 4, "lr": 0.5, "node_id": 1001, "config": {"momentum": 0.9}}
+
+
+def test_state_comes_back_and_can_be_handed_in_again():
+    app = app_of(count)
+    first = run_client(app, item())
+    second = run_client(app, item(state=first.state))
+    assert [a.content["metrics"]["asked"] for a in (first, second)] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ValueError("broken sensor"), MemoryError("broken sensor"), SystemExit("broken sensor")],
+)
+def test_what_the_client_app_raises_is_the_nodes_failure(error):
+    def answer(message, context):
+        context.state["tried"] = MetricRecord({"n": 1})
+        raise error
+
+    answered = run_client(app_of(answer), item())
+    assert answered.content.code == ErrorCode.CLIENT_APP_RAISED_EXCEPTION
+    assert answered.content.reason.startswith(f"{type(error).__name__}: broken sensor")
+    assert "test_work.py" in answered.content.reason
+    assert answered.state["tried"]["n"] == 1
+
+
+def test_an_interrupt_is_not_the_nodes_failure():
+    def answer(message, context):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_client(app_of(answer), item())
+
+
+def test_a_message_type_that_nobody_handles_is_an_error_answer():
+    answer = run_client(ClientApp(), item())
+    assert answer.content.code == ErrorCode.CLIENT_APP_RAISED_EXCEPTION
+    assert "train" in answer.content.reason
+
+
+def test_an_error_reply_of_the_client_app_passes_as_it_is():
+    app = ClientApp()
+    app.train()(lambda message, context: Message(Error(77, "no data"), reply_to=message))
+    answer = run_client(app, item())
+    assert (answer.content.code, answer.content.reason) == (77, "no data")
+
+
+def test_a_client_app_that_returns_nothing_is_an_error_answer():
+    app = ClientApp()
+    app.train()(lambda message, context: None)
+    assert run_client(app, item()).content.code == ErrorCode.CLIENT_APP_RAISED_EXCEPTION
+
+
+def test_the_same_seed_gives_the_same_draws_and_another_seed_others():
+    app = app_of(draw)
+    a, b, c = (run_client(app, item(seed=s)).content["metrics"] for s in (5, 5, 6))
+    assert a == b
+    assert all(a[name] != c[name] for name in "abc")
+
+
+# --- private_copy ---------------------------------------------------------------------------------
+
+
+def test_a_private_copy_can_be_taken_apart():
+    message = request(0, milestones=[1, 2], lr=0.1)
+    message.content["loss"] = MetricRecord({"history": [0.5]})
+    copy = private_copy(message)
+    assert copy.content == message.content
+    assert copy.metadata.dst_node_id == 1001
+
+    copy.content["arrays"].to_torch_state_dict(keep_input=False)
+    copy.content["config"]["milestones"].clear()
+    copy.content["config"]["lr"] = 9.0
+    copy.content["loss"]["history"].append(9.0)
+    del copy.content["config"]
+
+    assert list(message.content["arrays"]) == ["w"]
+    assert dict(message.content["config"]) == {"milestones": [1, 2], "lr": 0.1}
+    assert message.content["loss"]["history"] == [0.5]
+
+
+def test_a_private_copy_shares_the_array_bytes():
+    message = request(0)
+    assert private_copy(message).content["arrays"]["w"].data is message.content["arrays"]["w"].data
+
+
+# --- reproducible ---------------------------------------------------------------------------------
+
+
+def test_global_generators_are_seeded_inside_and_restored_outside():
+    before = global_generators()
+    draws = []
+    for _ in range(2):
+        with reproducible(3):
+            draws.append((random.random(), np.random.rand(), torch.rand(1).item()))
+    assert draws[0] == draws[1]
+    assert global_generators() == before
+
+
+def test_generators_and_threads_are_restored_after_an_exception():
+    before = global_generators()
+    torch.set_num_threads(2)
+    try:
+        with suppress(ValueError), reproducible(3):
+            inside = torch.get_num_threads()
+            random.random()
+            raise ValueError
+        assert (inside, torch.get_num_threads()) == (1, 2)
+    finally:
+        torch.set_num_threads(1)
+    assert global_generators() == before
+
+
+@pytest.mark.parametrize("seed", [0, 2**32, 2**64 - 1])
+def test_every_64_bit_seed_works(seed):
+    with reproducible(seed):
+        assert 0 <= random.random() < 1
+
+
+# --- load_app -------------------------------------------------------------------------------------
+
+
+def test_an_app_is_loaded_by_name_or_passed_through():
+    assert load_app("tests.simulation.apps:counting", ClientApp) is apps.counting
+    assert load_app(apps.counting, ClientApp) is apps.counting
+
+
+def test_the_attribute_is_app_unless_named():
+    from clients.app import app
+
+    assert load_app("clients.app", ClientApp) is app
+
+
+@pytest.mark.parametrize(
+    ("reference", "kind", "named"),
+    [
+        ("no.such.module:app", ClientApp, "no.such.module"),
+        ("tests.simulation.apps:nothing", ClientApp, "nothing"),
+        ("tests.simulation.apps:counting", ServerApp, "is a ClientApp, not a ServerApp"),
+        (42, ClientApp, "is a int, not a ClientApp"),
+    ],
+)
+def test_what_cannot_be_loaded_is_refused_with_its_name(reference, kind, named):
+    with pytest.raises(ConfigurationError, match=named):
+        load_app(reference, kind)
