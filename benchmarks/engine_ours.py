@@ -20,7 +20,7 @@ from fedagent import FedBuff, run_simulation
 from fedagent.callbacks import Callback
 from fedagent.simulation import Fleet, Lognormal, Runtime
 from fedagent.statistics import Statistics
-from fedagent.stopping import MaxUpdates
+from fedagent.stopping import MaxUpdates, RunEnd
 
 
 class _Timed(Callback):
@@ -35,7 +35,7 @@ class _Timed(Callback):
         if statistics.num_updates == self._warm_up:
             self._watch = Stopwatch()
 
-    def on_end(self, statistics: Statistics, reason: str, arrays: Callable) -> None:
+    def on_end(self, statistics: Statistics, end: RunEnd, arrays: Callable) -> None:
         self.sample = self._watch.sample(statistics.num_updates - self._warm_up)
 
 

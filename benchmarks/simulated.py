@@ -21,7 +21,7 @@ from fedagent.callbacks import Callback
 from fedagent.client import ClientSpec, LocalTraining, build_client_app
 from fedagent.simulation import Fleet
 from fedagent.statistics import Statistics
-from fedagent.stopping import MaxUpdates, Stopping, Target
+from fedagent.stopping import MaxUpdates, RunEnd, Stopping, Target
 from fedagent.tasks.partitioning import Partition, dirichlet
 
 TARGET = 0.85
@@ -41,7 +41,7 @@ class Ending(Callback):
 
     statistics: Statistics = field(default_factory=Statistics)
 
-    def on_end(self, statistics: Statistics, reason: str, arrays: Callable) -> None:
+    def on_end(self, statistics: Statistics, end: RunEnd, arrays: Callable) -> None:
         """Keep them."""
         self.statistics = statistics
 

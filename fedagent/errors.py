@@ -2,7 +2,8 @@
 
     FedagentError
     ├── ConfigurationError    a value that cannot work, found before anything ran
-    └── DataUnavailableError  data or a package that is not on this machine
+    ├── DataUnavailableError  data or a package that is not on this machine
+    └── RunStalledError       a run that could not go on
 
 Every message says what happened, why, and what to do about it.
 """
@@ -18,6 +19,10 @@ class ConfigurationError(FedagentError, ValueError):
 
 class DataUnavailableError(FedagentError):
     """Data or a package that this machine does not have."""
+
+
+class RunStalledError(FedagentError):
+    """A run in which nothing could go on."""
 
 
 def require(condition: bool, message: str) -> None:

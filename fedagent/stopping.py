@@ -1,14 +1,57 @@
-"""When a run ends. A condition reads `Statistics` and returns the reason to stop, or None."""
+"""When and why a run ends. A condition reads `Statistics` and returns the reason to stop, or None.
+
+A condition that holds at a certain time names it in an attribute ``due_s``, seconds since the run
+began: nobody waits past it.
+"""
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from numbers import Real
+from typing import Generic, Literal, TypeVar
 
 from fedagent.errors import one_of, require
 from fedagent.statistics import Evaluation, Statistics
 
 Stopping = Callable[[Statistics], str | None]
+
+EndKind = Literal["completed", "stalled", "stopped", "failed"]
+
+S = TypeVar("S")
+
+
+@dataclass(frozen=True)
+class RunEnd:
+    """Why and how a run ended.
+
+    Attributes
+    ----------
+    kind : "completed" if a stopping condition held; "stalled" if nothing could go on; "stopped" if
+        it was told to end before that (SIGTERM, Ctrl-C, Flower); "failed" if an error ended it.
+    detail : which condition, or what happened, in one sentence.
+    """
+
+    kind: EndKind
+    detail: str
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the run did what it was asked to do: only then is its result a result."""
+        return self.kind == "completed"
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether the run ended although nobody wanted it to."""
+        return self.kind in ("stalled", "failed")
+
+    def __str__(self) -> str:
+        """Return "200 updates", or "stalled: no node delivered anything for 60 s"."""
+        return self.detail if self.is_complete else f"{self.kind}: {self.detail}"
+
+    @classmethod
+    def by(cls, error: BaseException) -> "RunEnd":
+        """Return the end that an exception makes; what is no `Exception` was meant to stop it."""
+        return cls("failed" if isinstance(error, Exception) else "stopped", repr(error))
 
 
 @dataclass(frozen=True)
@@ -52,6 +95,11 @@ class MaxSeconds:
         """Return the reason to stop, or None."""
         return f"{self.seconds:g} seconds" if statistics.now_s >= self.seconds else None
 
+    @property
+    def due_s(self) -> float:
+        """When it holds, in seconds since the run began."""
+        return self.seconds
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -88,22 +136,44 @@ class Metric:
         return float(value) if is_followed else None  # type: ignore[arg-type]
 
 
+class _Fold(Generic[S]):
+    """What the values of a metric add up to; each is looked at once, however many there are."""
+
+    def __init__(self, metric: Metric, start: S, step: Callable[[S, float], S]) -> None:
+        self._metric, self._start, self._step = metric, start, step
+        self._of: Statistics | None = None
+        self._num_seen, self._state = 0, start
+
+    def __call__(self, statistics: Statistics) -> S:
+        """Return what all values so far add up to; of another run's statistics all anew."""
+        if statistics is not self._of or len(statistics.evaluations) < self._num_seen:
+            self._of, self._num_seen, self._state = statistics, 0, self._start
+        for evaluation in statistics.evaluations[self._num_seen :]:
+            value = self._metric.value(evaluation)
+            if value is not None:
+                self._state = self._step(self._state, value)
+        self._num_seen = len(statistics.evaluations)
+        return self._state
+
+
 @dataclass(frozen=True)
 class Target:
     """Stop once `metric` has reached `value`."""
 
     value: float
     metric: Metric = Metric()
+    _last: _Fold[float] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         require(not math.isnan(self.value), f"Target: value={self.value} must be a number.")
+        object.__setattr__(self, "_last", _Fold(self.metric, math.nan, lambda _, value: value))
 
     def __call__(self, statistics: Statistics) -> str | None:
         """Return the reason to stop, or None."""
-        history = self.metric.history(statistics)
-        if not history or math.isnan(history[-1]) or self.metric.is_better(self.value, history[-1]):
+        last = self._last(statistics)
+        if math.isnan(last) or self.metric.is_better(self.value, last):
             return None
-        return f"{self.metric.name} {history[-1]:.4g} reached the target {self.value:g}"
+        return f"{self.metric.name} {last:.4g} reached the target {self.value:g}"
 
 
 @dataclass(frozen=True)
@@ -113,29 +183,37 @@ class Plateau:
     patience: int = 20
     min_delta: float = 0.0
     metric: Metric = Metric()
+    _best: _Fold[tuple[float, int]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         require(self.patience >= 1, f"Plateau: patience={self.patience} must be at least 1.")
         require(self.min_delta >= 0, f"Plateau: min_delta={self.min_delta} must not be negative.")
+        object.__setattr__(self, "_best", _Fold(self.metric, (math.nan, 0), self._after))
 
     def __call__(self, statistics: Statistics) -> str | None:
         """Return the reason to stop, or None."""
-        best, since = math.nan, 0
-        step = self.min_delta if self.metric.mode == "max" else -self.min_delta
-        for value in self.metric.history(statistics):
-            is_first = math.isnan(best) and not math.isnan(value)
-            if is_first or self.metric.is_better(value, best + step):
-                best, since = value, 0
-            else:
-                since += 1
+        _, since = self._best(statistics)
         if since < self.patience:
             return None
         return f"{self.metric.name} has not improved in {since} evaluations"
+
+    def _after(self, before: tuple[float, int], value: float) -> tuple[float, int]:
+        best, since = before
+        step = self.min_delta if self.metric.mode == "max" else -self.min_delta
+        is_first = math.isnan(best) and not math.isnan(value)
+        if is_first or self.metric.is_better(value, best + step):
+            return value, 0
+        return best, since + 1
 
 
 def first_reason(conditions: Sequence[Stopping], statistics: Statistics) -> str | None:
     """Return the first condition's reason to stop, or None to go on."""
     return next((reason for c in conditions if (reason := c(statistics)) is not None), None)
+
+
+def next_due_s(conditions: Sequence[Stopping]) -> float:
+    """Return when the first condition holds that names a time, or infinity."""
+    return min([math.inf, *(getattr(condition, "due_s", math.inf) for condition in conditions)])
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from fedagent import keys
 from fedagent.callbacks import LiveDisplay
 from fedagent.client import LocalTraining, resolve_device, train
 from fedagent.config import build_task, compose, instantiate
-from fedagent.errors import one_of, require
+from fedagent.errors import RunStalledError, one_of, require
 from fedagent.proxy.server_evaluation import EvaluateFn
 from fedagent.report import Recorder
 from fedagent.tasks.task import Task
@@ -40,7 +40,7 @@ def main(grid: Grid, context: Context) -> None:
     strategy = instantiate(
         cfg.strategy, callbacks=callbacks, stopping=stopping.conditions(task.metric, cfg.target)
     )
-    strategy.start(
+    result = strategy.start(
         grid=grid,
         initial_arrays=initial_arrays(cfg, task),
         num_rounds=stopping.max_versions or 1_000_000,
@@ -50,6 +50,11 @@ def main(grid: Grid, context: Context) -> None:
         ),
         evaluate_fn=evaluate_centrally(cfg, task),
     )
+    if result.end.has_failed:  # all files are written; whoever started the run should know
+        raise RunStalledError(
+            f"The run {result.end}. Its files so far are in {output_dir}; nodes that never answer, "
+            "and a timeout_s that is too short for them, are the usual causes."
+        )
 
 
 def initial_arrays(cfg: DictConfig, task: Task) -> ArrayRecord:

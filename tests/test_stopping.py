@@ -12,8 +12,10 @@ from fedagent.stopping import (
     MaxVersions,
     Metric,
     Plateau,
+    RunEnd,
     Target,
     first_reason,
+    next_due_s,
 )
 
 LOSS = Metric("loss", mode="min")
@@ -176,3 +178,47 @@ def test_first_condition_that_holds_gives_the_reason():
 def test_run_goes_on_while_no_condition_holds():
     assert first_reason([MaxUpdates(100), MaxVersions(2)], Statistics(version=1)) is None
     assert first_reason([], Statistics(version=10**6)) is None
+
+
+@pytest.mark.parametrize("condition", [Target(2.0), Plateau(patience=10**6)])
+def test_a_condition_looks_at_every_evaluation_once(condition):
+    class Counted(list):
+        looked_at = 0
+
+        def __getitem__(self, key):
+            found = super().__getitem__(key)
+            Counted.looked_at += len(found) if isinstance(key, slice) else 1
+            return found
+
+        def __iter__(self):
+            raise AssertionError("all of them again")
+
+    statistics = Statistics(evaluations=Counted())
+    for version in range(300):
+        statistics.evaluations.append(Evaluation(version, 0.0, 0, "server", {"accuracy": 0.5}))
+        assert condition(statistics) is None
+        assert condition(statistics) is None
+    assert Counted.looked_at == 300
+
+
+@pytest.mark.parametrize("condition", [Target(0.9), Plateau(patience=2)])
+def test_a_condition_begins_anew_with_another_run(condition):
+    first, second = evaluated(0.95, 0.95, 0.95), evaluated(0.1)
+    assert condition(first) is not None
+    assert condition(second) is None
+    assert condition(first) is not None
+
+
+def test_only_conditions_that_name_a_time_are_due():
+    assert next_due_s([MaxUpdates(3), MaxSeconds(9.0), MaxSeconds(4.0)]) == 4.0
+    assert next_due_s([MaxUpdates(3)]) == math.inf
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [(ValueError("x"), "failed"), (KeyboardInterrupt(), "stopped"), (SystemExit(3), "stopped")],
+)
+def test_an_exception_names_the_end_that_it_makes(error, kind):
+    end = RunEnd.by(error)
+    assert (end.kind, end.is_complete) == (kind, False)
+    assert type(error).__name__ in str(end)

@@ -15,6 +15,7 @@ from fedagent import run_simulation
 from fedagent.callbacks import Callback, Settlement
 from fedagent.simulation import Fleet, Runtime
 from fedagent.statistics import Statistics
+from fedagent.stopping import RunEnd
 
 TRUE_WEIGHTS = torch.tensor([1.0, 2.0, 3.0, 4.0])
 
@@ -79,7 +80,7 @@ class Log(Callback):
     settlements: list[Settlement] = field(default_factory=list)
     starts: list[tuple[int, float]] = field(default_factory=list)
     versions: list[tuple[int, int, float]] = field(default_factory=list)
-    reason: str = ""
+    end: RunEnd | None = None
     statistics: Statistics = field(default_factory=Statistics)
 
     def on_settled(self, statistics, settlement):
@@ -89,8 +90,12 @@ class Log(Callback):
     def on_version(self, statistics):
         self.versions.append((statistics.version, statistics.num_updates, statistics.now_s))
 
-    def on_end(self, statistics, reason, arrays):
-        self.statistics, self.reason = statistics, reason
+    def on_end(self, statistics, end, arrays):
+        self.statistics, self.end = statistics, end
+
+    @property
+    def reason(self) -> str:
+        return str(self.end)
 
 
 @dataclass

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from flwr.app import ArrayRecord
 
 from fedagent.statistics import Evaluation, Statistics
+from fedagent.stopping import RunEnd
 from fedagent.update import Dispatch, Outcome
 
 
@@ -50,14 +51,9 @@ class Callback:
         """Run after metrics for a version came in."""
 
     def on_end(
-        self, statistics: Statistics, reason: str, arrays: Callable[[], ArrayRecord]
+        self, statistics: Statistics, end: RunEnd, arrays: Callable[[], ArrayRecord]
     ) -> None:
-        """Run when the run ended for `reason`; ``arrays()`` builds the final model.
+        """Run when the run ended; ``arrays()`` builds the final model.
 
         It may come without `on_start`, when that failed, and twice, when another callback's failed.
         """
-
-
-def has_failed(reason: str) -> bool:
-    """Return whether a run that ended for `reason` was ended by an error or a stall."""
-    return reason.startswith(("failed:", "stalled:"))

@@ -15,7 +15,7 @@ from fedagent import formatting
 from fedagent.callbacks.base import Callback, Settlement
 from fedagent.callbacks.screen import Screen
 from fedagent.statistics import Evaluation, Statistics
-from fedagent.stopping import Metric
+from fedagent.stopping import Metric, RunEnd
 from fedagent.update import Outcome
 
 REFRESH_S = 0.25
@@ -76,7 +76,7 @@ class LiveDisplay(Callback):
             self._redraw(statistics)
 
     def on_end(
-        self, statistics: Statistics, reason: str, arrays: Callable[[], ArrayRecord]
+        self, statistics: Statistics, end: RunEnd, arrays: Callable[[], ArrayRecord]
     ) -> None:
         """Leave the last panel on the screen, and say why the run ended."""
         if self._screen is not None:
@@ -86,7 +86,7 @@ class LiveDisplay(Callback):
         self._print(
             " · ".join(
                 [
-                    f"ended: {reason}",
+                    f"ended: {end}",
                     f"version {statistics.version:,}",
                     f"{statistics.num_updates:,} updates",
                     *_times(statistics, statistics.now_s),

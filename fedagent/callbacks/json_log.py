@@ -8,10 +8,11 @@ from typing import Any, TextIO
 
 from flwr.app import ArrayRecord
 
-from fedagent.callbacks.base import Callback, Settlement, has_failed
+from fedagent.callbacks.base import Callback, Settlement
 from fedagent.errors import one_of
 from fedagent.formatting import to_json
 from fedagent.statistics import Evaluation, Statistics
+from fedagent.stopping import RunEnd
 from fedagent.update import Outcome
 
 LEVELS = ("debug", "info", "warning", "error")
@@ -88,13 +89,14 @@ class JsonLog(Callback):
         )
 
     def on_end(
-        self, statistics: Statistics, reason: str, arrays: Callable[[], ArrayRecord]
+        self, statistics: Statistics, end: RunEnd, arrays: Callable[[], ArrayRecord]
     ) -> None:
         """Say why it ended and how it went, and put the plain log lines back."""
         self._write(
-            "error" if has_failed(reason) else "info",
+            "error" if end.has_failed else "info",
             "end",
-            reason=reason,
+            kind=end.kind,
+            detail=end.detail,
             **_totals(statistics),
             dispatches=statistics.by_outcome(),
         )

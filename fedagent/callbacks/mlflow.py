@@ -10,10 +10,11 @@ from flwr.app import ArrayRecord
 
 from fedagent.callbacks import series
 from fedagent.callbacks.background import Background
-from fedagent.callbacks.base import Callback, has_failed
+from fedagent.callbacks.base import Callback
 from fedagent.callbacks.extras import imported
 from fedagent.errors import ConfigurationError, require
 from fedagent.statistics import Evaluation, Statistics
+from fedagent.stopping import RunEnd
 
 MAX_PARAMETER_LENGTH = 500
 """What every MLflow server takes."""
@@ -84,7 +85,7 @@ class MLflow(Callback):
         self._log(series.of_evaluation(evaluation), evaluation.version, evaluation.now_s)
 
     def on_end(
-        self, statistics: Statistics, reason: str, arrays: Callable[[], ArrayRecord]
+        self, statistics: Statistics, end: RunEnd, arrays: Callable[[], ArrayRecord]
     ) -> None:
         """Log the last totals and the files, and end the run in MLflow."""
         if self._run_id is None:
@@ -93,8 +94,8 @@ class MLflow(Callback):
         self._metrics.close()
         run_id, self._run_id = self._run_id, None
         try:
-            self._client.set_terminated(run_id, _status(reason))
-            self._client.set_tag(run_id, "ended", reason[:MAX_PARAMETER_LENGTH])
+            self._client.set_terminated(run_id, _STATUS[end.kind])
+            self._client.set_tag(run_id, "ended", str(end)[:MAX_PARAMETER_LENGTH])
             for path in filter(Path.is_file, map(Path, self._artifacts)):
                 self._client.log_artifact(run_id, str(path))
         except Exception as error:  # the run is over, and its files are on this machine
@@ -129,7 +130,4 @@ def _name(name: str) -> str:
     return re.sub(r"[^\w\-./ ]", "_", name, flags=re.ASCII)
 
 
-def _status(reason: str) -> str:
-    if reason.startswith("failed: KeyboardInterrupt"):
-        return "KILLED"
-    return "FAILED" if has_failed(reason) else "FINISHED"
+_STATUS = {"completed": "FINISHED", "stopped": "KILLED", "stalled": "FAILED", "failed": "FAILED"}

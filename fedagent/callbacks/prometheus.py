@@ -10,6 +10,7 @@ from fedagent.callbacks.base import Callback, Settlement
 from fedagent.callbacks.extras import imported
 from fedagent.errors import ConfigurationError, require
 from fedagent.statistics import Evaluation, Statistics
+from fedagent.stopping import RunEnd
 from fedagent.update import Kind
 
 STALENESS_BUCKETS = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -138,7 +139,7 @@ class Prometheus(Callback):
             self._metrics.labels(evaluation.source, name).set(value)
 
     def on_end(
-        self, statistics: Statistics, reason: str, arrays: Callable[[], ArrayRecord]
+        self, statistics: Statistics, end: RunEnd, arrays: Callable[[], ArrayRecord]
     ) -> None:
         """Stop serving."""
         if self._server is not None:

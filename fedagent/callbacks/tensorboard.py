@@ -11,6 +11,7 @@ from fedagent.callbacks.base import Callback
 from fedagent.callbacks.extras import imported
 from fedagent.errors import require
 from fedagent.statistics import Evaluation, Statistics
+from fedagent.stopping import RunEnd
 
 
 class TensorBoard(Callback):
@@ -53,13 +54,13 @@ class TensorBoard(Callback):
         self._add(series.of_evaluation(evaluation), evaluation.version, evaluation.now_s)
 
     def on_end(
-        self, statistics: Statistics, reason: str, arrays: Callable[[], ArrayRecord]
+        self, statistics: Statistics, end: RunEnd, arrays: Callable[[], ArrayRecord]
     ) -> None:
         """Add the last totals, say why the run ended, and close the file."""
         if self._writer is None:
             return
         self._add(series.of_version(statistics), statistics.version, statistics.now_s)
-        self._writer.add_text("run/ended", reason, statistics.version)
+        self._writer.add_text("run/ended", str(end), statistics.version)
         self._writer.close()
         self._writer = None
 

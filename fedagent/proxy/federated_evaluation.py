@@ -9,6 +9,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from fedagent.proxy.dispatcher import Dispatcher
+from fedagent.proxy.ending import Ending
 from fedagent.proxy.options import AsyncOptions
 from fedagent.proxy.server_evaluation import Moment, moment_of
 from fedagent.statistics import Evaluation
@@ -70,9 +71,9 @@ class FederatedEvaluation:
         """Take in a reply; return the version's evaluation if it was the last one missing."""
         metrics = self._options.admission.check_metrics(reply, dispatch)
         if isinstance(metrics, Rejection):
-            self._dispatcher.close(dispatch, metrics.outcome, metrics.reason, metrics.detail)
+            self._dispatcher.close(dispatch, Ending.by(metrics))
             return self.settle(dispatch)
-        self._dispatcher.close(dispatch, Outcome.APPLIED)
+        self._dispatcher.close(dispatch, Ending(Outcome.APPLIED))
         self._rounds[dispatch.version].replies.append(reply)
         return self.settle(dispatch)
 

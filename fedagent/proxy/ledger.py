@@ -13,7 +13,7 @@ from fedagent.model import Vector
 from fedagent.update import Dispatch, Kind
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class Version:
     """A published model, which never changes.
 
@@ -24,12 +24,14 @@ class Version:
     payload : the version as the transport sends it; not part of the ledger's state, because it
         follows from the rest.
     carried : integer and boolean buffers by name.
+    source : of a model that a rule keeps for some nodes, the tensor it was made of.
     """
 
     number: int
     vector: Vector
     payload: Any
     carried: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    source: torch.Tensor | None = field(default=None, repr=False)
     _references: int = field(default=0, repr=False)
 
 

@@ -7,7 +7,7 @@ first answer took, which includes starting the ClientApp, and ``seconds-per-step
 """
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from flwr.app import Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
@@ -17,6 +17,7 @@ from fedagent.wire.records import records_of
 logger = logging.getLogger("flwr.fedagent")
 
 _TTL_S = 600.0
+_PATIENCE_S = 60.0
 
 
 class NodeInfo:
@@ -33,19 +34,25 @@ class NodeInfo:
         self._known: dict[int, dict[str, float]] = {}
         self._asked: dict[str, tuple[int, float]] = {}
 
-    def meet(self, node_ids: Iterable[int], now_s: float) -> None:
-        """Ask those that have never been asked."""
+    def meet(self, node_ids: Iterable[int], now_s: float) -> Iterable[int]:
+        """Ask newcomers, forget who has left, and return who may be given work.
+
+        That is who has answered, or had a minute to: a job of a node's first minute should suit it
+        too.
+        """
         if not self._is_wanted:
-            return
-        for node_id in node_ids:
-            if node_id not in self._known:
-                self._known[node_id] = {}
-                message = Message(RecordDict(), node_id, "query", ttl=_TTL_S)
-                for message_id in filter(None, self._grid.push_messages([message])):
-                    self._asked[message_id] = node_id, now_s
+            return node_ids
+        present = list(node_ids)
+        for node_id in [n for n in present if n not in self._known]:
+            message = Message(RecordDict(), node_id, "query", ttl=_TTL_S)
+            for message_id in filter(None, self._grid.push_messages([message])):
+                self._asked[message_id] = node_id, now_s
+        self._known = {node_id: self._known.get(node_id, {}) for node_id in present}
+        silent = {n for n, asked_at_s in self._asked.values() if now_s < asked_at_s + _PATIENCE_S}
+        return [node_id for node_id in present if node_id not in silent]
 
     @property
-    def awaited(self) -> Iterable[str]:
+    def awaited(self) -> Collection[str]:
         """Ids of the messages that have no answer yet."""
         return self._asked.keys()
 
@@ -55,8 +62,8 @@ class NodeInfo:
 
     def observe(self, node_id: int, duration_s: float, local_steps: int | None) -> None:
         """Learn how long a node took for so many steps."""
-        if self._is_wanted and local_steps:
-            self._known.setdefault(node_id, {})["seconds-per-step"] = duration_s / local_steps
+        if local_steps and node_id in self._known:
+            self._known[node_id]["seconds-per-step"] = duration_s / local_steps
 
     def of(self, node_id: int) -> Mapping[str, float]:
         """Return what is known of a node by now, name -> number."""
@@ -70,7 +77,7 @@ class NodeInfo:
         if reply.has_error():
             logger.debug("Node %d does not say what it is: %s", node_id, reply.error)
             return True
-        said = self._known[node_id]
+        said = self._known.setdefault(node_id, {})
         for record in records_of(reply.content, MetricRecord).values():
             said.update({k: float(v) for k, v in record.items() if isinstance(v, int | float)})
         said["latency-s"] = now_s - asked_at_s

@@ -63,10 +63,10 @@ class ReplyFetcher:
             self._awaited = wanted
             self._grow(len(wanted))
             self._changed.notify_all()
-        replies = []
-        while not self._arrived.empty():
-            replies.append(self._arrived.get())
-        self._awaited.difference_update(r.metadata.reply_to_message_id for r in replies)
+            replies = []
+            while not self._arrived.empty():
+                replies.append(self._arrived.get())
+            self._awaited.difference_update(r.metadata.reply_to_message_id for r in replies)
         return replies
 
     def close(self) -> None:
@@ -77,7 +77,7 @@ class ReplyFetcher:
 
     def _grow(self, num_awaited: int) -> None:
         while len(self._threads) < min(self._num_threads, num_awaited):
-            thread = threading.Thread(target=self._work, name="fedagent-pump", daemon=True)
+            thread = threading.Thread(target=self._work, name="fedagent-replies", daemon=True)
             self._threads.append(thread)
             thread.start()
 
@@ -97,7 +97,7 @@ class ReplyFetcher:
                     heapq.heappush(self._due, (time.monotonic() + self._interval_s, message_id))
 
     def _next(self) -> str | None:
-        """Wait for an id that is due; None when the pump is closed."""
+        """Wait for an id that is due; None when it is closed."""
         with self._changed:
             while not self._is_closed:
                 wait_s: Any = None
@@ -115,10 +115,11 @@ class ReplyFetcher:
 
     def _failed(self, message_id: str, error: BaseException) -> list[Message]:
         """Return an error in place of a reply that cannot be read, if it was tried often enough."""
-        failures = self._failures[message_id] = self._failures.get(message_id, 0) + 1
-        if failures < self._tries:
-            return []
-        del self._failures[message_id]
+        with self._changed:
+            failures = self._failures[message_id] = self._failures.get(message_id, 0) + 1
+            if failures < self._tries:
+                return []
+            del self._failures[message_id]
         reason = f"the reply cannot be read: {type(error).__name__}: {error}"
         logger.debug("Message %s: %s", message_id, reason)
         return [failed_reply(message_id, ErrorCode.REPLY_MESSAGE_UNAVAILABLE, reason)]

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterator, Mapping
 
 from fedagent.nodes.membership import Breaker, Membership
+from fedagent.proxy.jobs import Jobs
 from fedagent.proxy.options import AsyncOptions
-from fedagent.proxy.queues import Queues
 from fedagent.scheduling import Assignment
 from fedagent.statistics import Statistics
 
@@ -16,6 +16,8 @@ class Slots:
 
     Parameters
     ----------
+    jobs : who is at work.
+    breaker : how many may be, after failures.
     attributes : node id -> what is known of the node; see `fedagent.nodes.geography`.
     """
 
@@ -23,20 +25,20 @@ class Slots:
         self,
         options: AsyncOptions,
         membership: Membership,
+        jobs: Jobs,
+        breaker: Breaker,
         statistics: Statistics,
         attributes: Attributes,
     ) -> None:
         self._options, self._membership, self._statistics = options, membership, statistics
-        self._attributes = attributes
-        self.queues = Queues()
-        self.breaker = Breaker(options.backoff)
+        self._jobs, self._breaker, self._attributes = jobs, breaker, attributes
 
     @property
     def has_room(self) -> bool:
         """Whether a slot is free and a node idle, or a queue is to be filled up."""
         if self._membership.idle:
             return self._num_free > 0
-        return self.queues.has_room and self._num_free >= 0
+        return self._jobs.has_room and self._num_free >= 0
 
     def assignments(self) -> Iterator[Assignment]:
         """Yield a job for every free slot that the scheduler wants to fill, and take its node.
@@ -51,25 +53,25 @@ class Slots:
             yield self._taken(job)
             yield from self._filling(job.node_id, 1)
         if not self._membership.idle and self._num_free >= 0:
-            for node_id, jobs in self.queues.take_with_room():
+            for node_id, jobs in self._jobs.take_with_room():
                 yield from self._filling(node_id, jobs)
 
     @property
     def are_free(self) -> bool:
         """Whether fewer nodes are at work than may be."""
-        return self.queues.num_nodes < max(1, self._statistics.concurrency)
+        return self._jobs.num_nodes < max(1, self._statistics.concurrency)
 
     def next_offer_s(self) -> float:
         """Return when a free slot that could not be filled may be offered again, or infinity."""
-        offers_s = self.breaker.probe_at_s, self._options.scheduler.next_due_s()
+        offers_s = self._breaker.probe_at_s, self._options.scheduler.next_due_s()
         later = [offer_s for offer_s in offers_s if offer_s > self._statistics.now_s]
         return min([self._membership.next_wake_s(), *later])
 
     @property
     def _num_free(self) -> int:
         """How many more nodes may work; negative when a storm of failures forbids more jobs."""
-        limit = self.breaker.limit(self._statistics.concurrency, self._statistics.now_s)
-        return limit - self.queues.num_nodes
+        limit = self._breaker.limit(self._statistics.concurrency, self._statistics.now_s)
+        return limit - self._jobs.num_nodes
 
     def _taken(self, job: Assignment) -> Assignment:
         self._membership.take(job.node_id)

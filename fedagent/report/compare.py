@@ -3,6 +3,7 @@
 import json
 import logging
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -40,19 +41,21 @@ class Row:
     name : what sets it apart from the other rows, such as "strategy=fedbuff fleet=lognormal".
     experiment : its `about` without the seed, and with metric, target and clock ("virtual" or
         "real").
-    runs : its runs, one per seed.
+    runs : its completed runs, one per seed: all that follows is over them.
+    unfinished : its other runs, which no number here includes.
     num_reached : how many of them reached the target.
     time_to_target_s, updates_to_target : over the runs that reached it; None if none did.
     speed_up : mean time to target of the first row with the same app, fleet, partition, metric,
         target and clock, divided by this row's; None unless both reached the target.
     final_value : the metric's last value, over the runs where it is finite.
     num_updates, num_bytes, staleness_mean, utilisation : over all runs; bytes in both directions.
-    staleness_max : the largest of all runs.
+    staleness_max : the largest of all runs; None without any.
     """
 
     name: str
     experiment: Mapping[str, Any]
     runs: tuple[RunRecord, ...]
+    unfinished: tuple[RunRecord, ...]
     num_reached: int
     time_to_target_s: Spread | None
     updates_to_target: Spread | None
@@ -61,8 +64,19 @@ class Row:
     num_updates: Spread | None
     num_bytes: Spread | None
     staleness_mean: Spread | None
-    staleness_max: float
+    staleness_max: float | None
     utilisation: Spread | None
+
+    @property
+    def drawn(self) -> tuple[RunRecord, ...]:
+        """The runs that a figure shows: those that count, or the others where none does."""
+        return self.runs or self.unfinished
+
+    @property
+    def remark(self) -> str:
+        """What became of the unfinished runs, such as "1 stalled, 2 stopped"; empty without any."""
+        kinds = Counter(run.end.kind for run in self.unfinished)
+        return ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
 
 
 def compare(runs: Iterable[RunRecord]) -> list[Row]:
@@ -72,7 +86,7 @@ def compare(runs: Iterable[RunRecord]) -> list[Row]:
     and clock), not against the first row of all: the time to a target says as much about the
     fleet and the data as about the strategy, so only such rows are comparable. A seed that never
     reached the target has no time to it; the mean is over those that did, and
-    ``Row.num_reached`` says how many.
+    ``Row.num_reached`` says how many. A run that stalled, failed or was stopped counts nowhere.
     """
     groups: dict[str, list[RunRecord]] = {}
     for run in runs:
@@ -81,7 +95,8 @@ def compare(runs: Iterable[RunRecord]) -> list[Row]:
     names = _names(experiments, list(groups.values()))
     baselines: dict[str, Spread | None] = {}
     rows = []
-    for name, experiment, group in zip(names, experiments, groups.values(), strict=True):
+    for name, experiment, everything in zip(names, experiments, groups.values(), strict=True):
+        group = [run for run in everything if run.end.is_complete]
         _warn_of_repeats(group)
         time_s = _spread(run.time_to_target_s for run in group)
         baseline_s = baselines.setdefault(
@@ -92,6 +107,7 @@ def compare(runs: Iterable[RunRecord]) -> list[Row]:
                 name=name,
                 experiment=experiment,
                 runs=tuple(group),
+                unfinished=tuple(run for run in everything if not run.end.is_complete),
                 num_reached=time_s.count if time_s else 0,
                 time_to_target_s=time_s,
                 updates_to_target=_spread(run.updates_to_target for run in group),
@@ -100,7 +116,7 @@ def compare(runs: Iterable[RunRecord]) -> list[Row]:
                 num_updates=_spread(run.num_updates for run in group),
                 num_bytes=_spread(run.num_bytes for run in group),
                 staleness_mean=_spread(run.staleness_mean for run in group),
-                staleness_max=max(run.staleness_max for run in group),
+                staleness_max=max((run.staleness_max for run in group), default=None),
                 utilisation=_spread(run.utilisation for run in group),
             )
         )

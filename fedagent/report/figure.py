@@ -34,7 +34,8 @@ def plot_runs(runs: Iterable[RunRecord], path: Path) -> None:
     Runs that differ in the seed only are one line: their mean, in a band from the least to the
     greatest. Between two evaluations, and after the end of a run, the last value holds. Metrics
     with different names get a panel each. A dot marks the mean time at which a row reached its
-    target, hollow when some seeds did not; a cross, where its metric stopped being finite.
+    target, hollow when some seeds did not; a cross, where its metric stopped being finite. Runs
+    that did not complete are drawn only where a row has no others; its label says so.
 
     Raises
     ------
@@ -83,12 +84,12 @@ def _held(curve: Sequence[tuple[float, float]], grid: Floats) -> Floats:
 
 
 def _draw(rows: dict[int, Row], axes: "Axes") -> None:
-    bands = {i: mean_and_band([run.curve for run in row.runs]) for i, row in rows.items()}
+    bands = {i: mean_and_band([run.curve for run in row.drawn]) for i, row in rows.items()}
     scale = _TimeScale([times for times, *_ in bands.values()])
     for index, row in rows.items():
         color, (times, mean, least, greatest) = PALETTE[index % len(PALETTE)], bands[index]
         x = scale.place(times)
-        if len(row.runs) > 1:
+        if len(row.drawn) > 1:
             axes.fill_between(x, least, greatest, step="post", color=color, alpha=0.18, lw=0)
         dashes = DASHES[index // len(PALETTE) % len(DASHES)]
         axes.step(x, mean, dashes, where="post", color=color, lw=1.8, label=_label(row))
@@ -156,7 +157,9 @@ class _TimeScale:
 
 
 def _label(row: Row) -> str:
-    return f"{row.name} ({len(row.runs)} seeds)" if len(row.runs) > 1 else row.name
+    seeds = [f"{len(row.runs)} seeds"] if len(row.runs) > 1 else []
+    said = ", ".join([*seeds, *filter(None, [row.remark])])
+    return f"{row.name} ({said})" if said else row.name
 
 
 def _title(rows: Sequence[Row]) -> str:

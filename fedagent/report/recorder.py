@@ -5,6 +5,7 @@ import math
 import os
 import platform
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from fedagent.report.figure import plot_runs
 from fedagent.report.files import replacing
 from fedagent.report.runs import METRICS_FILE, SUMMARY_FILE, read_run
 from fedagent.statistics import Evaluation, Statistics
-from fedagent.stopping import Metric
+from fedagent.stopping import Metric, RunEnd
 from fedagent.wire.records import digest
 
 MODEL_FILE = "model.safetensors"
@@ -84,7 +85,7 @@ class Recorder(Callback):
         )
 
     def on_end(
-        self, statistics: Statistics, reason: str, arrays: Callable[[], ArrayRecord]
+        self, statistics: Statistics, end: RunEnd, arrays: Callable[[], ArrayRecord]
     ) -> None:
         """Write the model, the summary and the plot."""
         model = arrays()
@@ -94,7 +95,7 @@ class Recorder(Callback):
             tensors = {name: np.asarray(array.numpy(), order="C") for name, array in model.items()}
             save_file(tensors, temporary, metadata={"format": "pt"})
         with replacing(self._directory / SUMMARY_FILE) as temporary:
-            summary = self._summary(statistics, reason) | {"params_sha256": digest(model)}
+            summary = self._summary(statistics, end) | {"params_sha256": digest(model)}
             temporary.write_text(to_json(summary, indent=2) + "\n", encoding="utf-8")
         # The plot comes last: whatever happens to it, the run is on the disk.
         run = read_run(self._directory)
@@ -106,13 +107,13 @@ class Recorder(Callback):
         with (self._directory / METRICS_FILE).open("a", encoding="utf-8") as stream:
             stream.write(to_json(line) + "\n")
 
-    def _summary(self, statistics: Statistics, reason: str) -> dict[str, Any]:
+    def _summary(self, statistics: Statistics, end: RunEnd) -> dict[str, Any]:
         history = self._metric.history(statistics)
         best = max if self._metric.mode == "max" else min
         reached = self._first_at_target(statistics)
         return {
             "about": self._about,
-            "reason": reason,
+            "end": asdict(end),
             "metric": {
                 "name": self._metric.name,
                 "mode": self._metric.mode,

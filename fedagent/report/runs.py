@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fedagent.errors import ConfigurationError
-from fedagent.stopping import Metric
+from fedagent.stopping import Metric, RunEnd
 
 METRICS_FILE = "metrics.jsonl"
 SUMMARY_FILE = "summary.json"
@@ -27,6 +27,7 @@ class RunRecord:
     ----------
     directory : its folder.
     about : what defines the experiment, the seed included.
+    end : why and how it ended; only a completed run is a result.
     metric : the metric that was followed.
     target : the value it should reach, or None.
     is_virtual : whether times are simulated.
@@ -41,6 +42,7 @@ class RunRecord:
 
     directory: Path
     about: Mapping[str, Any]
+    end: RunEnd
     metric: Metric
     target: float | None
     is_virtual: bool
@@ -96,6 +98,7 @@ def read_run(directory: Path) -> RunRecord:
         run = RunRecord(
             directory=directory,
             about=dict(summary["about"]),
+            end=RunEnd(**summary["end"]),
             metric=metric,
             target=_maybe(summary, "target"),
             is_virtual=summary["virtual_time_s"] is not None,

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from fedagent import formatting
 from fedagent.report.compare import Row, Spread, shared
+from fedagent.report.runs import RunRecord
 
 NOTHING = "-"
 
@@ -42,8 +43,17 @@ def to_json(rows: Sequence[Row]) -> str:
 
 
 def _plain(row: Row) -> dict[str, Any]:
-    runs = [{"directory": str(run.directory), "seed": run.about.get("seed")} for run in row.runs]
-    return asdict(replace(row, runs=())) | {"num_seeds": len(runs), "runs": runs}
+    values = asdict(replace(row, runs=(), unfinished=()))
+    runs, unfinished = list(map(_run, row.runs)), list(map(_run, row.unfinished))
+    return values | {"num_seeds": len(runs), "runs": runs, "unfinished": unfinished}
+
+
+def _run(run: RunRecord) -> dict[str, Any]:
+    return {
+        "directory": str(run.directory),
+        "seed": run.about.get("seed"),
+        "end": asdict(run.end),
+    }
 
 
 def _no_unit(_: float) -> tuple[float, str]:
@@ -95,7 +105,9 @@ def _cost_columns() -> Columns:
         "updates": lambda row: _cell(row, row.num_updates),
         "traffic": lambda row: _cell(row, row.num_bytes, formatting.size_unit),
         "staleness\nmean": lambda row: _cell(row, row.staleness_mean),
-        "\nmax": lambda row: formatting.number(row.staleness_max),
+        "\nmax": lambda row: (
+            NOTHING if row.staleness_max is None else formatting.number(row.staleness_max)
+        ),
         "utili-\nsation": lambda row: _cell(row, row.utilisation, _percent),
     }
 
@@ -107,7 +119,7 @@ def _table(rows: Sequence[Row], columns: Columns) -> Table:
         header_style="bold",
         pad_edge=False,
         collapse_padding=True,
-        caption="\n".join(_notes(columns, cells)),
+        caption="\n".join(_notes(rows, columns, cells)),
         caption_justify="left",
         caption_style="dim",
     )
@@ -116,11 +128,12 @@ def _table(rows: Sequence[Row], columns: Columns) -> Table:
         # A number is whole or marked as cut, never folded: half a number is another number.
         table.add_column(title, justify="right", no_wrap=True, overflow="ellipsis")
     for row, values in zip(rows, cells, strict=True):
-        table.add_row(escape(row.name).replace(" ", "\n"), *values)
+        name = escape(row.name).replace(" ", "\n")
+        table.add_row(f"{name}\n({row.remark})" if row.remark else name, *values)
     return table
 
 
-def _notes(columns: Columns, cells: Sequence[Sequence[str]]) -> Iterator[str]:
+def _notes(rows: Sequence[Row], columns: Columns, cells: Sequence[Sequence[str]]) -> Iterator[str]:
     text = " ".join(cell for row in cells for cell in row)
     if "±" in text:
         yield "± is the sample standard deviation over seeds."
@@ -131,5 +144,7 @@ def _notes(columns: Columns, cells: Sequence[Sequence[str]]) -> Iterator[str]:
             "Speed-up: the time to target of the first row with the same app, fleet, partition "
             "and target, divided by the row's own."
         )
+    if any(row.remark for row in rows):
+        yield "Runs that stalled, failed or were stopped are counted under the name, nowhere else."
     if "*" in text:
         yield "* only over the seeds that reached the target or have a finite value."

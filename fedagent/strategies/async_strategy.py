@@ -12,6 +12,7 @@ from fedagent import rules
 from fedagent.errors import require
 from fedagent.proxy.loop import Proxy, RunRequest
 from fedagent.proxy.options import AsyncOptions
+from fedagent.proxy.run_end import RunResult
 from fedagent.wire.records import common_metrics
 
 logger = logging.getLogger("flwr.fedagent")
@@ -107,7 +108,8 @@ class AsyncStrategy(Strategy):
         train_config: ConfigRecord | None = None,
         evaluate_config: ConfigRecord | None = None,
         evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
-    ) -> Result:
+        should_stop: Callable[[int, Result], bool] | None = None,
+    ) -> RunResult:
         """Train asynchronously until a stopping condition holds.
 
         Parameters
@@ -119,24 +121,27 @@ class AsyncStrategy(Strategy):
             also how long the run goes on without hearing anything from anybody.
         train_config, evaluate_config : sent to the nodes; ``server-round`` is added.
         evaluate_fn : (version, arrays) -> metrics, see `AsyncOptions.evaluate_every`.
+        should_stop : (version, result so far) -> whether the run ends, asked after every version;
+            what Flower has since 1.43.
 
         Returns
         -------
-        Flower's ``Result``; its dictionaries are indexed by version.
+        Flower's ``Result``, its dictionaries indexed by version, with `end`: why the run ended.
         """
         logger.info("Starting %s strategy: at most %d versions", type(self).__name__, num_rounds)
         self.summary()
-        job = RunRequest(
+        request = RunRequest(
             num_rounds,
             timeout,
             train_config or ConfigRecord(),
             evaluate_config or ConfigRecord(),
             evaluate_fn,
+            should_stop,
         )
         rule_state, scheduler_state = self._fresh  # an earlier run's leftovers are not ours
         self.rule.load_state_dict(rule_state)
         self.options.scheduler.load_state_dict(scheduler_state)
-        self._proxy = Proxy(self, self.rule, self.options, grid, initial_arrays, job)
+        self._proxy = Proxy(self, self.rule, self.options, grid, initial_arrays, request)
         return self._proxy.run()
 
 

@@ -1,6 +1,5 @@
 """Stock Flower strategies under the same eyes as ours: for honest comparisons."""
 
-import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -10,16 +9,17 @@ from flwr.serverapp.strategy import Result, Strategy
 
 from fedagent._flower import Run
 from fedagent.callbacks import Callback
-from fedagent.grids import clock_of
+from fedagent.proxy.run_clock import RunClock
+from fedagent.proxy.run_end import RunResult, ShouldStop
 from fedagent.proxy.server_evaluation import EvaluateFn
 from fedagent.statistics import Evaluation, Statistics
-from fedagent.stopping import Stopping, first_reason
+from fedagent.stopping import RunEnd, Stopping, first_reason
 from fedagent.update import Kind, Outcome
 from fedagent.wire.records import payload_bytes
 
 
 class _OverError(Exception):
-    """Ends Flower's loop, which knows no other way to stop before num_rounds."""
+    """Ends Flower's loop, which before 1.43 knows no other way to stop before num_rounds."""
 
 
 class Synchronous:
@@ -53,13 +53,22 @@ class Synchronous:
         train_config: ConfigRecord | None = None,
         evaluate_config: ConfigRecord | None = None,
         evaluate_fn: EvaluateFn | None = None,
-    ) -> Result:
-        """Run the strategy as its own ``start`` does; same arguments, same result."""
+        should_stop: Callable[[int, Result], bool] | None = None,
+    ) -> RunResult:
+        """Run the strategy as its own ``start`` does; same arguments, same result.
+
+        A run that ends before `num_rounds` leaves the metrics of ``evaluate_fn`` only: Flower's
+        loop takes its others with it. `should_stop` sees as much.
+        """
         if not isinstance(getattr(grid, "statistics", None), Statistics):
             grid = CountingGrid(grid)
-        rounds = _Rounds(grid, self._stopping, self._callbacks, evaluate_fn, num_rounds)
+        result = RunResult(end=RunEnd("completed", f"{num_rounds} rounds"))
+        stopping = list(self._stopping)
+        if should_stop is not None:
+            stopping.append(ShouldStop(should_stop, result))
+        rounds = _Rounds(grid, stopping, self._callbacks, evaluate_fn, result)
         try:
-            result = self.strategy.start(
+            whole = self.strategy.start(
                 grid,
                 initial_arrays,
                 num_rounds,
@@ -68,14 +77,16 @@ class Synchronous:
                 evaluate_config,
                 rounds.evaluate,
             )
-        except _OverError:
-            # Flower's loop ends with its metrics; ours are those of the evaluations it asked for.
-            result = Result(evaluate_metrics_serverapp=rounds.metrics)
+        except _OverError as over:
+            result.end = RunEnd("completed", str(over))
         except BaseException as error:
-            rounds.end(f"failed: {error!r}")
+            result.end = RunEnd.by(error)
             raise
-        result.arrays = rounds.arrays
-        rounds.end()
+        else:
+            result.train_metrics_clientapp = whole.train_metrics_clientapp
+            result.evaluate_metrics_clientapp = whole.evaluate_metrics_clientapp
+        finally:
+            rounds.tell_end()
         return result
 
 
@@ -143,25 +154,20 @@ class _Rounds:
         stopping: Sequence[Stopping],
         callbacks: Sequence[Callback],
         evaluate_fn: EvaluateFn | None,
-        num_rounds: int,
+        result: RunResult,
     ) -> None:
-        self._clock = clock_of(grid)
-        self._start_s, self._wall_start_s = self._clock.now(), time.monotonic()
         self._stopping, self._callbacks, self._evaluate_fn = stopping, callbacks, evaluate_fn
         self.statistics: Statistics = grid.statistics  # type: ignore[attr-defined]
-        self.arrays = ArrayRecord()
-        self.metrics: dict[int, MetricRecord] = {}
-        self.reason = f"{num_rounds} rounds"
+        self._clock, self._result = RunClock(grid, self.statistics), result
 
     def evaluate(self, server_round: int, arrays: ArrayRecord) -> MetricRecord | None:
-        self.arrays = arrays
+        self._result.arrays = arrays
         self.statistics.version = server_round
-        self.statistics.now_s = self._clock.now() - self._start_s
-        self.statistics.wall_s = time.monotonic() - self._wall_start_s
+        self._clock.tick()
         self._tell(lambda c: (c.on_version if server_round else c.on_start)(self.statistics))
         metrics = self._evaluate_fn(server_round, arrays) if self._evaluate_fn else None
         if metrics is not None:
-            self.metrics[server_round] = metrics
+            self._result.evaluate_metrics_serverapp[server_round] = metrics
             evaluation = Evaluation(
                 server_round,
                 self.statistics.now_s,
@@ -173,12 +179,12 @@ class _Rounds:
             self._tell(lambda c: c.on_evaluation(self.statistics, evaluation))
         reason = first_reason(self._stopping, self.statistics)
         if reason is not None:
-            self.reason = reason
-            raise _OverError
+            raise _OverError(reason)
         return metrics
 
-    def end(self, reason: str = "") -> None:
-        self._tell(lambda c: c.on_end(self.statistics, reason or self.reason, lambda: self.arrays))
+    def tell_end(self) -> None:
+        end, arrays = self._result.end, self._result.arrays
+        self._tell(lambda c: c.on_end(self.statistics, end, lambda: arrays))
 
     def _tell(self, say: Callable[[Callback], None]) -> None:
         for callback in self._callbacks:

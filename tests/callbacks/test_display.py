@@ -10,7 +10,7 @@ from rich.console import Console
 from fedagent.callbacks import LiveDisplay
 from fedagent.callbacks.display import sparkline
 from fedagent.statistics import Evaluation, Statistics
-from fedagent.stopping import Metric
+from fedagent.stopping import Metric, RunEnd
 
 HIDE_CURSOR, SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
 
@@ -61,7 +61,7 @@ def test_plain_output_is_one_line_per_evaluation() -> None:
     display.on_start(Statistics())
     display.on_version(statistics)
     display.on_evaluation(statistics, evaluated(statistics, 0.912))
-    display.on_end(statistics, "500 updates", ArrayRecord)
+    display.on_end(statistics, RunEnd("completed", "500 updates"), ArrayRecord)
 
     assert stream.getvalue().splitlines() == [
         "started · accuracy to 0.95 · at most 500 updates",
@@ -109,7 +109,7 @@ def test_terminal_shows_a_panel_with_the_numbers_and_gives_the_cursor_back() -> 
     streams = sys.stdout, sys.stderr
 
     display.on_start(Statistics(is_virtual=True))
-    display.on_end(statistics, "480 updates", ArrayRecord)
+    display.on_end(statistics, RunEnd("completed", "480 updates"), ArrayRecord)
 
     shown = stream.getvalue()
     for words in (
@@ -141,7 +141,7 @@ def test_panel_is_drawn_four_times_a_second_at_most() -> None:
         statistics.wall_s = event / 1000
         display.on_version(statistics)
     drawn = stream.getvalue().count("fedagent") - drawn_at_start
-    display.on_end(statistics, "end", ArrayRecord)
+    display.on_end(statistics, RunEnd("completed", "end"), ArrayRecord)
 
     assert drawn == 4
 
@@ -168,7 +168,7 @@ def test_log_lines_appear_above_the_panel_and_the_handler_comes_back(
         display = LiveDisplay(Metric(), console=console)
         display.on_start(Statistics())
         logger.error("node 3 failed")
-        display.on_end(Statistics(), "end", ArrayRecord)
+        display.on_end(Statistics(), RunEnd("completed", "end"), ArrayRecord)
         assert handler.stream is errors
     finally:
         logger.removeHandler(handler)

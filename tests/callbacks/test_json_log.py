@@ -14,6 +14,7 @@ from fedagent.callbacks import JsonLog
 from fedagent.errors import ConfigurationError
 from fedagent.simulation import Lognormal
 from fedagent.statistics import Evaluation, Statistics
+from fedagent.stopping import RunEnd
 from tests.toy import Log, client_app, run
 
 
@@ -62,7 +63,7 @@ def test_every_event_is_a_line():
         for s in log.settlements
     ]
     (end,) = events(lines, "end")
-    assert end["reason"] == log.reason
+    assert (end["kind"], end["detail"]) == (log.end.kind, log.end.detail)
     assert end["dispatches"] == log.statistics.by_outcome()
     assert end["num_updates"] == 12
     for line in lines:
@@ -97,7 +98,8 @@ def test_run_that_fails_ends_with_an_error_line():
 
     (line,) = [json.loads(line) for line in stream.getvalue().splitlines()]
     assert (line["level"], line["event"]) == ("error", "end")
-    assert line["reason"].startswith("failed: ZeroDivisionError")
+    assert line["kind"] == "failed"
+    assert line["detail"].startswith("ZeroDivisionError")
 
 
 def test_flowers_log_lines_are_json_while_the_run_lasts():
@@ -108,7 +110,7 @@ def test_flowers_log_lines_are_json_while_the_run_lasts():
 
     callback.on_start(Statistics())
     logging.getLogger("flwr.fedagent").error("node %d\nis odd", 3)
-    callback.on_end(Statistics(), "end", ArrayRecord)
+    callback.on_end(Statistics(), RunEnd("completed", "end"), ArrayRecord)
     logging.getLogger("flwr.fedagent").error("plain again")
 
     (line,) = stream.getvalue().splitlines()
@@ -130,8 +132,8 @@ def test_two_runs_at_the_same_time_leave_flowers_log_as_it_was():
 
     first.on_start(Statistics())
     second.on_start(Statistics())
-    first.on_end(Statistics(), "end", ArrayRecord)
-    second.on_end(Statistics(), "end", ArrayRecord)
+    first.on_end(Statistics(), RunEnd("completed", "end"), ArrayRecord)
+    second.on_end(Statistics(), RunEnd("completed", "end"), ArrayRecord)
 
     assert flower.handlers == before
 
@@ -143,7 +145,7 @@ def test_lines_go_to_what_standard_error_is_now(monkeypatch):
     monkeypatch.setattr(sys, "stderr", now)  # as a live display does
 
     callback.on_start(Statistics())
-    callback.on_end(Statistics(), "end", ArrayRecord)
+    callback.on_end(Statistics(), RunEnd("completed", "end"), ArrayRecord)
 
     assert [json.loads(line)["event"] for line in now.getvalue().splitlines()] == ["start", "end"]
     assert before.getvalue() == ""

@@ -16,6 +16,7 @@ from fedagent.report.recorder import MODEL_FILE, PLOT_FILE
 from fedagent.report.runs import METRICS_FILE, SUMMARY_FILE
 from fedagent.simulation import Lognormal
 from fedagent.statistics import Evaluation, Statistics
+from fedagent.stopping import RunEnd
 from tests.toy import Log, run
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -117,8 +118,8 @@ def test_two_runs_at_the_same_time_do_not_mix(store):
         watcher.on_start(Statistics())
         watcher.on_evaluation(Statistics(), Evaluation(0, 0.0, 0, "server", {"number": number}))
     for watcher in (first, second):
-        watcher.on_end(Statistics(), "end", ArrayRecord)
-        watcher.on_end(Statistics(), "failed: a callback after it", ArrayRecord)
+        watcher.on_end(Statistics(), RunEnd("completed", "end"), ArrayRecord)
+        watcher.on_end(Statistics(), RunEnd("failed", "a callback after it"), ArrayRecord)
 
     for number, experiment in ((1, "first"), (2, "second")):
         _, found = only_run(store, experiment)

@@ -19,6 +19,7 @@ from fedagent.callbacks import Callback, Prometheus
 from fedagent.errors import ConfigurationError
 from fedagent.simulation import Equal, Lognormal
 from fedagent.statistics import Statistics
+from fedagent.stopping import RunEnd
 from fedagent.strategies.synchronous import Synchronous
 from fedagent.update import Outcome
 from tests.toy import Log, client_app, run
@@ -49,7 +50,7 @@ class Scraper(Callback):
         self.prometheus = prometheus
         self.last: Samples = {}
 
-    def on_end(self, statistics, reason, arrays):
+    def on_end(self, statistics, end, arrays):
         self.last = scrape(self.prometheus.url)
 
 
@@ -59,7 +60,7 @@ def serving(prometheus: Prometheus) -> Iterator[Prometheus]:
     try:
         yield prometheus
     finally:
-        prometheus.on_end(Statistics(), "end", ArrayRecord)
+        prometheus.on_end(Statistics(), RunEnd("completed", "end"), ArrayRecord)
 
 
 def failing_for_one(partition, reply):
@@ -174,7 +175,7 @@ def test_gauges_are_read_when_scraped_not_at_the_last_event():
         statistics.in_flight, statistics.num_idle, statistics.buffered = 7, 2, 3
         seen = scrape(prometheus.url)
     finally:
-        prometheus.on_end(statistics, "end", ArrayRecord)
+        prometheus.on_end(statistics, RunEnd("completed", "end"), ArrayRecord)
 
     assert value(seen, "dispatches_in_flight") == 7
     assert value(seen, "idle_nodes") == 2
@@ -189,7 +190,7 @@ def test_two_runs_in_one_process_do_not_mix():
         try:
             versions = [value(scrape(p.url), "versions_total") for p in (one, other, third)]
         finally:
-            third.on_end(statistics, "end", ArrayRecord)
+            third.on_end(statistics, RunEnd("completed", "end"), ArrayRecord)
 
     assert versions == [0, 0, 5]
 

@@ -11,6 +11,7 @@ from fedagent.callbacks import TensorBoard
 from fedagent.errors import ConfigurationError
 from fedagent.simulation import Lognormal
 from fedagent.statistics import Statistics
+from fedagent.stopping import RunEnd
 from tests.toy import Log, run
 
 
@@ -92,7 +93,7 @@ def test_resumed_run_hides_what_the_lost_part_wrote(tmp_path):
             statistics.version = version
             statistics.num_updates += 1
             tensorboard.on_version(statistics)
-        tensorboard.on_end(statistics, "end", ArrayRecord)
+        tensorboard.on_end(statistics, RunEnd("completed", "end"), ArrayRecord)
         statistics = Statistics(version=2, num_updates=2)
 
     # At 4 also stands the end of the first; the resumed one got to 3.

@@ -53,8 +53,8 @@ def test_callbacks_are_there_while_nodes_are_waited_for():
         def on_start(self, statistics):
             told.append((statistics.is_virtual, statistics.num_nodes))
 
-        def on_end(self, statistics, reason, arrays):
-            told.append(reason)
+        def on_end(self, statistics, end, arrays):
+            told.append(str(end))
 
     strategy = FedAsync(min_available_nodes=3, callbacks=[Early()], fraction_evaluate=0.0)
     run(strategy, Equal(num_nodes=2), timeout=10.0)

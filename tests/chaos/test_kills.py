@@ -50,7 +50,7 @@ def test_supernodes_killed_at_four_points_and_restarted_stop_nobody(tmp_path):
         )
         summary = fleet.finish()
     check_the_counts(fleet, summary)
-    assert summary["reason"] == "told to"
+    assert summary["end"] == "told to"
     failed = [s for s in fleet.settlements() if s["outcome"] == "failed"]
     per_node = Counter(s["node"] for s in failed)
     minutes = max(1.0, summary["seconds"] / 60)
@@ -73,4 +73,4 @@ def test_a_run_survives_a_restart_of_its_superlink(tmp_path):
         )
         summary = fleet.finish()
     check_the_counts(fleet, summary)
-    assert summary["reason"] == "told to"
+    assert summary["end"] == "told to"

@@ -110,3 +110,29 @@ def test_the_time_of_the_answer_and_of_a_step_are_known(grid):
     known.observe(3, 6.0, local_steps=None)
     assert known.of(1) == {"has-accelerator": 1.0, "latency-s": 2.5, "seconds-per-step": 1.5}
     assert known.of(3) == known.of(99) == {}
+
+
+def test_a_newcomer_gets_no_work_before_it_has_said_what_it_is_or_had_a_minute_to(grid):
+    known = NodeInfo(grid, is_wanted=True)
+    assert known.meet([1], now_s=500.0) == []
+    assert known.meet([1, 2], now_s=530.0) == []
+    known.take(grid.pull_messages(["m1"]), now_s=531.0)
+    assert known.meet([1, 2], now_s=531.0) == [2]
+    assert known.meet([1, 2], now_s=560.0) == [1, 2], "node 1 has had its minute"
+
+
+def test_what_is_known_of_a_node_that_left_is_forgotten(grid):
+    known = NodeInfo(grid, is_wanted=True)
+    known.meet([1, 2], now_s=0.0)
+    known.take(grid.pull_messages(["m0", "m1"]), now_s=1.0)
+    known.meet([2], now_s=5.0)
+    assert known.of(1) == {}
+    known.observe(1, 6.0, local_steps=4)  # a late reply
+    assert known.of(1) == {}
+    known.meet([1, 2], now_s=10.0)
+    assert [m.metadata.dst_node_id for m in grid.of_kind("query")] == [1, 2, 1], "asked again"
+
+
+def test_nodes_that_nobody_asks_may_all_be_given_work_as_they_are(grid):
+    population = range(5, 10)
+    assert NodeInfo(grid, is_wanted=False).meet(population, 0.0) is population

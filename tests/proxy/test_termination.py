@@ -5,11 +5,13 @@ import signal
 import threading
 import time
 
+import numpy as np
 import pytest
 from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 
 from fedagent import FedBuff
 from fedagent.proxy.termination import termination
+from fedagent.stopping import RunEnd
 from tests.toy import Log
 
 
@@ -88,15 +90,13 @@ class SlowGrid:
     ("delay_s", "drain_s", "applied"), [(0.6, 30.0, 2), (30.0, 0.5, 1), (30.0, 0.0, 1)]
 )
 def test_a_run_that_gets_sigterm_takes_in_what_comes_soon_and_ends(delay_s, drain_s, applied):
-    import numpy as np
-
     grid, log = SlowGrid(delay_s), Log()
     before = signal.getsignal(signal.SIGTERM)
     strategy = FedBuff(buffer_size=1, callbacks=[log], fraction_evaluate=0.0, drain_s=drain_s)
     result = strategy.start(
         grid, ArrayRecord([np.zeros(3, np.float32)]), num_rounds=1_000, timeout=60.0
     )
-    assert log.reason == "stopped by SIGTERM"
+    assert log.end == RunEnd("stopped", "SIGTERM")
     assert grid.num_sent_after <= 1, "what was sent with the reply that came before the signal"
     assert log.statistics.num_updates >= applied
     outcomes = [(s.outcome, s.reason) for s in log.settlements]
@@ -104,3 +104,26 @@ def test_a_run_that_gets_sigterm_takes_in_what_comes_soon_and_ends(delay_s, drai
     assert (("expired", "run-ended") in outcomes) == (delay_s > 1)
     assert result.arrays is not None
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_after_sigterm_clients_that_do_not_evaluate_are_waited_for_no_longer_than_the_drain():
+    class Deaf(SlowGrid):
+        """Trains at once and never evaluates."""
+
+        def pull_messages(self, message_ids):
+            trained = [
+                i
+                for i in message_ids
+                if i in self.sent and self.sent[i][0].metadata.message_type == "train"
+            ]
+            return super().pull_messages(trained)
+
+    grid, log = Deaf(0.05), Log()
+    strategy = FedBuff(buffer_size=1, callbacks=[log], fraction_evaluate=1.0, drain_s=1.0)
+    begun = time.monotonic()
+    strategy.start(grid, ArrayRecord([np.zeros(3, np.float32)]), num_rounds=1_000, timeout=60.0)
+    assert time.monotonic() - begun < 10.0
+    assert log.end == RunEnd("stopped", "SIGTERM")
+    asked = [m for m, _ in grid.sent.values() if m.metadata.message_type == "evaluate"]
+    assert asked, "the last version should have been evaluated"
+    assert log.statistics.evaluation_outcomes["expired", "run-ended"] == len(asked)

@@ -8,9 +8,10 @@ from flwr.app import Array, ArrayRecord
 
 from fedagent.report import Recorder
 from fedagent.statistics import Evaluation, Statistics
-from fedagent.stopping import Metric
+from fedagent.stopping import Metric, RunEnd
 
 ACCURACY = Metric()
+COMPLETED = RunEnd("completed", "scripted")
 ABOUT = {"app": "vision", "strategy": "fedbuff", "fleet": "pareto", "partition": "iid", "seed": 0}
 
 
@@ -32,14 +33,14 @@ class ScriptedRun:
         self.statistics = Statistics(is_virtual=is_virtual, concurrency=2)
         self._step_s = step_s
 
-    def play(self, values: list[float], end: bool = True) -> None:
+    def play(self, values: list[float], end: RunEnd | None) -> None:
         self.recorder.on_start(self.statistics)
         for version, value in enumerate(values):
             if version:
                 self.publish()
             self.evaluate("server", {"accuracy": value})
         if end:
-            self.recorder.on_end(self.statistics, "scripted", model)
+            self.recorder.on_end(self.statistics, end, model)
 
     def publish(self) -> None:
         """Two updates, with staleness 0 and 3, make a version."""
@@ -82,7 +83,7 @@ def record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Record:
         target: float | None = 0.9,
         metric: Metric = ACCURACY,
         is_virtual: bool = True,
-        end: bool = True,
+        end: RunEnd | None = COMPLETED,
         plot: bool = False,
         **about: Any,
     ) -> ScriptedRun:

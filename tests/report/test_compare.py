@@ -7,6 +7,7 @@ from rich.console import Console
 
 from fedagent.report import Row, compare, find_runs, render, to_json
 from fedagent.report.table import render_in_two
+from fedagent.stopping import EndKind, RunEnd
 
 from .conftest import Record
 
@@ -183,5 +184,38 @@ def test_json_says_what_the_table_says(record: Record, tmp_path: Path) -> None:
 
     assert row["time_to_target_s"] == {"mean": 10.0, "std": None, "count": 1}
     assert (row["num_seeds"], row["num_reached"], row["name"]) == (2, 1, "fedbuff")
-    assert row["runs"][1] == {"directory": str(tmp_path / "2"), "seed": 1}
+    assert row["runs"][1] == {
+        "directory": str(tmp_path / "2"),
+        "seed": 1,
+        "end": {"kind": "completed", "detail": "scripted"},
+    }
+    assert row["unfinished"] == []
     assert row["experiment"]["fleet"] == "pareto"
+
+
+@pytest.mark.parametrize("kind", ["stalled", "stopped", "failed"])
+def test_a_run_that_did_not_complete_is_named_and_in_no_mean(
+    record: Record, tmp_path: Path, kind: EndKind
+) -> None:
+    record("1", [0.1, 0.95], seed=0)
+    record("2", [0.1, 0.2], seed=1, end=RunEnd(kind, "halfway"))
+
+    (row,) = rows = compare(find_runs([tmp_path]))
+
+    assert row.final_value is not None
+    assert (row.final_value.mean, row.final_value.count) == (0.95, 1)
+    assert [run.directory.name for run in row.unfinished] == ["2"]
+    assert f"(1 {kind})" in text(rows)
+    (plain,) = json.loads(to_json(rows))
+    assert plain["num_seeds"] == 1
+    assert plain["unfinished"][0]["end"] == {"kind": kind, "detail": "halfway"}
+
+
+def test_a_row_without_a_completed_run_has_no_numbers(record: Record, tmp_path: Path) -> None:
+    record("1", [0.1, 0.95], end=RunEnd("stalled", "nobody came"))
+
+    (row,) = rows = compare(find_runs([tmp_path]))
+
+    assert (row.runs, row.final_value, row.num_updates, row.staleness_max) == ((), None, None, None)
+    assert row.drawn == row.unfinished
+    assert "(1 stalled)" in text(rows)

@@ -7,7 +7,7 @@ import pytest
 from fedagent.errors import ConfigurationError
 from fedagent.report import find_runs, plot_runs
 from fedagent.report.figure import mean_and_band
-from fedagent.stopping import Metric
+from fedagent.stopping import Metric, RunEnd
 
 from .conftest import Record, model
 
@@ -92,9 +92,9 @@ def test_metrics_with_different_names_get_their_own_panels(
     record: Record, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     record("1", [0.1, 0.5])
-    run = record("2", [], metric=Metric("loss", "min"), end=False)
+    run = record("2", [], metric=Metric("loss", "min"), end=None)
     run.evaluate("server", {"loss": 2.0})
-    run.recorder.on_end(run.statistics, "end", model)
+    run.recorder.on_end(run.statistics, RunEnd("completed", "end"), model)
     drawn = Drawn(monkeypatch)
 
     plot_runs(find_runs([tmp_path]), tmp_path / "figure.png")

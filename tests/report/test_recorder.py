@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from fedagent.report import Recorder
 from fedagent.statistics import Statistics
-from fedagent.stopping import Metric
+from fedagent.stopping import Metric, RunEnd
 from fedagent.wire.records import digest
 
 from .conftest import Record, model
@@ -71,14 +71,14 @@ def test_real_time_is_not_called_virtual(record: Record, tmp_path: Path) -> None
 
 
 def test_killed_run_leaves_every_line_it_wrote(record: Record, tmp_path: Path) -> None:
-    record("run", [0.1, 0.5, 0.6], end=False)
+    record("run", [0.1, 0.5, 0.6], end=None)
 
     assert [line["version"] for line in lines(tmp_path / "run")] == [0, 1, 1, 2, 2]
     assert not (tmp_path / "run" / "summary.json").exists()
 
 
 def test_resumed_run_writes_no_version_twice(record: Record, tmp_path: Path) -> None:
-    record("run", [0.1, 0.5, 0.6, 0.7], end=False)
+    record("run", [0.1, 0.5, 0.6, 0.7], end=None)
     path = tmp_path / "run" / "metrics.jsonl"
     path.write_text(path.read_text() + '{"event": "version", "vers')
     recorder = Recorder(tmp_path / "run", Metric(), None, {})
@@ -89,8 +89,8 @@ def test_resumed_run_writes_no_version_twice(record: Record, tmp_path: Path) -> 
 
 
 def test_new_run_in_the_same_folder_starts_over(record: Record, tmp_path: Path) -> None:
-    record("run", [0.1, 0.5, 0.6], end=False)
-    record("run", [0.2], end=False)
+    record("run", [0.1, 0.5, 0.6], end=None)
+    record("run", [0.2], end=None)
 
     assert [line["metrics"] for line in lines(tmp_path / "run")] == [{"accuracy": 0.2}]
 
@@ -111,15 +111,15 @@ def test_numpy_metrics_are_numbers(record: Record, tmp_path: Path) -> None:
 
 
 def test_summary_adds_up(record: Record, tmp_path: Path) -> None:
-    run = record("run", [0.1, 0.95, 0.93], end=False)
+    run = record("run", [0.1, 0.95, 0.93], end=None)
     run.statistics.outcomes["failed", "error"] = 2
     run.statistics.evaluation_outcomes["applied", ""] = 5
     run.statistics.unsolicited["late"] = 1
-    run.recorder.on_end(run.statistics, "2 versions", model)
+    run.recorder.on_end(run.statistics, RunEnd("completed", "2 versions"), model)
 
     written = summary(tmp_path / "run")
     expected = {
-        "reason": "2 versions",
+        "end": {"kind": "completed", "detail": "2 versions"},
         "metric": {"name": "accuracy", "mode": "max", "source": "server"},
         "final_value": 0.93,
         "best_value": 0.95,
@@ -178,9 +178,9 @@ def test_best_value_follows_the_mode(record: Record, tmp_path: Path) -> None:
 
 
 def test_another_source_does_not_reach_the_target(record: Record, tmp_path: Path) -> None:
-    run = record("run", [0.1], end=False)
+    run = record("run", [0.1], end=None)
     run.evaluate("clients", {"accuracy": 0.99, "per_class": [1.0, 0.98]})
-    run.recorder.on_end(run.statistics, "end", model)
+    run.recorder.on_end(run.statistics, RunEnd("completed", "end"), model)
 
     assert summary(tmp_path / "run")["time_to_target_s"] is None
     assert summary(tmp_path / "run")["final_value"] == 0.1

@@ -7,6 +7,7 @@ import pytest
 
 from fedagent.errors import ConfigurationError
 from fedagent.report import find_runs
+from fedagent.stopping import RunEnd
 
 from .conftest import Record, model
 
@@ -27,11 +28,11 @@ def test_folder_given_twice_counts_once(record: Record, tmp_path: Path) -> None:
 
 
 def test_what_was_recorded_is_read_back(record: Record, tmp_path: Path) -> None:
-    run = record("a", [0.1, 0.5], end=False)
+    run = record("a", [0.1, 0.5], end=None)
     run.evaluate("clients", {"accuracy": 0.7})
     run.publish()
     run.evaluate("server", {"accuracy": math.nan})
-    run.recorder.on_end(run.statistics, "end", model)
+    run.recorder.on_end(run.statistics, RunEnd("completed", "end"), model)
 
     (read,) = find_runs([tmp_path])
 
@@ -88,7 +89,7 @@ def test_unfinished_run_is_named_and_skipped(
     record: Record, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     record("done", [0.1])
-    record("killed", [0.1], end=False)
+    record("killed", [0.1], end=None)
 
     assert [run.directory.name for run in find_runs([tmp_path])] == ["done"]
     assert str(tmp_path / "killed") in caplog.text

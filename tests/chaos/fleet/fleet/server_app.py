@@ -30,9 +30,9 @@ class Notes(Callback):
         with (self.folder / "settlements.jsonl").open("a") as file:
             file.write(json.dumps(line) + "\n")
 
-    def on_end(self, statistics, reason, arrays):
+    def on_end(self, statistics, end, arrays):
         summary = {
-            "reason": reason,
+            "end": str(end),
             "num_dispatches": statistics.num_dispatches,
             "num_updates": statistics.num_updates,
             "seconds": statistics.now_s,

@@ -1,0 +1,38 @@
+"""How a dispatch ends, as those who hand out work see it."""
+
+from dataclasses import dataclass
+
+from fedagent.scheduling import Observation
+from fedagent.update import Outcome, Rejection
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a dispatch ends.
+
+    Attributes
+    ----------
+    outcome, reason, detail, blames_node : as of a `Rejection`; no reason where it was applied.
+    received_bytes : serialised model bytes of the reply.
+    observation : what can be learned from the job; None if it came to nothing.
+    """
+
+    outcome: Outcome
+    reason: str = ""
+    detail: str = ""
+    blames_node: bool = True
+    received_bytes: int = 0
+    observation: Observation | None = None
+
+    @classmethod
+    def by(
+        cls, rejection: Rejection, received_bytes: int = 0, observation: Observation | None = None
+    ) -> "Ending":
+        """Return the end that a rejection makes."""
+        said = rejection.outcome, rejection.reason, rejection.detail, rejection.blames_node
+        return cls(*said, received_bytes, observation)
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether the node did what it was asked to do, whatever became of its update."""
+        return self.outcome is Outcome.APPLIED or not self.blames_node

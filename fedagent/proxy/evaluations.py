@@ -1,0 +1,100 @@
+"""Everything that is measured on a version: by the server, by clients and by the rule."""
+
+import logging
+from collections.abc import Sequence
+
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+
+from fedagent.callbacks import Callback
+from fedagent.proxy.federated_evaluation import FederatedEvaluation
+from fedagent.proxy.run_end import RunResult
+from fedagent.proxy.server_evaluation import ServerEvaluation, moment_of
+from fedagent.rules import Rule
+from fedagent.statistics import Evaluation, Statistics
+from fedagent.update import Dispatch
+
+logger = logging.getLogger("flwr.fedagent")
+
+
+class Evaluations:
+    """Asks for evaluations, and files what comes in.
+
+    Parameters
+    ----------
+    server : Flower's ``evaluate_fn`` beside the loop.
+    clients : federated evaluation.
+    rule : for numbers about its state.
+    result, statistics, callbacks : where metrics go.
+    """
+
+    def __init__(
+        self,
+        server: ServerEvaluation,
+        clients: FederatedEvaluation,
+        rule: Rule,
+        result: RunResult,
+        statistics: Statistics,
+        callbacks: Sequence[Callback],
+    ) -> None:
+        self._server, self._clients, self._rule = server, clients, rule
+        self._statistics, self._callbacks = statistics, callbacks
+        self._asked_rule_at = -1
+        self._by_source = {
+            "server": result.evaluate_metrics_serverapp,
+            "clients": result.evaluate_metrics_clientapp,
+            "rule": result.train_metrics_clientapp,
+        }
+
+    @property
+    def are_awaited(self) -> bool:
+        """Whether clients are still evaluating."""
+        return len(self._clients) > 0
+
+    def evaluate(self, payload: ArrayRecord) -> None:
+        """Let the server evaluate the current version, and ask the rule for its numbers; once."""
+        # A record of its own: whatever evaluate_fn does to it, the version stays as it is.
+        self._server.submit(self._statistics, ArrayRecord(dict(payload)))
+        self.collect()
+        if self._asked_rule_at != self._statistics.version:
+            self._asked_rule_at = self._statistics.version
+            if metrics := self._rule.metrics():
+                self._record(Evaluation(*moment_of(self._statistics), "rule", metrics))
+
+    def collect(self, wait: bool = False) -> None:
+        """File what ``evaluate_fn`` has returned; `wait` for all of it."""
+        for evaluation in self._server.finished(wait):
+            self._record(evaluation)
+
+    def ask_clients(
+        self, payload: ArrayRecord, config: ConfigRecord, is_over: bool = False
+    ) -> None:
+        """Ask for a federated evaluation of the current version, if one is due."""
+        self._clients.ask(payload, config, is_over)
+
+    def take(self, dispatch: Dispatch, reply: Message) -> None:
+        """Take in a client's reply."""
+        self._record(self._clients.take(dispatch, reply))
+
+    def settle(self, dispatch: Dispatch) -> None:
+        """Stop waiting for a client."""
+        self._record(self._clients.settle(dispatch))
+
+    def close(self) -> None:
+        """Give back what ``evaluate_fn`` runs in."""
+        self._server.close()
+
+    def _record(self, evaluation: Evaluation | None) -> None:
+        if evaluation is None:
+            return
+        by_version = self._by_source[evaluation.source]
+        known = dict(by_version.get(evaluation.version, MetricRecord()))
+        by_version[evaluation.version] = MetricRecord({**known, **evaluation.metrics})
+        self._statistics.evaluations.append(evaluation)
+        logger.info(
+            "Version %d evaluated by the %s: %s",
+            evaluation.version,
+            evaluation.source,
+            {k: v for k, v in evaluation.metrics.items() if not isinstance(v, list)},
+        )
+        for callback in self._callbacks:
+            callback.on_evaluation(self._statistics, evaluation)

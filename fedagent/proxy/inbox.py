@@ -1,0 +1,91 @@
+"""What comes back: a reply becomes an update that the rule takes, or ends its dispatch."""
+
+from dataclasses import dataclass
+
+from flwr.app import Message
+
+from fedagent.proxy.dispatcher import Dispatcher
+from fedagent.proxy.ending import Ending
+from fedagent.proxy.options import AsyncOptions
+from fedagent.proxy.versions import Versions
+from fedagent.rules import Rule
+from fedagent.scheduling import Observation
+from fedagent.update import Dispatch, Outcome, Rejection, Update
+from fedagent.wire.records import payload_bytes
+
+
+@dataclass(slots=True, eq=False)
+class Received:
+    """An update that passed the gate and that the rule wants.
+
+    Attributes
+    ----------
+    dispatch : the job behind it.
+    update : for the rule; whoever holds it holds the memory of a model.
+    applied : how the dispatch ends once the rule has it.
+    """
+
+    dispatch: Dispatch
+    update: Update
+    applied: Ending
+
+
+class Inbox:
+    """Reads replies to train dispatches, and ends those that bring nothing for the model."""
+
+    def __init__(
+        self, options: AsyncOptions, dispatcher: Dispatcher, versions: Versions, rule: Rule
+    ) -> None:
+        self._admission = options.admission
+        self._dispatcher, self._versions, self._rule = dispatcher, versions, rule
+
+    def read(self, reply: Message) -> Received | None:
+        """Return the update in a reply; None if it was refused, or answers nothing in flight."""
+        dispatch = self._dispatcher.ledger.get(reply.metadata.reply_to_message_id)
+        if dispatch is None:
+            return None
+        num_bytes = 0 if reply.has_error() else payload_bytes(reply.content)
+        update = self._admit(reply, dispatch)
+        if isinstance(update, Rejection):
+            self._dispatcher.close(dispatch, Ending.by(update, num_bytes))
+            return None
+        observation = _observation(update)
+        if rejection := self._refusal(update):
+            self._dispatcher.close(dispatch, Ending.by(rejection, num_bytes, observation))
+            return None
+        applied = Ending(Outcome.APPLIED, received_bytes=num_bytes, observation=observation)
+        return Received(dispatch, update, applied)
+
+    def _admit(self, reply: Message, dispatch: Dispatch) -> Update | Rejection:
+        """Turn a reply into an update, or refuse it."""
+        ledger = self._dispatcher.ledger
+        base = ledger.base(dispatch)
+        return self._admission.check(
+            reply,
+            dispatch,
+            self._versions.model.spec,
+            base.vector,
+            ledger.staleness(dispatch, self._rule.version_for(dispatch.node_id)),
+            self._dispatcher.statistics.now_s,
+            base.carried,
+            self._dispatcher.begun_s(dispatch),
+        )
+
+    def _refusal(self, update: Update) -> Rejection | None:
+        """Return why the rule does not want an update, if it does not."""
+        if self._rule.accepts(update):
+            return None
+        detail = f"staleness {update.staleness}. {self._rule.rejection_advice}".strip()
+        reason = self._rule.rejection_reason
+        return Rejection(Outcome.REJECTED, reason, detail, blames_node=reason != "too-stale")
+
+
+def _observation(update: Update) -> Observation:
+    return Observation(
+        update.node_id,
+        update.local_steps,
+        update.duration_s,
+        update.staleness,
+        update.num_examples,
+        update.metrics,
+    )

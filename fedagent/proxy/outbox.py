@@ -1,0 +1,117 @@
+"""What leaves the proxy: messages are built, sent one by one, and matched with their jobs."""
+
+import secrets
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.serverapp import Grid
+
+from fedagent import keys
+from fedagent._flower import record_of
+from fedagent.proxy.jobs import Jobs
+from fedagent.proxy.ledger import Version
+from fedagent.proxy.options import AsyncOptions
+from fedagent.scheduling import Assignment
+from fedagent.statistics import Statistics
+from fedagent.update import Dispatch, Kind
+from fedagent.wire.records import payload_bytes
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sent:
+    """A message that was handed to the grid.
+
+    Attributes
+    ----------
+    dispatch : what its node was asked; without a message id, if the grid refused it.
+    num_bytes : serialised model bytes in it.
+    base : the model of its own that the node got; None for the published one.
+    is_assigned : whether it hands out a job that was assigned; the user's strategy may have made
+        it itself.
+    """
+
+    dispatch: Dispatch
+    num_bytes: int
+    base: Version | None = None
+    is_assigned: bool = False
+
+
+class Outbox:
+    """Builds and sends messages. A job and its message know each other by a token.
+
+    Parameters
+    ----------
+    grid : where messages go.
+    options : keys of the records.
+    jobs : the table of jobs.
+    ttl_s : seconds after which the grid answers for a node.
+    """
+
+    def __init__(self, grid: Grid, options: AsyncOptions, jobs: Jobs, ttl_s: float) -> None:
+        self._grid, self._options, self._jobs, self._ttl_s = grid, options, jobs, ttl_s
+
+    def message(
+        self,
+        kind: Kind,
+        arrays: ArrayRecord,
+        config: ConfigRecord,
+        job: Assignment,
+        base: Version | None = None,
+    ) -> Message:
+        """Build the message that hands `job` to its node; `base` is a model only this node gets."""
+        token = secrets.token_hex(8)
+        if kind is Kind.TRAIN:
+            self._jobs.build(job.node_id, token, base)
+        config = config.copy()
+        config[keys.TOKEN] = token
+        if job.local_steps is not None:
+            config[keys.LOCAL_STEPS] = job.local_steps
+        if job.learning_rate is not None:
+            config[keys.LEARNING_RATE] = job.learning_rate
+        if job.batch_size is not None:
+            config[keys.BATCH_SIZE] = job.batch_size
+        content = record_of(
+            RecordDict,
+            {
+                self._options.arrayrecord_key: arrays if base is None else base.payload,
+                self._options.configrecord_key: config,
+            },
+        )
+        return Message(content, dst_node_id=job.node_id, message_type=str(kind), ttl=self._ttl_s)
+
+    def send(
+        self,
+        kind: Kind,
+        messages: Iterable[Message],
+        statistics: Statistics,
+        deadline_s: Callable[[int], float],
+    ) -> Iterator[Sent]:
+        """Send messages one by one: a grid reports per call what it could not send.
+
+        Parameters
+        ----------
+        messages : what the strategy's hook returned, which need not be what was built.
+        statistics : the newest version, and what time it is.
+        deadline_s : node id -> seconds that the node may take.
+        """
+        for message in messages:
+            # Read what the client will read: an override of configure_train may have changed it.
+            config = message.content.get(self._options.configrecord_key)
+            config = config if isinstance(config, ConfigRecord) else ConfigRecord()
+            node_id, token = message.metadata.dst_node_id, str(config.get(keys.TOKEN, ""))
+            message_id = next((i for i in self._grid.push_messages([message]) if i), "")
+            dispatch = Dispatch(
+                message_id=message_id,
+                node_id=node_id,
+                version=statistics.version,
+                token=token,
+                sent_at_s=statistics.now_s,
+                deadline_s=statistics.now_s + deadline_s(node_id),
+                kind=kind,
+                local_steps=config.get(keys.LOCAL_STEPS),  # type: ignore[arg-type]
+                learning_rate=config.get(keys.LEARNING_RATE),  # type: ignore[arg-type]
+            )
+            job = self._jobs.send(node_id, token) if kind is Kind.TRAIN else None
+            num_bytes = payload_bytes(message.content)
+            yield Sent(dispatch, num_bytes, job.base if job else None, job is not None)
