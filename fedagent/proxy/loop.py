@@ -9,13 +9,11 @@ One thread owns the model. Nothing here knows whether time is real or simulated.
 
 import logging
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import cast
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import Result, Strategy
+from flwr.serverapp.strategy import Strategy
 
 from fedagent import keys
 from fedagent.proxy.dispatcher import Dispatcher
@@ -26,7 +24,8 @@ from fedagent.proxy.inbox import Inbox
 from fedagent.proxy.ledger import Version
 from fedagent.proxy.options import AsyncOptions
 from fedagent.proxy.run_end import RunResult, ShouldStop
-from fedagent.proxy.server_evaluation import EvaluateFn, ServerEvaluation
+from fedagent.proxy.run_request import RunRequest
+from fedagent.proxy.server_evaluation import ServerEvaluation
 from fedagent.proxy.termination import termination
 from fedagent.proxy.versions import Versions
 from fedagent.rules import Rule
@@ -43,18 +42,6 @@ _DROPPED = Rejection(
     "an override of aggregate_train did not pass it on",
     blames_node=False,
 )
-
-
-@dataclass(frozen=True)
-class RunRequest:
-    """What one call of ``Strategy.start`` asks for, in Flower's words."""
-
-    num_rounds: int
-    timeout_s: float
-    train_config: ConfigRecord
-    evaluate_config: ConfigRecord
-    evaluate_fn: EvaluateFn | None
-    should_stop: Callable[[int, Result], bool] | None = None
 
 
 class Proxy:

@@ -10,9 +10,10 @@ from flwr.serverapp.strategy import Result, Strategy
 
 from fedagent import rules
 from fedagent.errors import require
-from fedagent.proxy.loop import Proxy, RunRequest
+from fedagent.proxy.loop import Proxy
 from fedagent.proxy.options import AsyncOptions
 from fedagent.proxy.run_end import RunResult
+from fedagent.proxy.run_request import RunRequest
 from fedagent.wire.records import common_metrics
 
 logger = logging.getLogger("flwr.fedagent")
