@@ -101,8 +101,11 @@ class Rejection:
     outcome : REJECTED (a bad reply) or FAILED (an error in place of a reply).
     reason : a short kebab-case word that is counted, such as ``non-finite``.
     detail : one sentence for the log.
+    blames_node : whether its node has to rest for it; an update that came too late for the rule is
+        the schedule's doing.
     """
 
     outcome: Outcome
     reason: str
     detail: str
+    blames_node: bool = True

@@ -271,10 +271,11 @@ class Dispatcher:
         detail: str = "",
         received_bytes: int = 0,
         staleness: int | None = None,
+        blames_node: bool = True,
     ) -> None:
         """End a dispatch in flight, with its one outcome."""
         self.ledger.settle(dispatch.message_id)
-        self._finish(dispatch, outcome, reason, detail, received_bytes, staleness)
+        self._finish(dispatch, outcome, reason, detail, received_bytes, staleness, blames_node)
 
     def begun_s(self, dispatch: Dispatch) -> float:
         """Return when the node of a dispatch in flight could begin with it."""
@@ -321,6 +322,7 @@ class Dispatcher:
         detail: str,
         received_bytes: int = 0,
         staleness: int | None = None,
+        blames_node: bool = True,
     ) -> None:
         begun_s, is_remote = self.begun_s(dispatch), self._is_remote(dispatch.node_id)
         self.statistics.settled(dispatch, outcome, reason, received_bytes, begun_s, is_remote)
@@ -335,8 +337,7 @@ class Dispatcher:
                 self._last_failure,
                 " (more of this kind are only counted)" if is_new else "",
             )
-        # An update that came too late for the rule is the schedule's doing: no rest for that.
-        succeeded = outcome is Outcome.APPLIED or reason == "too-stale"
+        succeeded = outcome is Outcome.APPLIED or not blames_node
         if dispatch.kind is Kind.TRAIN:
             self._queues.settle(dispatch, self.statistics.now_s, succeeded)
             self.unapplied.settled(dispatch.node_id, dispatch.token)

@@ -229,7 +229,12 @@ class Proxy:
         update = self._admit(reply, dispatch)
         if isinstance(update, Rejection):
             self._dispatcher.close(
-                dispatch, update.outcome, update.reason, update.detail, received_bytes
+                dispatch,
+                update.outcome,
+                update.reason,
+                update.detail,
+                received_bytes,
+                blames_node=update.blames_node,
             )
             return None
         self._metrics.append(cast(MetricRecord, update.metrics).copy())
@@ -265,10 +270,7 @@ class Proxy:
         if isinstance(update, Rejection):
             return update
         self._options.scheduler.observe(_observation(update))
-        if self._rule.accepts(update):
-            return update
-        detail = f"staleness {update.staleness}. {self._rule.rejection_advice}".strip()
-        return Rejection(Outcome.REJECTED, self._rule.rejection_reason, detail)
+        return self._rule.rejection(update) or update
 
     def _advance(self) -> tuple[ArrayRecord, MetricRecord] | None:
         """Let the rule do what is due by now; return the newest version, if that made one."""

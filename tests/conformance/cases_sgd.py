@@ -49,12 +49,12 @@ def ringmaster(max_staleness: int | None, eta: float = 0.7) -> Case:
     )
 
 
-def rennala(batch_size: int, eta: float = 0.7) -> Case:
+def rennala(buffer_size: int, eta: float = 0.7) -> Case:
     return Case(
         "rennala",
-        f"S{batch_size}",
-        lambda: Rennala(batch_size, eta),
-        lambda: oracle_sgd.rennala(batch_size, eta),
+        f"S{buffer_size}",
+        lambda: Rennala(buffer_size, eta),
+        lambda: oracle_sgd.rennala(buffer_size, eta),
         buffer_size=None,
         scripted_bases=False,
     )

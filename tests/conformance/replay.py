@@ -92,7 +92,7 @@ class RealRun:
         update = self._update(base, tau, work)
         self.ledger.settle(job)
         self._weights.clear()
-        accepted = self.rule.accepts(update)
+        accepted = self.rule.rejection(update) is None
         published = accepted and self.rule.receive(self.model, update)
         if published:
             self.model.version += 1

@@ -217,8 +217,8 @@ def keeps_the_sum_of_the_last_buffer(patch):
     right = FedBuff.receive
 
     def receive(self, model, update):
-        if not self.pending and self._buffer._sum is not None:
-            update.delta.add_(self._buffer._sum)
+        if not self.pending and self.buffer._sum is not None:
+            update.delta.add_(self.buffer._sum)
         return right(self, model, update)
 
     patch.setattr(FedBuff, "receive", receive)

@@ -227,9 +227,11 @@ def test_what_the_root_refuses_is_sent_again():
     class Choosy(r.ASGD):
         refusals = 0
 
-        def accepts(self, update):
-            self.refusals += self.refusals < 3
-            return self.refusals == 3
+        def rejection(self, update):
+            if self.refusals == 3:
+                return None
+            self.refusals += 1
+            return r.too_stale(update)
 
     root = Choosy()
     one = r.Hierarchical(Blocks(REGIONS, NODES), r.ASGD, root, send_every=6, links=Links(1.0))
