@@ -12,6 +12,8 @@ Flower's FedAvg does; ``normalise`` chooses what is divided by:
 With equal speeds, K = cohort and s = 1 both are FedAvg. Only a running sum is kept.
 """
 
+from typing import Literal, get_args
+
 import torch
 
 from fedagent.errors import one_of, require
@@ -19,6 +21,8 @@ from fedagent.model import FlatModel
 from fedagent.rules.buffered import BufferedRule
 from fedagent.staleness import Staleness, polynomial, validated
 from fedagent.update import Update
+
+Normalise = Literal["buffer", "weights"]
 
 
 class FedBuff(BufferedRule):
@@ -39,7 +43,7 @@ class FedBuff(BufferedRule):
         buffer_size: int | None = 10,
         server_learning_rate: float = 1.0,
         staleness: Staleness = polynomial,
-        normalise: str = "buffer",
+        normalise: Normalise = "buffer",
         weighted: bool = True,
     ) -> None:
         super().__init__(buffer_size)
@@ -47,7 +51,7 @@ class FedBuff(BufferedRule):
             server_learning_rate > 0,
             f"FedBuff: server_learning_rate={server_learning_rate} must be positive.",
         )
-        one_of("FedBuff: normalise", normalise, ("buffer", "weights"))
+        one_of("FedBuff: normalise", normalise, get_args(Normalise))
         self.server_learning_rate = server_learning_rate
         self.staleness = validated(staleness)
         self.normalise = normalise

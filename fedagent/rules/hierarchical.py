@@ -22,6 +22,7 @@ Staleness in a region counts the versions its edge published since the dispatch.
 Memory: per region 3 P floats and those of its rule, and 2 P for each thing under way.
 """
 
+import copy
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -87,6 +88,7 @@ class Hierarchical(Rule):
         self.edges: list[Edge] = []
         self._region_of: dict[int, int] = {}
         self._unpublished = self._at_root = self._bytes_between_regions = 0
+        self._root_version = 0
         self._restored: Mapping[str, Any] | None = None
 
     def on_start(self, model: FlatModel) -> None:
@@ -97,7 +99,10 @@ class Hierarchical(Rule):
             for edge, state in zip(self.edges, self._restored["edges"], strict=True):
                 edge.load_state_dict(state)
             self._restored = None
-        self.root.on_start(model)
+        # The root's model with the versions that the root has made: a clock publishes fewer.
+        self._root_model = copy.copy(model)
+        self._root_model.version = self._root_version
+        self.root.on_start(self._root_model)
         for edge in self.edges:
             edge.rule.on_start(edge.model)
 
@@ -163,12 +168,12 @@ class Hierarchical(Rule):
         edge = min(self.edges, key=Edge.due_s)  # of equals the first
         due_s, is_published = edge.due_s(), False
         if self.root.next_due_s() < due_s:
-            return self._count(self.root.advance(model, now_s))
+            return self._count(self.root.advance(self._root_model, now_s))
         if edge.coming_down and edge.coming_down[0].due_s == due_s:
             edge.merge(self.merge_weight)
         elif edge.going_up and edge.going_up.due_s == due_s:
             transfer, edge.going_up = edge.going_up, None
-            is_published = self._deliver(model, edge, transfer, now_s)
+            is_published = self._deliver(edge, transfer, now_s)
         else:
             edge.advance(now_s)
         self._send_if_ready(edge, now_s)
@@ -176,15 +181,16 @@ class Hierarchical(Rule):
 
     def flush(self, model: FlatModel) -> bool:
         """Apply what the root's rule holds; regions publish when theirs says so."""
-        return self._count(self.root.flush(model))
+        return self._count(self.root.flush(self._root_model))
 
     def _send_if_ready(self, edge: Edge, now_s: float) -> None:
         if edge.going_up is None and edge.num_updates >= self.send_every:
             edge.send(now_s + self._travel_s(edge, self._links.up_s))
 
-    def _deliver(self, model: FlatModel, edge: Edge, transfer: Transfer, now_s: float) -> bool:
+    def _deliver(self, edge: Edge, transfer: Transfer, now_s: float) -> bool:
         """Let the root's rule have a region's delta, and send the region the root's model."""
         assert transfer.base is not None
+        model = self._root_model
         update = Update(
             node_id=self.edges.index(edge),
             delta=transfer.vector.clone(),  # a rule may use it as scratch
@@ -202,7 +208,7 @@ class Hierarchical(Rule):
         answer = Transfer(
             leaves_s + self._travel_s(edge, self._links.down_s),
             vector=model.vector.clone(),
-            version=model.version + is_published,
+            version=model.version,
             is_refusal=is_refused,
             carried=dict(model.carried),
             num_updates=transfer.num_updates,
@@ -213,6 +219,8 @@ class Hierarchical(Rule):
 
     def _count(self, is_published: bool) -> bool:
         if is_published:
+            self._root_version += 1
+            self._root_model.version = self._root_version
             self._unpublished -= self._at_root
             self._at_root = 0
         return is_published
@@ -241,6 +249,7 @@ class Hierarchical(Rule):
             "root": self.root.state_dict(),
             "edges": [edge.state_dict() for edge in self.edges],
             "region_of": {str(node_id): region for node_id, region in self._region_of.items()},
+            "root_version": self._root_version,
             "counts": [self._unpublished, self._at_root, self._bytes_between_regions],
         }
 
@@ -249,5 +258,6 @@ class Hierarchical(Rule):
         self._forget()
         self.root.load_state_dict(state["root"])
         self._region_of = {int(node_id): region for node_id, region in state["region_of"].items()}
+        self._root_version = int(state["root_version"])
         self._unpublished, self._at_root, self._bytes_between_regions = state["counts"]
         self._restored = state if state["edges"] else None

@@ -6,7 +6,7 @@ r"""PORT: weigh updates by how fresh they are and by whether they point where th
 
 Su, Li, "How Asynchronous can Federated Learning Be?", IWQoS 2022; weights as in the authors' code
 (Plato, examples/async/port), which divides n_i by the buffer's sum of them first: that cancels, so
-a running sum is enough. cos_i = 1 where there is no direction to compare: the model has not moved
+a running sum is enough. cos_i = 1 where there is no direction to compare: no version came out
 since the dispatch, or Delta_i is 0. Plato compares with the model of two rounds ago whoever asks;
 here it is the update's own base, as the paper means it.
 """
