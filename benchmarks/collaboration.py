@@ -50,7 +50,7 @@ def receive(rule: Rule, model: FlatModel, node: int, delta: torch.Tensor, tau: i
     """Let an update of the node with that place arrive."""
     base = model.vector if (theta := rule.model_for(node)) is None else theta
     update = Update(node, delta, base.clone(), tau, metrics={"partition-id": node})
-    assert rule.accepts(update)
+    assert rule.rejection(update) is None
     model.version += rule.receive(model, update)
 
 

@@ -147,7 +147,7 @@ def asynchronous(
             duration_s=fleet.settle(dispatch),
             local_steps=steps,
         )
-        if not rule.accepts(update):
+        if rule.rejection(update) is not None:
             continue
         fleet.statistics.received(staleness, update.duration_s)
         is_published = rule.receive(model, update)

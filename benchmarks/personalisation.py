@@ -110,7 +110,7 @@ def asynchronous(
         update = Update(
             node, delta, base, model.version - version, IMAGES, metrics={"partition-id": node}
         )
-        assert rule.accepts(update)
+        assert rule.rejection(update) is None
         model.version += rule.receive(model, update)
         event = (now_s + float(times[node]), NODES + number, node, own(node).clone(), model.version)
         heapq.heappush(events, event)

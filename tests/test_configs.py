@@ -21,7 +21,6 @@ SMALL = [
 ]
 # Only what the option is about; everything else stays as small as above.
 EXTRA = {
-    "strategy=rennala": ["strategy.rule.batch_size=2"],
     "strategy=malenia": ["concurrency=4", "stopping.max_updates=8"],  # it needs every node
     "strategy=ringleader": ["concurrency=4", "stopping.max_updates=8"],
     "strategy=hierarchical": ["strategy.send_every=2", "strategy.edge.buffer_size=1"],

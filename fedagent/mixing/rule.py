@@ -39,7 +39,7 @@ from fedagent.mixing.weights import Weights
 from fedagent.model import FlatModel
 from fedagent.rules.base import Rule
 from fedagent.staleness import Staleness, polynomial, validated
-from fedagent.update import Update
+from fedagent.update import Outcome, Rejection, Update
 
 
 @dataclass(frozen=True)
@@ -76,24 +76,22 @@ class Mixing(Rule):
     ----------
     mixing : c_ik; see `fedagent.mixing` for what there is.
     staleness : s(tau_ik), 1 for a fresh update.
-    buffer_size : B >= 1, updates per sweep; K waits until as many updates as nodes are there.
+    buffer_size : B >= 1, updates per sweep; K waits until as many updates as nodes are there, None
+        leaves sweeping to the clock.
     consensus : gamma in [0, 1]: 0 shares updates, 1 whole models. Needs stochastic weights.
     """
-
-    rejection_reason = "no-place-in-mixing"
-    rejection_advice = (
-        "The mixing has no row for this node: build it for as many nodes as there are, and give "
-        "every node a partition-id below that number."
-    )
 
     def __init__(
         self,
         mixing: Weights,
         staleness: Staleness = polynomial,
-        buffer_size: int = 1,
+        buffer_size: int | None = 1,
         consensus: float = 0.0,
     ) -> None:
-        require(buffer_size >= 1, f"Mixing: buffer_size={buffer_size} must be at least 1.")
+        require(
+            buffer_size is None or buffer_size >= 1,
+            f"Mixing: buffer_size={buffer_size} must be at least 1, or null to sweep by the clock.",
+        )
         require(0.0 <= consensus <= 1.0, f"Mixing: consensus={consensus} must lie in [0, 1].")
         require(
             consensus == 0.0 or mixing.matrix.is_stochastic,
@@ -109,6 +107,8 @@ class Mixing(Rule):
         self._changes = ChangeLog(mixing.num_nodes)
         self._remainders = Remainders(mixing.num_nodes)
         self._matrix = mixing.matrix
+        self._mean: torch.Tensor | None = None  # the (P,) model that is published
+        self._num_sweeps = 0
         self._senders: list[int] = []
         self._base_versions: list[int] = []
         self._deltas: list[torch.Tensor] = []
@@ -119,14 +119,33 @@ class Mixing(Rule):
         """Updates that wait for the next sweep."""
         return len(self._senders)
 
-    def accepts(self, update: Update) -> bool:
+    @property
+    def needs_clock(self) -> bool:
+        """Whether a sweep has no size."""
+        return self.buffer_size is None
+
+    def on_start(self, model: FlatModel) -> None:
+        """Keep hold of the mean, on which a node works that was never heard."""
+        self._mean = model.vector
+
+    def rejection(self, update: Update) -> Rejection | None:
         """Refuse nodes that the mixing has no place for."""
-        return self._places.of(update) is not None
+        if self._places.of(update) is not None:
+            return None
+        detail = (
+            "The mixing has no row for this node: build it for as many nodes as there are, and "
+            "give every node a partition-id below that number."
+        )
+        return Rejection(Outcome.REJECTED, "no-place-in-mixing", detail)
 
     def model_for(self, node_id: int) -> torch.Tensor | None:
-        """Return theta_k; a node that was never heard works on the published mean."""
+        """Return theta_k; a node that was never heard works on the mean."""
         place = self._places.get(node_id)
-        return None if place is None or self.models is None else self.models[place]
+        return self._mean if place is None or self.models is None else self.models[place]
+
+    def version_for(self, node_id: int) -> int:
+        """Return the number of sweeps, which a clock publishes several at a time."""
+        return self._num_sweeps
 
     def metrics(self) -> dict[str, float]:
         """Return the consensus distance sqrt(mean_k |theta_k - mean|^2), and what was learned."""
@@ -139,17 +158,22 @@ class Mixing(Rule):
     def receive(self, model: FlatModel, update: Update) -> bool:
         """Keep the update of node i; the B-th is a sweep."""
         sender = self._places.of(update)
-        assert sender is not None, "receive() of an update that accepts() refuses"
+        assert sender is not None, "receive() of an update that rejection() refuses"
         if self.models is None:
             self.models = model.vector.repeat(self.mixing.num_nodes, 1)
         self.mixing.observe(sender, update.delta)
         self._senders.append(sender)
-        self._base_versions.append(model.version - update.staleness)
+        self._base_versions.append(self._num_sweeps - update.staleness)
         self._deltas.append(update.delta)
         if self.consensus:
             self._bases.append(update.base.clone())
         model.carry(update.carried)
-        if len(self._senders) < self.buffer_size:
+        is_full = self.buffer_size is not None and len(self._senders) >= self.buffer_size
+        return is_full and self.flush(model)
+
+    def flush(self, model: FlatModel) -> bool:
+        """Sweep with the updates that are there."""
+        if self.models is None or not self._senders:
             return False
         self._sweep(self.models, model)
         for kept in (self._senders, self._base_versions, self._deltas, self._bases):
@@ -172,7 +196,8 @@ class Mixing(Rule):
         sums = torch.from_numpy(spread.column_sums(len(sources)))
         model.vector.addmv_(sources.T, sums.to(sources.dtype), alpha=1.0 / num_nodes)
         changed = np.unique(spread.rows[spread.values > 0])
-        self._changes.mark(changed.tolist(), model.version + 1)
+        self._num_sweeps += 1
+        self._changes.mark(changed.tolist(), self._num_sweeps)
 
     def _spread(self) -> "_Spread":
         """Return A and r. Of a node that sent twice only the newer model counts: r_k <= 1."""
@@ -210,6 +235,7 @@ class Mixing(Rule):
         """Return models, buffer, places, history, remainders and what was learned."""
         return {
             "models": None if self.models is None else self.models.clone(),
+            "num_sweeps": self._num_sweeps,
             "senders": list(self._senders),
             "base_versions": list(self._base_versions),
             "deltas": [delta.clone() for delta in self._deltas],
@@ -223,6 +249,7 @@ class Mixing(Rule):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         self.models = None if state["models"] is None else state["models"].clone()
+        self._num_sweeps = int(state["num_sweeps"])
         self._senders = list(state["senders"])
         self._base_versions = list(state["base_versions"])
         self._deltas = [delta.clone() for delta in state["deltas"]]

@@ -50,7 +50,7 @@ class Inbox:
             self._dispatcher.close(dispatch, Ending.by(update, num_bytes))
             return None
         observation = _observation(update)
-        if rejection := self._refusal(update):
+        if rejection := self._rule.rejection(update):
             self._dispatcher.close(dispatch, Ending.by(rejection, num_bytes, observation))
             return None
         applied = Ending(Outcome.APPLIED, received_bytes=num_bytes, observation=observation)
@@ -70,14 +70,6 @@ class Inbox:
             base.carried,
             self._dispatcher.begun_s(dispatch),
         )
-
-    def _refusal(self, update: Update) -> Rejection | None:
-        """Return why the rule does not want an update, if it does not."""
-        if self._rule.accepts(update):
-            return None
-        detail = f"staleness {update.staleness}. {self._rule.rejection_advice}".strip()
-        reason = self._rule.rejection_reason
-        return Rejection(Outcome.REJECTED, reason, detail, blames_node=reason != "too-stale")
 
 
 def _observation(update: Update) -> Observation:

@@ -3,7 +3,8 @@
 from fedagent.rules.ace import ACE
 from fedagent.rules.area import AREA
 from fedagent.rules.asgd import ASGD
-from fedagent.rules.base import Rule
+from fedagent.rules.base import Rule, too_stale
+from fedagent.rules.buffered import BufferedRule
 from fedagent.rules.ca2fl import CA2FL
 from fedagent.rules.dc_asgd import DCASGD
 from fedagent.rules.delayed_nesterov import DelayedNesterov
@@ -19,11 +20,13 @@ from fedagent.rules.port import PORT
 from fedagent.rules.rennala import Rennala
 from fedagent.rules.ringleader import Ringleader
 from fedagent.rules.ringmaster import Ringmaster
+from fedagent.rules.wrapper import RuleWrapper
 
 __all__ = [
     "ACE",
     "AREA",
     "ASGD",
+    "BufferedRule",
     "CA2FL",
     "DCASGD",
     "DelayedNesterov",
@@ -40,4 +43,6 @@ __all__ = [
     "Ringleader",
     "Ringmaster",
     "Rule",
+    "RuleWrapper",
+    "too_stale",
 ]

@@ -17,9 +17,9 @@ from typing import Any
 
 from fedagent.errors import require
 from fedagent.model import FlatModel
-from fedagent.rules.base import Rule
+from fedagent.rules.base import Rule, too_stale
 from fedagent.rules.table import Table
-from fedagent.update import Update
+from fedagent.update import Rejection, Update
 
 
 class ACE(Rule):
@@ -51,9 +51,10 @@ class ACE(Rule):
         self._latest = Table()
         self._base_versions: dict[int, int] = {}
 
-    def accepts(self, update: Update) -> bool:
+    def rejection(self, update: Update) -> Rejection | None:
         """Refuse what would be dropped at once."""
-        return self.max_age is None or update.staleness <= self.max_age
+        is_old = self.max_age is not None and update.staleness > self.max_age
+        return too_stale(update) if is_old else None
 
     def receive(self, model: FlatModel, update: Update) -> bool:
         """Replace the node's entry and step along the mean of all entries."""

@@ -1,7 +1,7 @@
 r"""AREA: the global model is, exactly, the mean of what the clients last sent.
 
     on arrival of y_i:   x <- x + (1/n) (y_i - y_i_last_sent),    so that    x = (1/n) sum_j y_j
-    after every P arrivals (`publish_every`) x is published
+    after every P arrivals (`publish_every`) x is published, or when a clock says so
 
 Iakovidou, Kim, "Asynchronous Federated Stochastic Optimization for Heterogeneous Objectives Under
 Arbitrary Delays" (AsynchRonous Exact Averaging), arXiv 2405.10123. y_j = x_0 until client j was
@@ -72,6 +72,11 @@ class AREA(Rule):
         self._num_applied[update.node_id] += 1
         self._pending = (self._pending + 1) % self.publish_every
         return self._pending == 0
+
+    def flush(self, model: FlatModel) -> bool:
+        """Publish what x holds already."""
+        is_new, self._pending = self._pending > 0, 0
+        return is_new
 
     def _welcome(self, x: torch.Tensor, update: Update) -> None:
         """Count a node in whose y was x_0 so far; its first update is a whole model."""

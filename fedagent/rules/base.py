@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from fedagent.model import FlatModel
-from fedagent.update import Update
+from fedagent.update import Outcome, Rejection, Update
 
 
 class Rule(ABC):
@@ -19,13 +19,8 @@ class Rule(ABC):
     Times it is told are seconds since the run began.
     """
 
-    rejection_reason: str = "too-stale"
-    """The word under which refused updates are counted; "too-stale" costs their node no rest."""
-    rejection_advice: str = ""
-    """What to do about refusals, for the log."""
-
     def on_start(self, model: FlatModel) -> None:
-        """Look at version 0, before the first dispatch."""
+        """Look at the model before the first dispatch, or before the first of a resumed run."""
 
     def register_node(self, node_id: int, attributes: Mapping[str, float]) -> None:
         """Learn a node's attributes, before each of its jobs; see `fedagent.nodes.geography`."""
@@ -34,9 +29,9 @@ class Rule(ABC):
     def receive(self, model: FlatModel, update: Update) -> bool:
         """Take one update in; return True when `model` now is a new version to publish."""
 
-    def accepts(self, update: Update) -> bool:
-        """Return False to refuse an update, before it is received; `rejection_reason` says why."""
-        return True
+    def rejection(self, update: Update) -> Rejection | None:
+        """Return why an update is refused, before it is received; None takes it in."""
+        return None
 
     def model_for(self, node_id: int) -> torch.Tensor | None:
         """Return the (P,) model that `node_id` is to train or evaluate; None: the published one.
@@ -64,13 +59,31 @@ class Rule(ABC):
         """
         return False
 
-    def flush(self, model: FlatModel) -> None:
-        """Apply what a buffer holds, although it is not full; see `Periodic`."""
+    def flush(self, model: FlatModel) -> bool:
+        """Apply what was received and waits; return True when `model` now is a new version.
+
+        `Periodic` asks for it at the end of a period. A rule that keeps nothing back, or that must
+        wait for more, leaves the model as it is.
+        """
+        return False
 
     @property
     def allows_prefetch(self) -> bool:
         """Whether a node may be sent a job before its last update was applied."""
         return True
+
+    @property
+    def allows_clock(self) -> bool:
+        """Whether versions may come out by the clock; see `Periodic`.
+
+        Not where what moves the model must be published at once.
+        """
+        return True
+
+    @property
+    def needs_clock(self) -> bool:
+        """Whether no version comes out without one: a buffer that is never full by itself."""
+        return False
 
     def job_config(self, node_id: int) -> Mapping[str, int]:
         """Return what `node_id` must be told with its next job; it becomes part of its config."""
@@ -98,3 +111,9 @@ class Rule(ABC):
         """Restore what `state_dict` returned."""
         if state:
             raise ValueError(f"{type(self).__name__} keeps no state but was given {set(state)}.")
+
+
+def too_stale(update: Update) -> Rejection:
+    """Return the rejection of an update that came too late; its node gets no rest for that."""
+    detail = f"staleness {update.staleness}"
+    return Rejection(Outcome.REJECTED, "too-stale", detail, blames_node=False)

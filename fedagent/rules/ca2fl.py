@@ -18,71 +18,61 @@ import torch
 
 from fedagent.errors import require
 from fedagent.model import FlatModel
-from fedagent.rules.base import Rule
-from fedagent.rules.buffer import Buffer
+from fedagent.rules.buffered import BufferedRule
 from fedagent.rules.table import Table
 from fedagent.update import Update
 
 
-class CA2FL(Rule):
+class CA2FL(BufferedRule):
     """CA2FL's server rule.
 
     Parameters
     ----------
     buffer_size : K >= 1, updates per published version; the paper takes 0.4 of the concurrency.
+        None leaves publishing to the clock; K is then as many as came.
     server_learning_rate : eta > 0.
     num_nodes : n, the nodes there are; those heard from, once they are more.
     """
 
     def __init__(
-        self, buffer_size: int = 10, server_learning_rate: float = 1.0, num_nodes: int = 1
+        self, buffer_size: int | None = 10, server_learning_rate: float = 1.0, num_nodes: int = 1
     ) -> None:
-        require(buffer_size >= 1, f"CA2FL: buffer_size={buffer_size} must be at least 1.")
+        super().__init__(buffer_size)
         require(
             server_learning_rate > 0,
             f"CA2FL: server_learning_rate={server_learning_rate} must be positive.",
         )
         require(num_nodes >= 1, f"CA2FL: num_nodes={num_nodes} must be at least 1.")
-        self.buffer_size = buffer_size
         self.server_learning_rate = server_learning_rate
         self.num_nodes = num_nodes
-        self._buffer = Buffer()
         self._cache = Table()
         self._fresh: dict[int, torch.Tensor] = {}
 
-    @property
-    def pending(self) -> int:
-        """Updates in the buffer."""
-        return len(self._buffer)
-
-    def receive(self, model: FlatModel, update: Update) -> bool:
-        """Add Delta_i - h_i to the buffer; the K-th update publishes."""
-        self._buffer.add(update.delta)
+    def add(self, model: FlatModel, update: Update) -> None:
+        """Add Delta_i - h_i to the buffer."""
+        self.buffer.add(update.delta)
         cached = self._cache.get(update.node_id)
         if cached is not None:
-            self._buffer.subtract(cached)
+            self.buffer.subtract(cached)
         self._fresh[update.node_id] = update.delta
-        model.carry(update.carried)
-        if len(self._buffer) < self.buffer_size:
-            return False
+
+    def step(self, model: FlatModel, mean: torch.Tensor) -> None:
+        """Apply x <- x + eta (mean + mean of all h), then replace the h of the buffer's nodes."""
         eta, n = self.server_learning_rate, max(self.num_nodes, len(self._cache))
-        model.vector.add_(self._buffer.take(), alpha=eta)
+        model.vector.add_(mean, alpha=eta)
         self._cache.add_sum_to(model.vector, alpha=eta / n)
         for node_id, delta in self._fresh.items():
             self._cache.put(node_id, delta)
         self._fresh.clear()
-        return True
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return the buffer, h, and what will replace some of it."""
+    def extra_state(self) -> dict[str, Any]:
+        """Return h, and what will replace some of it."""
         return {
-            "buffer": self._buffer.state_dict(),
             "cache": self._cache.state_dict(),
             "fresh": {str(node_id): delta.clone() for node_id, delta in self._fresh.items()},
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what `state_dict` returned."""
-        self._buffer.load_state_dict(state["buffer"])
+    def load_extra_state(self, state: Mapping[str, Any]) -> None:
+        """Restore what `extra_state` returned."""
         self._cache.load_state_dict(state["cache"])
         self._fresh = {int(node_id): delta.clone() for node_id, delta in state["fresh"].items()}

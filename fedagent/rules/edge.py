@@ -62,9 +62,9 @@ class Edge:
 
     Attributes
     ----------
-    model : e, as the rule moves it.
+    model : e, as the rule moves it. Its version is how often the region's rule has published; a
+        merge is no version of the region's.
     published : (P,) e at its newest version: what nodes get and what the root is told.
-    version : how often the region's rule has published. A merge is no version of the region's.
     root_version : the root's version that was last merged.
     num_updates, num_examples : of nodes, in `published` and not sent yet.
     going_up : the delta under way, if any.
@@ -77,16 +77,16 @@ class Edge:
         self.published = self.model.vector.clone()
         self._told = self.model.vector.clone()  # e without what was not sent yet
         self._unanswered: list[torch.Tensor] = []
-        self.version = self.root_version = 0
+        self.root_version = 0
         self.num_updates, self.num_examples = 0, 0.0
         self._fresh_updates, self._fresh_examples = 0, 0.0
         self.going_up: Transfer | None = None
         self.coming_down: list[Transfer] = []
-        rule.on_start(self.model)
 
     def due_s(self) -> float:
         """Return when something arrives or the rule has something to do."""
-        arrivals = [parcel.due_s for parcel in (self.going_up, *self.coming_down[:1]) if parcel]
+        under_way = (self.going_up, *self.coming_down[:1])
+        arrivals = [transfer.due_s for transfer in under_way if transfer]
         return min(*arrivals, self.rule.next_due_s(), math.inf)
 
     def receive(self, update: Update) -> None:
@@ -103,7 +103,7 @@ class Edge:
 
     def _publish(self) -> None:
         self.published.copy_(self.model.vector)
-        self.version += 1
+        self.model.version += 1
         self.num_updates += self._fresh_updates
         self.num_examples += self._fresh_examples
         self._fresh_updates, self._fresh_examples = 0, 0.0
@@ -148,11 +148,11 @@ class Edge:
             "model": self.model.state_dict(),
             "published": self.published.clone(),
             "told": self._told.clone(),
-            "counts": [self.version, self.root_version, self.num_updates, self._fresh_updates],
+            "counts": [self.root_version, self.num_updates, self._fresh_updates],
             "examples": [self.num_examples, self._fresh_examples],
             "unanswered": [delta.clone() for delta in self._unanswered],
             "going_up": None if self.going_up is None else asdict(self.going_up),
-            "coming_down": [asdict(parcel) for parcel in self.coming_down],
+            "coming_down": [asdict(transfer) for transfer in self.coming_down],
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -161,8 +161,8 @@ class Edge:
         self.model.load_state_dict(state["model"])
         self.published.copy_(state["published"])
         self._told = state["told"].clone()
-        self.version, self.root_version, self.num_updates, self._fresh_updates = state["counts"]
+        self.root_version, self.num_updates, self._fresh_updates = state["counts"]
         self.num_examples, self._fresh_examples = state["examples"]
         self._unanswered = [delta.clone() for delta in state["unanswered"]]
         self.going_up = None if state["going_up"] is None else Transfer(**state["going_up"])
-        self.coming_down = [Transfer(**parcel) for parcel in state["coming_down"]]
+        self.coming_down = [Transfer(**transfer) for transfer in state["coming_down"]]

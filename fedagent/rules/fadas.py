@@ -21,17 +21,16 @@ import torch
 
 from fedagent.errors import require
 from fedagent.model import FlatModel, blocks
-from fedagent.rules.base import Rule
-from fedagent.rules.buffer import Buffer
+from fedagent.rules.buffered import BufferedRule
 from fedagent.update import Update
 
 
-class FADAS(Rule):
+class FADAS(BufferedRule):
     """FADAS's server rule.
 
     Parameters
     ----------
-    buffer_size : K >= 1, updates per published version.
+    buffer_size : K >= 1, updates per published version; None leaves publishing to the clock.
     server_learning_rate : eta > 0, about the largest change of a parameter per version.
     beta1, beta2 : in [0, 1), memory of the mean and of its square; 0 forgets at once.
     eps : > 0; a large one makes the step proportional to the mean.
@@ -40,15 +39,15 @@ class FADAS(Rule):
 
     def __init__(
         self,
-        buffer_size: int = 5,
+        buffer_size: int | None = 5,
         server_learning_rate: float = 1e-3,
         beta1: float = 0.9,
         beta2: float = 0.99,
         eps: float = 1e-8,
         max_staleness: int = 1,
     ) -> None:
+        super().__init__(buffer_size)
         for name, value, holds, must in (
-            ("buffer_size", buffer_size, buffer_size >= 1, "be at least 1"),
             ("server_learning_rate", server_learning_rate, server_learning_rate > 0, "be positive"),
             ("beta1", beta1, 0 <= beta1 < 1, "lie in [0, 1)"),
             ("beta2", beta2, 0 <= beta2 < 1, "lie in [0, 1)"),
@@ -56,36 +55,28 @@ class FADAS(Rule):
             ("max_staleness", max_staleness, max_staleness >= 0, "not be negative"),
         ):
             require(holds, f"FADAS: {name}={value} must {must}.")
-        self.buffer_size = buffer_size
         self.server_learning_rate = server_learning_rate
         self.beta1, self.beta2, self.eps = beta1, beta2, eps
         self.max_staleness = max_staleness
-        self._buffer = Buffer()
         self._tau_max = 0
         self._moments: dict[str, torch.Tensor] = {}
 
-    @property
-    def pending(self) -> int:
-        """Updates in the buffer."""
-        return len(self._buffer)
-
-    def receive(self, model: FlatModel, update: Update) -> bool:
-        """Add Delta_i to the buffer; the K-th update publishes."""
-        self._buffer.add(update.delta)
+    def add(self, model: FlatModel, update: Update) -> None:
+        """Add Delta_i to the buffer."""
+        self.buffer.add(update.delta)
         self._tau_max = max(self._tau_max, update.staleness)
-        model.carry(update.carried)
-        if len(self._buffer) < self.buffer_size:
-            return False
-        self._step(model.vector, self._buffer.take(), self._learning_rate(self._tau_max))
+
+    def step(self, model: FlatModel, mean: torch.Tensor) -> None:
+        """Do AMSGrad's step along the mean, shorter if an update in it was late."""
+        self._amsgrad(model.vector, mean, self._learning_rate(self._tau_max))
         self._tau_max = 0
-        return True
 
     def _learning_rate(self, tau_max: int) -> float:
         eta = self.server_learning_rate
         return eta if tau_max <= self.max_staleness else min(eta, 1.0 / tau_max)
 
-    def _step(self, model: torch.Tensor, mean: torch.Tensor, eta_t: float) -> None:
-        """Do AMSGrad's step on the (P,) model; the (P,) mean points downhill already."""
+    def _amsgrad(self, model: torch.Tensor, mean: torch.Tensor, eta_t: float) -> None:
+        """Move the (P,) model; the (P,) mean points downhill already."""
         if not self._moments:
             self._moments = {name: torch.zeros_like(model) for name in ("m", "v", "v_hat")}
         moments = (self._moments[name] for name in ("m", "v", "v_hat"))
@@ -95,16 +86,14 @@ class FADAS(Rule):
             torch.maximum(v_hat, v, out=v_hat)
             x.addcdiv_(m, v_hat.sqrt().add_(self.eps), value=eta_t)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return the buffer and the moments."""
+    def extra_state(self) -> dict[str, Any]:
+        """Return the buffer's largest staleness, and the moments."""
         return {
-            "buffer": self._buffer.state_dict(),
             "tau_max": self._tau_max,
             "moments": {name: moment.clone() for name, moment in self._moments.items()},
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what `state_dict` returned."""
-        self._buffer.load_state_dict(state["buffer"])
+    def load_extra_state(self, state: Mapping[str, Any]) -> None:
+        """Restore what `extra_state` returned."""
         self._tau_max = int(state["tau_max"])
         self._moments = {name: moment.clone() for name, moment in state["moments"].items()}

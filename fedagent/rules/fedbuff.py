@@ -12,18 +12,20 @@ Flower's FedAvg does; ``normalise`` chooses what is divided by:
 With equal speeds, K = cohort and s = 1 both are FedAvg. Only a running sum is kept.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from typing import Literal, get_args
+
+import torch
 
 from fedagent.errors import one_of, require
 from fedagent.model import FlatModel
-from fedagent.rules.base import Rule
-from fedagent.rules.buffer import Buffer
+from fedagent.rules.buffered import BufferedRule
 from fedagent.staleness import Staleness, polynomial, validated
 from fedagent.update import Update
 
+Normalise = Literal["buffer", "weights"]
 
-class FedBuff(Rule):
+
+class FedBuff(BufferedRule):
     """FedBuff's server rule.
 
     Parameters
@@ -41,51 +43,27 @@ class FedBuff(Rule):
         buffer_size: int | None = 10,
         server_learning_rate: float = 1.0,
         staleness: Staleness = polynomial,
-        normalise: str = "buffer",
+        normalise: Normalise = "buffer",
         weighted: bool = True,
     ) -> None:
-        require(
-            buffer_size is None or buffer_size >= 1,
-            f"FedBuff: buffer_size={buffer_size} must be at least 1.",
-        )
+        super().__init__(buffer_size)
         require(
             server_learning_rate > 0,
             f"FedBuff: server_learning_rate={server_learning_rate} must be positive.",
         )
-        one_of("FedBuff: normalise", normalise, ("buffer", "weights"))
-        self.buffer_size = buffer_size
+        one_of("FedBuff: normalise", normalise, get_args(Normalise))
         self.server_learning_rate = server_learning_rate
         self.staleness = validated(staleness)
         self.normalise = normalise
         self.weighted = weighted
-        self._buffer = Buffer()
 
-    @property
-    def pending(self) -> int:
-        """Updates in the buffer."""
-        return len(self._buffer)
-
-    def receive(self, model: FlatModel, update: Update) -> bool:
-        """Add n_i s(tau_i) Delta_i to the buffer; the K-th update publishes."""
+    def add(self, model: FlatModel, update: Update) -> None:
+        """Add n_i s(tau_i) Delta_i to the buffer, and n_i or n_i s(tau_i) to the divisor."""
         examples = update.num_examples if self.weighted else 1.0
         weight = examples * self.staleness(update.staleness)
         share = examples if self.normalise == "buffer" else weight
-        self._buffer.add(update.delta, weight, share)
-        model.carry(update.carried)
-        if self.buffer_size is None or len(self._buffer) < self.buffer_size:
-            return False
-        self.flush(model)
-        return True
+        self.buffer.add(update.delta, weight, share)
 
-    def flush(self, model: FlatModel) -> None:
-        """Apply the mean of what the buffer holds."""
-        if self._buffer:
-            model.vector.add_(self._buffer.take(), alpha=self.server_learning_rate)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the buffer."""
-        return self._buffer.state_dict()
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore the buffer."""
-        self._buffer.load_state_dict(state)
+    def step(self, model: FlatModel, mean: torch.Tensor) -> None:
+        """Apply x <- x + eta mean."""
+        model.vector.add_(mean, alpha=self.server_learning_rate)

@@ -16,20 +16,21 @@ counts as one step, so a run without any is FedBuff; set it for all nodes or for
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+
 from fedagent.errors import require
 from fedagent.model import FlatModel
-from fedagent.rules.base import Rule
-from fedagent.rules.buffer import Buffer
+from fedagent.rules.buffered import BufferedRule
 from fedagent.staleness import Staleness, polynomial, validated
 from fedagent.update import Update
 
 
-class FedNova(Rule):
+class FedNova(BufferedRule):
     """FedNova's correction as a buffered server rule.
 
     Parameters
     ----------
-    buffer_size : K >= 1, updates per published version.
+    buffer_size : K >= 1, updates per published version; None leaves publishing to the clock.
     server_learning_rate : eta > 0.
     staleness : s(tau), 1 for a fresh update.
     weighted : weigh clients by num-examples instead of equally.
@@ -37,54 +38,41 @@ class FedNova(Rule):
 
     def __init__(
         self,
-        buffer_size: int = 10,
+        buffer_size: int | None = 10,
         server_learning_rate: float = 1.0,
         staleness: Staleness = polynomial,
         weighted: bool = True,
     ) -> None:
-        require(buffer_size >= 1, f"FedNova: buffer_size={buffer_size} must be at least 1.")
+        super().__init__(buffer_size)
         require(
             server_learning_rate > 0,
             f"FedNova: server_learning_rate={server_learning_rate} must be positive.",
         )
-        self.buffer_size = buffer_size
         self.server_learning_rate = server_learning_rate
         self.staleness = validated(staleness)
         self.weighted = weighted
-        self._buffer = Buffer()  # sum_i n_i s(tau_i) Delta_i / B_i over sum_i n_i
-        self._examples = 0.0  # sum_i n_i
+        self._examples = 0.0  # sum_i n_i over the buffer
         self._steps = 0.0  # sum_i n_i B_i
 
-    @property
-    def pending(self) -> int:
-        """Updates in the buffer."""
-        return len(self._buffer)
-
-    def receive(self, model: FlatModel, update: Update) -> bool:
-        """Add the normalised step n_i s(tau_i) Delta_i / B_i; the K-th update publishes."""
+    def add(self, model: FlatModel, update: Update) -> None:
+        """Add the normalised step n_i s(tau_i) Delta_i / B_i to the buffer, n_i to the divisor."""
         steps = update.local_steps or 1
         examples = update.num_examples if self.weighted else 1.0
         weight = examples * self.staleness(update.staleness) / steps
-        self._buffer.add(update.delta, weight, share=examples)
+        self.buffer.add(update.delta, weight, share=examples)
         self._examples += examples
         self._steps += examples * steps
-        model.carry(update.carried)
-        if len(self._buffer) < self.buffer_size:
-            return False
+
+    def step(self, model: FlatModel, mean: torch.Tensor) -> None:
+        """Apply the mean normalised step, as long as the effective number of steps."""
         effective_steps = self._steps / self._examples
-        model.vector.add_(self._buffer.take(), alpha=self.server_learning_rate * effective_steps)
+        model.vector.add_(mean, alpha=self.server_learning_rate * effective_steps)
         self._examples, self._steps = 0.0, 0.0
-        return True
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return the buffer."""
-        return {
-            "buffer": self._buffer.state_dict(),
-            "examples": self._examples,
-            "steps": self._steps,
-        }
+    def extra_state(self) -> dict[str, Any]:
+        """Return the buffer's examples and steps."""
+        return {"examples": self._examples, "steps": self._steps}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore the buffer."""
-        self._buffer.load_state_dict(state["buffer"])
+    def load_extra_state(self, state: Mapping[str, Any]) -> None:
+        """Restore the buffer's examples and steps."""
         self._examples, self._steps = float(state["examples"]), float(state["steps"])

@@ -8,56 +8,61 @@ late lets about K tau others pass between two of its own: weighing it by that nu
 client the same say. taubar_i is the average staleness of node i's updates so far, which keeps a
 node from gaining by being late once; ``average=False`` takes each update's own tau_i.
 
+K is the mean number of updates per version so far: `buffer_size`, unless a clock publishes.
+
 The opposite sign of a staleness weight: with tau = 0 everywhere it is FedBuff, unweighted.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+
 from fedagent.errors import require
 from fedagent.model import FlatModel
-from fedagent.rules.base import Rule
-from fedagent.rules.buffer import Buffer
+from fedagent.rules.buffered import BufferedRule
 from fedagent.update import Update
 
 
-class FedStaleWeight(Rule):
+class FedStaleWeight(BufferedRule):
     """FedStaleWeight's server rule.
 
     Parameters
     ----------
-    buffer_size : K >= 1, updates per published version.
+    buffer_size : K >= 1, updates per published version; None leaves publishing to the clock.
     server_learning_rate : eta > 0; 1 takes the buffer's mean step.
     average : weigh by the node's average staleness (the paper) or by the update's own.
     """
 
     def __init__(
-        self, buffer_size: int = 10, server_learning_rate: float = 1.0, average: bool = True
+        self,
+        buffer_size: int | None = 10,
+        server_learning_rate: float = 1.0,
+        average: bool = True,
     ) -> None:
-        require(buffer_size >= 1, f"FedStaleWeight: buffer_size={buffer_size} must be at least 1.")
+        super().__init__(buffer_size)
         require(
             server_learning_rate > 0,
             f"FedStaleWeight: server_learning_rate={server_learning_rate} must be positive.",
         )
-        self.buffer_size = buffer_size
         self.server_learning_rate = server_learning_rate
         self.average = average
-        self._buffer = Buffer()
+        self._num_received = 0
+        self._version, self._updates_per_version = 0, 0.0
         self._seen: dict[int, tuple[int, int]] = {}  # node -> sum of tau, number of updates
 
-    @property
-    def pending(self) -> int:
-        """Updates in the buffer."""
-        return len(self._buffer)
+    def add(self, model: FlatModel, update: Update) -> None:
+        """Add w_i Delta_i to the buffer."""
+        if model.version > self._version:  # all that was received so far is part of a version
+            self._version = model.version
+            self._updates_per_version = self._num_received / model.version
+        self._num_received += 1
+        weight = self._updates_per_version * self._staleness_of(update) + 1.0
+        self.buffer.add(update.delta, weight)
 
-    def receive(self, model: FlatModel, update: Update) -> bool:
-        """Add w_i Delta_i to the buffer; the K-th update publishes."""
-        self._buffer.add(update.delta, self.buffer_size * self._staleness_of(update) + 1.0)
-        model.carry(update.carried)
-        if len(self._buffer) < self.buffer_size:
-            return False
-        model.vector.add_(self._buffer.take(), alpha=self.server_learning_rate)
-        return True
+    def step(self, model: FlatModel, mean: torch.Tensor) -> None:
+        """Apply x <- x + eta mean."""
+        model.vector.add_(mean, alpha=self.server_learning_rate)
 
     def _staleness_of(self, update: Update) -> float:
         """Return taubar_i, this update included."""
@@ -67,14 +72,17 @@ class FedStaleWeight(Rule):
         self._seen[update.node_id] = total + update.staleness, count + 1
         return (total + update.staleness) / (count + 1)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return the buffer and how late each node has been."""
+    def extra_state(self) -> dict[str, Any]:
+        """Return how late each node has been, and how many updates a version had."""
         return {
-            "buffer": self._buffer.state_dict(),
             "seen": {str(node_id): list(sums) for node_id, sums in self._seen.items()},
+            "num_received": self._num_received,
+            "version": self._version,
+            "updates_per_version": self._updates_per_version,
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what `state_dict` returned."""
-        self._buffer.load_state_dict(state["buffer"])
+    def load_extra_state(self, state: Mapping[str, Any]) -> None:
+        """Restore what `extra_state` returned."""
         self._seen = {int(node_id): (int(a), int(b)) for node_id, (a, b) in state["seen"].items()}
+        self._num_received, self._version = int(state["num_received"]), int(state["version"])
+        self._updates_per_version = float(state["updates_per_version"])

@@ -22,6 +22,7 @@ Staleness in a region counts the versions its edge published since the dispatch.
 Memory: per region 3 P floats and those of its rule, and 2 P for each thing under way.
 """
 
+import copy
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -33,7 +34,7 @@ from fedagent.model import FlatModel
 from fedagent.nodes.geography import Links, Regions
 from fedagent.rules.base import Rule
 from fedagent.rules.edge import Edge, Transfer
-from fedagent.update import Update
+from fedagent.update import Rejection, Update
 
 
 class Hierarchical(Rule):
@@ -42,7 +43,7 @@ class Hierarchical(Rule):
     Parameters
     ----------
     regions : which region a node belongs to; nodes it cannot place belong to the root's.
-    edge : builds the rule of one region; called once per region.
+    edge : builds the rule of a region; called once per region, and once to ask what it allows.
     root : the root's rule.
     send_every : K >= 1, updates between two deltas of a region.
     merge_weight : a in (0, 1], the root's share when an edge merges its model.
@@ -71,7 +72,14 @@ class Hierarchical(Rule):
             f"Hierarchical: root_region={root_region} does not exist; there are {regions.count} "
             "regions, numbered from 0.",
         )
+        one_edge = edge()
+        require(
+            not one_edge.needs_clock,
+            f"Hierarchical: a region's {type(one_edge).__name__} with buffer_size=None never "
+            "publishes by itself: give it a size, or wrap it in Periodic.",
+        )
         self._regions, self._build_edge, self.root = regions, edge, root
+        self._allows_prefetch = one_edge.allows_prefetch
         self.send_every, self.merge_weight = send_every, merge_weight
         self._links, self._root_region = links or Links(), root_region
         self._forget()
@@ -80,18 +88,23 @@ class Hierarchical(Rule):
         self.edges: list[Edge] = []
         self._region_of: dict[int, int] = {}
         self._unpublished = self._at_root = self._bytes_between_regions = 0
+        self._root_version = 0
         self._restored: Mapping[str, Any] | None = None
 
     def on_start(self, model: FlatModel) -> None:
         """Give every region version 0, or what it had when the run was left."""
         self.edges = [Edge(self._build_edge(), model) for _ in range(self._regions.count)]
         self._num_bytes = model.spec.num_bytes
-        if self._restored is None:
-            self.root.on_start(model)
-            return
-        for edge, state in zip(self.edges, self._restored["edges"], strict=True):
-            edge.load_state_dict(state)
-        self._restored = None
+        if self._restored is not None:
+            for edge, state in zip(self.edges, self._restored["edges"], strict=True):
+                edge.load_state_dict(state)
+            self._restored = None
+        # The root's model with the versions that the root has made: a clock publishes fewer.
+        self._root_model = copy.copy(model)
+        self._root_model.version = self._root_version
+        self.root.on_start(self._root_model)
+        for edge in self.edges:
+            edge.rule.on_start(edge.model)
 
     # --- what a node belongs to ---------------------------------------------------------------
 
@@ -111,16 +124,26 @@ class Hierarchical(Rule):
 
     def version_for(self, node_id: int) -> int:
         """Return how often the node's edge has published."""
-        return self._edge_of(node_id).version
+        return self._edge_of(node_id).model.version
 
-    def accepts(self, update: Update) -> bool:
+    def rejection(self, update: Update) -> Rejection | None:
         """Ask the region's rule."""
-        return self._edge_of(update.node_id).rule.accepts(update)
+        return self._edge_of(update.node_id).rule.rejection(update)
 
     @property
     def allows_prefetch(self) -> bool:
         """What the regions' rule says."""
-        return self._build_edge().allows_prefetch
+        return self._allows_prefetch
+
+    @property
+    def allows_clock(self) -> bool:
+        """What the root's rule says."""
+        return self.root.allows_clock
+
+    @property
+    def needs_clock(self) -> bool:
+        """What the root's rule says."""
+        return self.root.needs_clock
 
     def job_config(self, node_id: int) -> Mapping[str, int]:
         """Ask the region's rule."""
@@ -137,60 +160,67 @@ class Hierarchical(Rule):
         return False
 
     def next_due_s(self) -> float:
-        """Return when the next parcel arrives or a rule has something to do."""
+        """Return when the next transfer arrives or a rule has something to do."""
         return min(self.root.next_due_s(), *(edge.due_s() for edge in self.edges), math.inf)
 
     def advance(self, model: FlatModel, now_s: float) -> bool:
-        """Deliver the earliest parcel, of several the lowest region's, or let a rule advance."""
+        """Deliver the earliest transfer, of several the lowest region's, or let a rule advance."""
         edge = min(self.edges, key=Edge.due_s)  # of equals the first
         due_s, is_published = edge.due_s(), False
         if self.root.next_due_s() < due_s:
-            return self._count(self.root.advance(model, now_s))
+            return self._count(self.root.advance(self._root_model, now_s))
         if edge.coming_down and edge.coming_down[0].due_s == due_s:
             edge.merge(self.merge_weight)
         elif edge.going_up and edge.going_up.due_s == due_s:
-            parcel, edge.going_up = edge.going_up, None
-            is_published = self._deliver(model, edge, parcel, now_s)
+            transfer, edge.going_up = edge.going_up, None
+            is_published = self._deliver(edge, transfer, now_s)
         else:
             edge.advance(now_s)
         self._send_if_ready(edge, now_s)
         return is_published
 
+    def flush(self, model: FlatModel) -> bool:
+        """Apply what the root's rule holds; regions publish when theirs says so."""
+        return self._count(self.root.flush(self._root_model))
+
     def _send_if_ready(self, edge: Edge, now_s: float) -> None:
         if edge.going_up is None and edge.num_updates >= self.send_every:
             edge.send(now_s + self._travel_s(edge, self._links.up_s))
 
-    def _deliver(self, model: FlatModel, edge: Edge, parcel: Transfer, now_s: float) -> bool:
+    def _deliver(self, edge: Edge, transfer: Transfer, now_s: float) -> bool:
         """Let the root's rule have a region's delta, and send the region the root's model."""
-        assert parcel.base is not None
+        assert transfer.base is not None
+        model = self._root_model
         update = Update(
             node_id=self.edges.index(edge),
-            delta=parcel.vector.clone(),  # a rule may use it as scratch
-            base=parcel.base,
-            staleness=model.version - parcel.version,
-            num_examples=parcel.num_examples,
-            carried=parcel.carried,
+            delta=transfer.vector.clone(),  # a rule may use it as scratch
+            base=transfer.base,
+            staleness=model.version - transfer.version,
+            num_examples=transfer.num_examples,
+            carried=transfer.carried,
             arrived_s=now_s,
         )
-        is_accepted, is_published = self.root.accepts(update), False
-        if is_accepted:
-            self._at_root += parcel.num_updates
+        is_refused, is_published = self.root.rejection(update) is not None, False
+        if not is_refused:
+            self._at_root += transfer.num_updates
             is_published = self._count(self.root.receive(model, update))
         leaves_s = max([now_s, *(earlier.due_s for earlier in edge.coming_down)])
         answer = Transfer(
             leaves_s + self._travel_s(edge, self._links.down_s),
             vector=model.vector.clone(),
-            version=model.version + is_published,
-            is_refusal=not is_accepted,
+            version=model.version,
+            is_refusal=is_refused,
             carried=dict(model.carried),
-            num_updates=parcel.num_updates,
-            num_examples=parcel.num_examples,
+            num_updates=transfer.num_updates,
+            num_examples=transfer.num_examples,
         )
         edge.coming_down.append(answer)
         return is_published
 
     def _count(self, is_published: bool) -> bool:
         if is_published:
+            self._root_version += 1
+            self._root_model.version = self._root_version
             self._unpublished -= self._at_root
             self._at_root = 0
         return is_published
@@ -219,13 +249,15 @@ class Hierarchical(Rule):
             "root": self.root.state_dict(),
             "edges": [edge.state_dict() for edge in self.edges],
             "region_of": {str(node_id): region for node_id, region in self._region_of.items()},
+            "root_version": self._root_version,
             "counts": [self._unpublished, self._at_root, self._bytes_between_regions],
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what `state_dict` returned; regions that had begun go on at `begin`."""
+        """Restore what `state_dict` returned; regions that had begun go on at `on_start`."""
         self._forget()
         self.root.load_state_dict(state["root"])
         self._region_of = {int(node_id): region for node_id, region in state["region_of"].items()}
+        self._root_version = int(state["root_version"])
         self._unpublished, self._at_root, self._bytes_between_regions = state["counts"]
         self._restored = state if state["edges"] else None

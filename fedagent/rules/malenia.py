@@ -10,7 +10,8 @@ Fixed Computation Model", arXiv 2305.12387 (Malenia SGD). The harmonic mean of t
 noise of the step: its variance is sigma^2 (1/n^2) sum_i 1/B_i <= sigma^2 / S. S = n asks for one
 update of everybody. Every node counts 1/n however fast it is, so that data that only slow nodes
 hold is not lost; the price is that a version takes as long as the slowest node. All nodes must
-take part: with concurrency below n, the missing ones get their turn only when others finish.
+take part: with concurrency below n, the missing ones get their turn only when others finish. No
+clock may publish instead: before every node was heard the mean would favour the fast ones.
 """
 
 from collections.abc import Mapping
@@ -18,9 +19,9 @@ from typing import Any
 
 from fedagent.errors import require
 from fedagent.model import FlatModel
-from fedagent.rules.base import Rule
+from fedagent.rules.base import Rule, too_stale
 from fedagent.rules.buffer import Buffer
-from fedagent.update import Update
+from fedagent.update import Rejection, Update
 
 
 class Malenia(Rule):
@@ -56,9 +57,14 @@ class Malenia(Rule):
         """Updates in the batch."""
         return sum(len(batch) for batch in self._batches.values())
 
-    def accepts(self, update: Update) -> bool:
-        """Return whether the update started from the current version."""
-        return update.staleness == 0
+    @property
+    def allows_clock(self) -> bool:
+        """No: a version comes when every node was heard at the last one."""
+        return False
+
+    def rejection(self, update: Update) -> Rejection | None:
+        """Refuse what did not start from the current version."""
+        return too_stale(update) if update.staleness else None
 
     def receive(self, model: FlatModel, update: Update) -> bool:
         """Add Delta to its node's batch; publish the mean of means once it is certain enough."""

@@ -6,61 +6,52 @@ r"""PORT: weigh updates by how fresh they are and by whether they point where th
 
 Su, Li, "How Asynchronous can Federated Learning Be?", IWQoS 2022; weights as in the authors' code
 (Plato, examples/async/port), which divides n_i by the buffer's sum of them first: that cancels, so
-a running sum is enough. cos_i = 1 where there is no direction to compare: the model has not moved
+a running sum is enough. cos_i = 1 where there is no direction to compare: no version came out
 since the dispatch, or Delta_i is 0. Plato compares with the model of two rounds ago whoever asks;
 here it is the update's own base, as the paper means it.
 """
 
 import math
-from collections.abc import Mapping
-from typing import Any
+
+import torch
 
 from fedagent.errors import require
 from fedagent.model import FlatModel, blocks
-from fedagent.rules.base import Rule
-from fedagent.rules.buffer import Buffer
+from fedagent.rules.buffered import BufferedRule
 from fedagent.update import Update
 
 
-class PORT(Rule):
+class PORT(BufferedRule):
     """PORT's server rule.
 
     Parameters
     ----------
-    buffer_size : K >= 1, updates per published version.
+    buffer_size : K >= 1, updates per published version; None leaves publishing to the clock.
     w_c : >= 0, how much agreement in direction counts; 0 ignores it.
     w_s : >= 0, how much freshness counts; 0 ignores it. Not both weights may be 0.
     beta : > 0, the staleness at which freshness has fallen to one half.
     """
 
     def __init__(
-        self, buffer_size: int = 10, w_c: float = 1.0, w_s: float = 3.0, beta: float = 10.0
+        self, buffer_size: int | None = 10, w_c: float = 1.0, w_s: float = 3.0, beta: float = 10.0
     ) -> None:
-        require(buffer_size >= 1, f"PORT: buffer_size={buffer_size} must be at least 1.")
+        super().__init__(buffer_size)
         require(w_c >= 0, f"PORT: w_c={w_c} must not be negative.")
         require(w_s >= 0, f"PORT: w_s={w_s} must not be negative.")
         require(w_c + w_s > 0, f"PORT: w_c={w_c} and w_s={w_s} leave every update without weight.")
         require(beta > 0, f"PORT: beta={beta} must be positive.")
-        self.buffer_size = buffer_size
         self.w_c, self.w_s, self.beta = w_c, w_s, beta
-        self._buffer = Buffer()
 
-    @property
-    def pending(self) -> int:
-        """Updates in the buffer."""
-        return len(self._buffer)
-
-    def receive(self, model: FlatModel, update: Update) -> bool:
-        """Add p_i Delta_i to the buffer; the K-th update publishes."""
+    def add(self, model: FlatModel, update: Update) -> None:
+        """Add p_i Delta_i to the buffer."""
         freshness = self.beta / (update.staleness + self.beta)
         agreement = (1.0 + self._cosine(model, update)) / 2.0 if self.w_c else 0.0
         weight = update.num_examples * (self.w_c * agreement + self.w_s * freshness)
-        self._buffer.add(update.delta, weight)
-        model.carry(update.carried)
-        if len(self._buffer) < self.buffer_size:
-            return False
-        model.vector.add_(self._buffer.take())
-        return True
+        self.buffer.add(update.delta, weight)
+
+    def step(self, model: FlatModel, mean: torch.Tensor) -> None:
+        """Apply x <- x + mean."""
+        model.vector.add_(mean)
 
     @staticmethod
     def _cosine(model: FlatModel, update: Update) -> float:
@@ -77,11 +68,3 @@ class PORT(Rule):
         if not (moved and stepped):
             return 1.0
         return min(1.0, max(-1.0, product / math.sqrt(moved) / math.sqrt(stepped)))
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the buffer."""
-        return self._buffer.state_dict()
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore the buffer."""
-        self._buffer.load_state_dict(state)

@@ -11,8 +11,8 @@ later an update is still welcome. R = 1 takes fresh updates only; without R it i
 
 from fedagent.errors import require
 from fedagent.model import FlatModel
-from fedagent.rules.base import Rule
-from fedagent.update import Update
+from fedagent.rules.base import Rule, too_stale
+from fedagent.update import Rejection, Update
 
 
 class Ringmaster(Rule):
@@ -37,9 +37,10 @@ class Ringmaster(Rule):
         self.max_staleness = max_staleness
         self.server_learning_rate = server_learning_rate
 
-    def accepts(self, update: Update) -> bool:
-        """Return whether tau < R."""
-        return self.max_staleness is None or update.staleness < self.max_staleness
+    def rejection(self, update: Update) -> Rejection | None:
+        """Refuse tau >= R."""
+        is_late = self.max_staleness is not None and update.staleness >= self.max_staleness
+        return too_stale(update) if is_late else None
 
     def receive(self, model: FlatModel, update: Update) -> bool:
         """Apply x <- x + eta Delta."""

@@ -156,7 +156,7 @@ def _timed(rule: rules.Rule, options: AsyncOptions) -> rules.Rule:
             f"prefetch={options.max_prefetch} cannot work: set prefetch=0, or take another.",
         )
     require(
-        period_s is not None or getattr(rule, "buffer_size", 1) is not None,
+        period_s is not None or not rule.needs_clock,
         f"{name}: buffer_size=None never publishes by itself; set publish_every_s too.",
     )
     return rule if period_s is None else rules.Periodic(rule, period_s)

@@ -30,7 +30,7 @@ class Collaborative(AsyncStrategy):
         self,
         mixing: Weights,
         staleness: Staleness = polynomial,
-        buffer_size: int = 1,
+        buffer_size: int | None = 1,
         consensus: float = 0.0,
         **options: Any,
     ) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 from fedagent import rules
 from fedagent.nodes.geography import Links, Regions
+from fedagent.rules.fedbuff import Normalise
 from fedagent.staleness import Staleness, polynomial
 from fedagent.strategies.async_strategy import AsyncStrategy
 
@@ -26,7 +27,7 @@ class FedBuff(AsyncStrategy):
         buffer_size: int | None = 10,
         server_learning_rate: float = 1.0,
         staleness: Staleness = polynomial,
-        normalise: str = "buffer",
+        normalise: Normalise = "buffer",
         weighted: bool = True,
         **options: Any,
     ) -> None:

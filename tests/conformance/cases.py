@@ -25,10 +25,10 @@ def fedasync(weight: str, alpha: float = 0.6) -> Case:
     )
 
 
-def fedbuff(weight: str, normalise: str, weighted: bool) -> Case:
+def fedbuff(weight: str, normalise: str, weighted: bool, size: int | None = 3) -> Case:
     s, formula = WEIGHTS[weight]
     examples = "examples" if weighted else "equal"
-    size, eta = 3, 0.7
+    eta = 0.7
     return Case(
         "fedbuff",
         f"{weight}-{normalise}-{examples}",

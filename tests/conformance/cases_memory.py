@@ -4,16 +4,17 @@ from fedagent.rules import ACE, AREA, CA2FL, FADAS, PORT, FedStaleWeight
 from tests.conformance import oracle_memory as oracle
 from tests.conformance.case import Case
 
-SIZE, ETA = 3, 0.7
+SIZE: int | None = 3
+ETA = 0.7
 
 
-def ca2fl(num_nodes: int) -> Case:
+def ca2fl(num_nodes: int, size: int | None = SIZE) -> Case:
     return Case(
         "ca2fl",
         f"n{num_nodes}",
-        lambda: CA2FL(SIZE, ETA, num_nodes),
-        lambda: oracle.ca2fl(SIZE, ETA, num_nodes),
-        buffer_size=SIZE,
+        lambda: CA2FL(size, ETA, num_nodes),
+        lambda: oracle.ca2fl(size, ETA, num_nodes),
+        buffer_size=size,
     )
 
 
@@ -37,35 +38,43 @@ def area(num_nodes: int, publish_every: int) -> Case:
     )
 
 
-def fadas(settings: str, eta: float, beta1: float, beta2: float, eps: float, tau_c: int) -> Case:
+def fadas(
+    settings: str,
+    eta: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    tau_c: int,
+    size: int | None = SIZE,
+) -> Case:
     return Case(
         "fadas",
         settings,
-        lambda: FADAS(SIZE, eta, beta1, beta2, eps, tau_c),
-        lambda: oracle.fadas(SIZE, eta, beta1, beta2, eps, tau_c),
-        buffer_size=SIZE,
+        lambda: FADAS(size, eta, beta1, beta2, eps, tau_c),
+        lambda: oracle.fadas(size, eta, beta1, beta2, eps, tau_c),
+        buffer_size=size,
         is_stable=eps >= eta,
     )
 
 
-def port(w_c: float, w_s: float, beta: float) -> Case:
+def port(w_c: float, w_s: float, beta: float, size: int | None = SIZE) -> Case:
     return Case(
         "port",
         f"c{w_c:g}-s{w_s:g}-beta{beta:g}",
-        lambda: PORT(SIZE, w_c, w_s, beta),
-        lambda: oracle.port(SIZE, w_c, w_s, beta),
-        buffer_size=SIZE,
+        lambda: PORT(size, w_c, w_s, beta),
+        lambda: oracle.port(size, w_c, w_s, beta),
+        buffer_size=size,
         is_stable=w_c == 0,
     )
 
 
-def fedstaleweight(average: bool) -> Case:
+def fedstaleweight(average: bool, size: int | None = SIZE) -> Case:
     return Case(
         "fedstaleweight",
         "average" if average else "own",
-        lambda: FedStaleWeight(SIZE, ETA, average),
-        lambda: oracle.fedstaleweight(SIZE, ETA, average),
-        buffer_size=SIZE,
+        lambda: FedStaleWeight(size, ETA, average),
+        lambda: oracle.fedstaleweight(size, ETA, average),
+        buffer_size=size,
     )
 
 

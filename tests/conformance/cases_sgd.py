@@ -49,12 +49,12 @@ def ringmaster(max_staleness: int | None, eta: float = 0.7) -> Case:
     )
 
 
-def rennala(batch_size: int, eta: float = 0.7) -> Case:
+def rennala(buffer_size: int | None, eta: float = 0.7) -> Case:
     return Case(
         "rennala",
-        f"S{batch_size}",
-        lambda: Rennala(batch_size, eta),
-        lambda: oracle_sgd.rennala(batch_size, eta),
+        f"S{buffer_size}",
+        lambda: Rennala(buffer_size, eta),
+        lambda: oracle_sgd.rennala(buffer_size, eta),
         buffer_size=None,
         scripted_bases=False,
     )
@@ -104,9 +104,9 @@ def dc_asgd(adaptive: bool, ema: float = 0.95, lambda_: float = 0.03, eta: float
     )
 
 
-def fednova(weight: str, weighted: bool) -> Case:
+def fednova(weight: str, weighted: bool, size: int | None = 3) -> Case:
     s, formula = WEIGHTS[weight]
-    size, eta = 3, 0.7
+    eta = 0.7
     return Case(
         "fednova",
         f"{weight}-{'examples' if weighted else 'equal'}",

@@ -6,7 +6,7 @@ weight, n examples, a mixing rate, eta server learning rate, N normaliser.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -36,7 +36,7 @@ def exponential(beta: float) -> Formula:
 class Reply:
     """What an oracle is told about one update; `node` is for rules that tell nodes apart.
 
-    B is the number of local steps that was asked for, or None.
+    B is the number of local steps that was asked for, or None; t the versions published so far.
     """
 
     node: int
@@ -45,6 +45,7 @@ class Reply:
     tau: int
     n: float
     B: int | None = None
+    t: int = 0
 
 
 class Step(NamedTuple):
@@ -62,9 +63,24 @@ class Step(NamedTuple):
 
 
 class Oracle(Protocol):
-    """A server rule: the model before a reply in, the model after it out."""
+    """A server rule: the model before a reply in, the model after it out.
 
-    def __call__(self, x: Vector, reply: Reply) -> Step: ...
+    No reply is the end of a clock's period: what is held is applied; `Step.published` says whether
+    there was anything.
+    """
+
+    def __call__(self, x: Vector, reply: Reply | None) -> Step: ...
+
+
+def at_once(step: Callable[[Vector, Reply], Step]) -> Oracle:
+    """A rule that holds nothing: at the end of a period nothing is left to do."""
+    return lambda x, reply: Step(x, None, published=False) if reply is None else step(x, reply)
+
+
+def waits(buffer: Sized, size: int | None, reply: Reply | None) -> bool:
+    """Whether there is nothing to apply: nothing at all, or less than a buffer and no clock."""
+    is_full = size is not None and len(buffer) >= size
+    return not buffer or (reply is not None and not is_full)
 
 
 def fedasync(alpha: float, s: Formula) -> Oracle:
@@ -75,17 +91,19 @@ def fedasync(alpha: float, s: Formula) -> Oracle:
         a_t = alpha * s(reply.tau)
         return Step((1 - a_t) * x + a_t * y, s(reply.tau), published=True)
 
-    return step
+    return at_once(step)
 
 
-def fedbuff(buffer_size: int, eta: float, s: Formula, normalise: str, weighted: bool) -> Oracle:
+def fedbuff(
+    buffer_size: int | None, eta: float, s: Formula, normalise: str, weighted: bool
+) -> Oracle:
     """arXiv 2106.06639: every buffer_size updates x <- x + eta (sum n s D) / N."""
     buffer: list[Reply] = []
 
-    def step(x: Vector, reply: Reply) -> Step:
-        buffer.append(reply)
-        weight = s(reply.tau)
-        if len(buffer) < buffer_size:
+    def step(x: Vector, reply: Reply | None) -> Step:
+        buffer.extend([reply] if reply else [])
+        weight = s(reply.tau) if reply else None
+        if waits(buffer, buffer_size, reply):
             return Step(x, weight, published=False, pending=len(buffer))
         n = np.array([r.n if weighted else 1.0 for r in buffer])
         w = n * np.array([s(r.tau) for r in buffer])

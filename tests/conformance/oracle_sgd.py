@@ -4,7 +4,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from tests.conformance.oracle import Formula, Oracle, Reply, Step, Vector
+from tests.conformance.oracle import Formula, Oracle, Reply, Step, Vector, at_once, waits
 
 
 def harmonic(beta: float) -> Formula:
@@ -25,7 +25,7 @@ def asgd(eta: float, s: Formula) -> Oracle:
     def step(x: Vector, reply: Reply) -> Step:
         return Step(x + eta * s(reply.tau) * reply.D, s(reply.tau), published=True)
 
-    return step
+    return at_once(step)
 
 
 def ringmaster(limit: float, eta: float) -> Oracle:
@@ -36,18 +36,18 @@ def ringmaster(limit: float, eta: float) -> Oracle:
             return Step(x, None, published=False, accepted=False)
         return Step(x + eta * reply.D, None, published=True)
 
-    return step
+    return at_once(step)
 
 
-def rennala(batch_size: int, eta: float) -> Oracle:
+def rennala(batch_size: int | None, eta: float) -> Oracle:
     """arXiv 2305.12387: x <- x + eta mean of batch_size updates that were computed at x."""
     batch: list[Vector] = []
 
-    def step(x: Vector, reply: Reply) -> Step:
-        if reply.tau != 0:
+    def step(x: Vector, reply: Reply | None) -> Step:
+        if reply and reply.tau != 0:
             return Step(x, None, published=False, pending=len(batch), accepted=False)
-        batch.append(reply.D)
-        if len(batch) < batch_size:
+        batch.extend([reply.D] if reply else [])
+        if waits(batch, batch_size, reply):
             return Step(x, None, published=False, pending=len(batch))
         mean = np.mean(batch, axis=0)
         batch.clear()
@@ -79,7 +79,7 @@ def malenia(n: int, batch_size: int, eta: float) -> Oracle:
         batch.clear()
         return Step(x + eta * mean, None, published=True)
 
-    return step
+    return at_once(step)
 
 
 def ringleader(n: int, eta: float) -> Oracle:
@@ -92,8 +92,10 @@ def ringleader(n: int, eta: float) -> Oracle:
     following: dict[int, list[Vector]] = {}
     S: set[int] = set()
 
-    def step(x: Vector, reply: Reply) -> Step:
+    def step(x: Vector, reply: Reply | None) -> Step:
         nonlocal this, following
+        if reply is None:
+            return Step(x, None, published=False, pending=count(following if S else this))
         i = reply.node
         if S and i not in S:
             following.setdefault(i, []).append(reply.D)
@@ -131,7 +133,7 @@ def delayed_nesterov(period: int, beta: float, eta: float) -> Oracle:
             x = x - eta * beta * m
         return Step(x, None, published=True)
 
-    return step
+    return at_once(step)
 
 
 def dc_asgd(lambda_0: float, adaptive: bool, ema: float, eta: float) -> Oracle:
@@ -145,17 +147,17 @@ def dc_asgd(lambda_0: float, adaptive: bool, ema: float, eta: float) -> Oracle:
         lambda_t = lambda_0 / np.sqrt(v + 1e-7) if adaptive else lambda_0
         return Step(x - eta * (g + lambda_t * g * g * (x - reply.base)), None, published=True)
 
-    return step
+    return at_once(step)
 
 
-def fednova(buffer_size: int, eta: float, s: Formula, weighted: bool) -> Oracle:
+def fednova(buffer_size: int | None, eta: float, s: Formula, weighted: bool) -> Oracle:
     """arXiv 2007.07481 on a buffer: x <- x + eta (sum p B) sum p s D / B."""
     buffer: list[Reply] = []
 
-    def step(x: Vector, reply: Reply) -> Step:
-        buffer.append(reply)
-        weight = s(reply.tau)
-        if len(buffer) < buffer_size:
+    def step(x: Vector, reply: Reply | None) -> Step:
+        buffer.extend([reply] if reply else [])
+        weight = s(reply.tau) if reply else None
+        if waits(buffer, buffer_size, reply):
             return Step(x, weight, published=False, pending=len(buffer))
         n = np.array([r.n if weighted else 1.0 for r in buffer])
         p = n / n.sum()

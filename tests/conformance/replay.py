@@ -17,7 +17,7 @@ from fedagent.proxy.ledger import Ledger, Version
 from fedagent.rules import Rule
 from fedagent.staleness import Staleness
 from fedagent.update import Dispatch, Update
-from tests.conformance.oracle import Oracle, Reply, Vector
+from tests.conformance.oracle import Oracle, Reply, Step, Vector
 
 WEIGHT, COUNTER = "linear.weight", "norm.num_batches_tracked"
 
@@ -72,8 +72,10 @@ class RealRun:
         self._weights: list[float] = []
         self._jobs = 0
         self.published: dict[int, bytes] = {}
+        self.sent: dict[str, bytes] = {}
         self._listen(rule)
         self._publish()
+        rule.on_start(self.model)
 
     @property
     def version(self) -> int:
@@ -82,21 +84,28 @@ class RealRun:
     def dispatch(self, node: int) -> str:
         self._jobs += 1
         job = f"job-{self._jobs}"
-        self.ledger.open(Dispatch(job, node, self.version, "token", sent_at_s=0.0, deadline_s=1.0))
+        self.rule.register_node(node, {"partition-id": node})
+        own, number = self.rule.model_for(node), self.rule.version_for(node)
+        number = self.version if number is None else number
+        base = None if own is None else Version(number, own.clone(), None)
+        dispatch = Dispatch(job, node, self.version, "token", sent_at_s=0.0, deadline_s=1.0)
+        self.ledger.open(dispatch, base)
+        self.sent[job] = self.ledger.base(dispatch).vector.numpy().tobytes()
         return job
 
-    def arrive(self, job: str, work: Work) -> Event:
-        dispatch = self.ledger.get(job)
+    def arrive(self, job: str, work: Work, at_s: float = 0.0) -> Event:
+        dispatch, before = self.ledger.get(job), self.version
         assert dispatch is not None, f"{job} is not in flight"
-        base, tau = self.ledger.base(dispatch), self.ledger.staleness(dispatch)
-        update = self._update(base, tau, work)
+        newest = self.rule.version_for(work.node)
+        base, tau = self.ledger.base(dispatch), self.ledger.staleness(dispatch, newest)
+        update = self._update(base, tau, work, at_s)
         self.ledger.settle(job)
         self._weights.clear()
-        accepted = self.rule.accepts(update)
-        published = accepted and self.rule.receive(self.model, update)
-        if published:
-            self.model.version += 1
-            self._publish()
+        accepted = self.rule.rejection(update) is None
+        if accepted and self.rule.receive(self.model, update):
+            self._publish_next()
+        self.advance(at_s)
+        published = self.version > before
         arrays = self.model.arrays()
         return Event(
             tau,
@@ -108,6 +117,12 @@ class RealRun:
             arrays[WEIGHT].copy(),
             int(arrays[COUNTER]),
         )
+
+    def advance(self, now_s: float) -> None:
+        """Let the rule do what is due by now."""
+        while (due_s := self.rule.next_due_s()) <= now_s:
+            if self.rule.advance(self.model, due_s):
+                self._publish_next()
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint holds."""
@@ -125,9 +140,10 @@ class RealRun:
         self.model.load_state_dict(state["model"])
         self.ledger.load_state_dict(state["ledger"])
         self._jobs, self.published = state["jobs"], dict(state["published"])
+        self.rule.on_start(self.model)
         return self
 
-    def _update(self, base: Version, tau: int, work: Work) -> Update:
+    def _update(self, base: Version, tau: int, work: Work, at_s: float) -> Update:
         dispatched = self.model.spec.unflatten(base.vector, self.model.carried)[WEIGHT]
         client = {
             WEIGHT: dispatched + np.array(work.delta),
@@ -141,8 +157,14 @@ class RealRun:
             tau,
             work.num_examples,
             carried,
+            metrics={"num-examples": work.num_examples, "partition-id": work.node},
             local_steps=work.local_steps,
+            arrived_s=at_s,
         )
+
+    def _publish_next(self) -> None:
+        self.model.version += 1
+        self._publish()
 
     def _publish(self) -> None:
         self.published[self.version] = self.model.vector.numpy().tobytes()
@@ -175,12 +197,15 @@ class OracleRun:
 
     def dispatch(self, node: int) -> str:
         self._bases.append(self.version)
+        if note := getattr(self._oracle, "dispatched", None):  # nodes have models of their own
+            note(node)
         return str(len(self._bases) - 1)
 
-    def arrive(self, job: str, work: Work) -> Event:
+    def ask(self, job: str, work: Work) -> Step:
+        """Ask the oracle about an arrival, without taking over what it says."""
         base = self._bases[int(job)]
         tau = self.version - base
-        step = self._oracle(
+        return self._oracle(
             self.x,
             Reply(
                 work.node,
@@ -189,8 +214,13 @@ class OracleRun:
                 tau,
                 work.num_examples,
                 work.local_steps,
+                self.version,
             ),
         )
+
+    def arrive(self, job: str, work: Work) -> Event:
+        tau = self.version - self._bases[int(job)]
+        step = self.ask(job, work)
         self.x = step.x
         if step.accepted:
             self._counter = max(self._counter, work.counter)

@@ -325,7 +325,7 @@ def test_fedstaleweight_goes_by_a_node_s_average_staleness():
         for node, tau in taus:
             before = float(model.vector)
             delta = torch.full((1,), float(node), dtype=torch.float64)
-            rule.receive(model, Update(node, delta, torch.zeros(1), staleness=tau))
+            model.version += rule.receive(model, Update(node, delta, torch.zeros(1), tau))
         return float(model.vector) - before
 
     assert weight_of_its_second_update(average=False) == pytest.approx(1 / 2)

@@ -290,7 +290,7 @@ def test_fednova_does_not_let_a_node_with_more_steps_pull_the_model_its_way():
         (lambda: ASGD(staleness=partial(delay_adaptive, concurrency=-2)), "negative"),
         (lambda: Ringmaster(max_staleness=0), "max_staleness=0"),
         (lambda: Ringmaster(server_learning_rate=-1.0), "server_learning_rate=-1.0"),
-        (lambda: Rennala(batch_size=0), "batch_size=0"),
+        (lambda: Rennala(buffer_size=0), "buffer_size=0"),
         (lambda: Rennala(server_learning_rate=0.0), "server_learning_rate=0.0"),
         (lambda: Malenia(num_nodes=0), "num_nodes=0"),
         (lambda: Malenia(3, batch_size=0), "batch_size=0"),

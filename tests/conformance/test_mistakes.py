@@ -65,7 +65,7 @@ def puts_the_hinge_s_plus_one_outside_the_fraction(patch):
 @mistake("3", FEDASYNC, shows_in="tau")
 def counts_the_version_up_before_it_settles(patch):
     right = Ledger.staleness
-    patch.setattr(Ledger, "staleness", lambda self, dispatch: right(self, dispatch) + 1)
+    patch.setattr(Ledger, "staleness", lambda self, *args: right(self, *args) + 1)
 
 
 @mistake("3", FEDBUFF, shows_in="weight")
@@ -217,8 +217,8 @@ def keeps_the_sum_of_the_last_buffer(patch):
     right = FedBuff.receive
 
     def receive(self, model, update):
-        if not self.pending and self._buffer._sum is not None:
-            update.delta.add_(self._buffer._sum)
+        if not self.pending and self.buffer._sum is not None:
+            update.delta.add_(self.buffer._sum)
         return right(self, model, update)
 
     patch.setattr(FedBuff, "receive", receive)

@@ -126,7 +126,7 @@ def drops_an_entry_one_version_too_early(patch):
 
 @mistake(AGED, shows_in="accepted")
 def takes_in_an_update_that_is_too_old(patch):
-    patch.setattr(ACE, "accepts", lambda self, update: True)
+    patch.setattr(ACE, "rejection", lambda self, update: None)
 
 
 # --- AREA -------------------------------------------------------------------------------------
@@ -181,19 +181,19 @@ def caps_by_the_last_update_s_staleness_instead_of_the_largest(patch):
 
 @mistake(SMOOTH)
 def corrects_the_bias_of_the_first_moment(patch):
-    right = FADAS._step
+    right = FADAS._amsgrad
 
-    def step(self, x, delta, eta_t):
+    def amsgrad(self, x, delta, eta_t):
         self.steps = self.__dict__.get("steps", 0) + 1
         right(self, x, delta, eta_t / (1 - self.beta1**self.steps))
 
-    patch.setattr(FADAS, "_step", step)
+    patch.setattr(FADAS, "_amsgrad", amsgrad)
 
 
 @mistake(SMOOTH)
 def takes_delta_for_a_gradient(patch):
-    right = FADAS._step
-    patch.setattr(FADAS, "_step", lambda self, x, delta, eta_t: right(self, x, -delta, eta_t))
+    right = FADAS._amsgrad
+    patch.setattr(FADAS, "_amsgrad", lambda self, x, delta, eta_t: right(self, x, -delta, eta_t))
 
 
 # --- PORT -------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from fedagent.rules import (
     Rennala,
     Ringleader,
     Ringmaster,
+    too_stale,
 )
 from fedagent.rules.buffer import Buffer
 from tests.conformance import cases_sgd as cases
@@ -56,13 +57,15 @@ def subtracts_delta_as_if_it_were_a_gradient(patch):
 @mistake("ringmaster", RINGMASTER, shows_in="accepted")
 def accepts_an_update_exactly_at_the_bound(patch):
     patch.setattr(
-        Ringmaster, "accepts", lambda self, update: update.staleness <= self.max_staleness
+        Ringmaster,
+        "rejection",
+        lambda self, update: too_stale(update) if update.staleness > self.max_staleness else None,
     )
 
 
 @mistake("ringmaster", RINGMASTER, shows_in="accepted")
 def applies_what_it_should_ignore(patch):
-    patch.setattr(Ringmaster, "accepts", lambda self, update: True)
+    patch.setattr(Ringmaster, "rejection", lambda self, update: None)
 
 
 # --- Rennala, Malenia -------------------------------------------------------------------------
@@ -70,15 +73,15 @@ def applies_what_it_should_ignore(patch):
 
 @mistake("rennala", RENNALA, shows_in="accepted")
 def fills_the_batch_with_stale_updates(patch):
-    patch.setattr(Rennala, "accepts", lambda self, update: True)
+    patch.setattr(Rennala, "rejection", lambda self, update: None)
 
 
 @mistake("rennala", RENNALA, shows_in="parameters")
 def applies_the_sum_of_the_batch_instead_of_its_mean(patch):
     right = Rennala.__init__
 
-    def init(self, batch_size, server_learning_rate):
-        right(self, batch_size, batch_size * server_learning_rate)
+    def init(self, buffer_size, server_learning_rate):
+        right(self, buffer_size, buffer_size * server_learning_rate)
 
     patch.setattr(Rennala, "__init__", init)
 

@@ -1,16 +1,15 @@
 """What holds for every rule and whatever order the nodes arrive in."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.conformance.cases import for_every_rule
+from tests.conformance.checks import fingerprint, frozen, unplain
 from tests.conformance.replay import (
     Event,
     OracleRun,
@@ -102,30 +101,6 @@ def test_run_resumed_after_any_event_goes_on_with_the_same_bytes(configurations,
         assert frozen(resumed.model.state_dict()) == frozen(straight.model.state_dict())
 
 
-def fingerprint(event: Any) -> tuple[Any, ...]:
-    return (
-        event.tau,
-        event.accepted,
-        event.weight,
-        event.published,
-        event.pending,
-        event.version,
-        event.counter,
-        event.parameters.tobytes(),
-    )
-
-
-def frozen(state: Any) -> Any:
-    """Return `state` as something that compares bit by bit."""
-    if isinstance(state, torch.Tensor):
-        return (str(state.dtype), tuple(state.shape), state.numpy().tobytes())
-    if isinstance(state, Mapping):
-        return {key: frozen(value) for key, value in state.items()}
-    if isinstance(state, list | tuple):
-        return [frozen(value) for value in state]
-    return state
-
-
 @for_every_rule
 @quick
 @given(data=st.data(), history=histories)
@@ -135,17 +110,6 @@ def test_state_is_made_of_tensors_and_plain_values(configurations, data, history
     fleet(run, history)
 
     assert not unplain(run.rule.state_dict())
-
-
-def unplain(state: Any) -> list[Any]:
-    """Return what a checkpoint without pickle could not hold."""
-    if isinstance(state, Mapping):
-        keys = [key for key in state if not isinstance(key, str)]
-        return keys + [x for value in state.values() for x in unplain(value)]
-    if isinstance(state, list | tuple):
-        return [x for value in state for x in unplain(value)]
-    plain = state is None or isinstance(state, torch.Tensor | bool | int | float | str)
-    return [] if plain else [state]
 
 
 @for_every_rule

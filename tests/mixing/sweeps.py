@@ -39,7 +39,7 @@ def update(
 
 def arrive(rule: Rule, model: FlatModel, arriving: Update) -> bool:
     """Receive as the proxy does: ask first, and count the version that comes of it."""
-    assert rule.accepts(arriving)
+    assert rule.rejection(arriving) is None
     published = rule.receive(model, arriving)
     model.version += published
     return published

@@ -195,17 +195,16 @@ def test_nodes_that_name_no_partition_take_places_as_they_come():
 @pytest.mark.parametrize("named", [3, -1, 1.0, "0", [0]])
 def test_a_node_without_a_place_is_refused(named):
     rule = Mixing(ring(3))
-    assert not rule.accepts(update(0, [0.0], [0], metrics={"partition-id": named}))
-    assert rule.rejection_reason != "too-stale"
+    rejection = rule.rejection(update(0, [0.0], [0], metrics={"partition-id": named}))
+    assert rejection.reason == "no-place-in-mixing"
+    assert rejection.blames_node
+    assert "partition-id" in rejection.detail
 
 
 def test_one_node_too_many_is_refused():
     rule = Mixing(pair())
-    assert [rule.accepts(update(n, [0.0], [0], metrics={})) for n in range(3)] == [
-        True,
-        True,
-        False,
-    ]
+    refused = [rule.rejection(update(n, [0.0], [0], metrics={})) is not None for n in range(3)]
+    assert refused == [False, False, True]
 
 
 @pytest.mark.parametrize("consensus", [0.0, 0.5])

@@ -1,10 +1,4 @@
-"""Random asynchronous runs against a naive recursion with dense matrices.
-
-The oracle counts staleness by comparing change counters with a copy taken at dispatch, where the
-rule searches versions; it keeps all weights in a K x K table, where the rule keeps neighbours.
-"""
-
-from dataclasses import dataclass
+"""Random asynchronous runs against a naive recursion with dense matrices."""
 
 import numpy as np
 import pytest
@@ -12,6 +6,7 @@ import pytest
 from fedagent.mixing import MixingMatrix, complete, erdos_renyi, pair, ring, star
 from fedagent.mixing.rule import Mixing
 from fedagent.staleness import constant, polynomial
+from tests.mixing.oracle import Job, Oracle
 from tests.mixing.sweeps import arrive, flat_model, update
 
 P = 3
@@ -23,51 +18,6 @@ MATRICES = {
     "asymmetric": MixingMatrix.of([[0.2, 0.5, 0.0], [0.8, 0.3, 0.9], [0.0, 0.2, 0.1]]),
     "raw": pair(0.3, 0.8, stochastic=False),
 }
-
-
-@dataclass
-class Job:
-    """What a node was sent, and the oracle's and the real version's state at that moment."""
-
-    node: int
-    base: np.ndarray
-    counters: np.ndarray
-    version: int
-
-
-class Oracle:
-    """The definition, entry by entry."""
-
-    def __init__(self, c, staleness, buffer_size, gamma):
-        self.c, self.s, self.buffer_size, self.gamma = c, staleness, buffer_size, gamma
-        self.theta = np.zeros((len(c), P))
-        self.lost = np.zeros_like(c)
-        self.counters = np.zeros(len(c), int)
-        self.buffer = []
-
-    def arrive(self, job, delta):
-        self.buffer.append((job, delta))
-        if len(self.buffer) < self.buffer_size:
-            return
-        nodes, before = range(len(self.c)), self.theta.copy()
-        weights = []
-        for sent, _ in self.buffer:
-            tau = self.counters - sent.counters
-            w = np.array([self.c[sent.node, k] * self.s(int(tau[k])) for k in nodes])
-            self.lost[sent.node] = self.c[sent.node] - w
-            self.lost[sent.node, sent.node] = 0.0
-            weights.append(w)
-        changed = set()
-        for number, ((sent, moved), w) in enumerate(zip(self.buffer, weights, strict=True)):
-            newest = all(later.node != sent.node for later, _ in self.buffer[number + 1 :])
-            for k in nodes:
-                weight = w[k] if k != sent.node else self.c[k, k] + self.lost[:, k].sum()
-                pull = self.gamma * (sent.base - before[k]) if newest and k != sent.node else 0.0
-                self.theta[k] += weight * (moved + pull)
-                if weight > 0:
-                    changed.add(k)
-        self.counters[list(changed)] += 1
-        self.buffer.clear()
 
 
 @pytest.mark.parametrize("seed", [0, 1])

@@ -186,7 +186,7 @@ def test_follows_an_independent_recursion(name, delay_s):
 
 
 @pytest.mark.parametrize("name", PAIRS)
-def test_a_run_goes_on_from_its_state_with_parcels_under_way(name):
+def test_a_run_goes_on_from_its_state_with_transfers_under_way(name):
     whole, first = Driver(rule(name, 2.6303)), Driver(rule(name, 2.6303))
     whole.feed(script())
     first.feed(script()[:77])
@@ -227,9 +227,11 @@ def test_what_the_root_refuses_is_sent_again():
     class Choosy(r.ASGD):
         refusals = 0
 
-        def accepts(self, update):
-            self.refusals += self.refusals < 3
-            return self.refusals == 3
+        def rejection(self, update):
+            if self.refusals == 3:
+                return None
+            self.refusals += 1
+            return r.too_stale(update)
 
     root = Choosy()
     one = r.Hierarchical(Blocks(REGIONS, NODES), r.ASGD, root, send_every=6, links=Links(1.0))
@@ -239,6 +241,53 @@ def test_what_the_root_refuses_is_sent_again():
     assert root.refusals == 3
     np.testing.assert_allclose(driver.model.vector.numpy(), 160 - one.pending, atol=1e-9)
     assert one.pending < 6 * REGIONS
+
+
+def test_a_region_that_never_publishes_is_refused():
+    with pytest.raises(ConfigurationError, match="FedBuff with buffer_size=None never publishes"):
+        r.Hierarchical(Blocks(3, 6), lambda: r.FedBuff(None), r.ASGD())
+
+
+def test_a_hierarchy_of_hierarchies_goes_on_from_its_state():
+    def nested():
+        inner = lambda: r.Hierarchical(Blocks(1, NODES), lambda: r.FedBuff(2), r.ASGD(), 2)  # noqa: E731
+        return r.Hierarchical(Blocks(REGIONS, NODES), inner, r.ASGD(0.5), 4, links=Links(1.7))
+
+    whole, first, second = Driver(nested()), Driver(nested()), Driver(nested())
+    whole.feed(script())
+    first.feed(script()[:77])
+    second.rule.load_state_dict(first.rule.state_dict())
+    second.model.load_state_dict(first.model.state_dict())
+    second.rule.on_start(second.model)
+    second.base = dict(first.base)
+    second.feed(script()[77:])
+    assert whole.model.version > 4
+    assert torch.equal(second.model.vector, whole.model.vector)
+
+
+@pytest.mark.parametrize("name", PAIRS)
+@pytest.mark.parametrize("delay_s", [0.0, 2.6303])
+def test_a_clock_at_the_root_publishes_what_the_root_has_learned_by_then(name, delay_s):
+    """The same arrivals with and without: until a tick finds the root's buffer in part full."""
+    period_s = 3.3
+    free, timed = Driver(rule(name, delay_s)), Driver(r.Periodic(rule(name, delay_s), period_s))
+    published, has_flushed = [], False
+    for arrival in script():
+        tick_s = timed.rule._due_s
+        if tick_s <= arrival[0]:
+            free.until(np.nextafter(tick_s, 0))
+            timed.until(np.nextafter(tick_s, 0))
+            has_flushed = has_flushed or free.rule.root.pending > 0
+            before = timed.model.version
+            timed.until(tick_s)
+            if timed.model.version > before:
+                published.append(tick_s)
+                assert tick_s == pytest.approx(period_s * round(tick_s / period_s))
+                assert torch.equal(timed.model.vector, free.model.vector) != has_flushed
+        free.feed([arrival])
+        timed.feed([arrival])
+    assert 3 < len(published) <= script()[-1][0] / period_s
+    assert timed.rule.pending < 160
 
 
 def test_bytes_are_counted_for_every_region_but_the_roots():

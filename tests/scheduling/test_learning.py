@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from fedagent import AsyncStrategy
-from fedagent.rules import Rule
+from fedagent.rules import Rule, too_stale
 from fedagent.scheduling import DyLU, FairnessCap, FedCompass, Uniform, Utility
 from fedagent.simulation import Lognormal, Reliability
 from fedagent.stopping import MaxUpdates
@@ -63,8 +63,8 @@ class Heard(Uniform):
 
 
 class FreshOnly(Rule):
-    def accepts(self, update):
-        return update.staleness <= 1
+    def rejection(self, update):
+        return too_stale(update) if update.staleness > 1 else None
 
     def receive(self, model, update):
         return True

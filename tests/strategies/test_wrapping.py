@@ -2,6 +2,7 @@ import random
 
 import numpy as np
 import pytest
+import torch
 from flwr.serverapp.strategy import (
     Bulyan,
     DifferentialPrivacyServerSideFixedClipping,
@@ -19,9 +20,13 @@ from flwr.serverapp.strategy import (
 )
 
 from fedagent import asynchronous
+from fedagent._flower import identify_process
 from fedagent.errors import ConfigurationError
+from fedagent.model import FlatModel, ModelSpec
 from fedagent.simulation import Equal, Lognormal
 from fedagent.staleness import constant
+from fedagent.strategies.flower_rule import FlowerRule
+from fedagent.update import Update
 from tests.toy import Log, run
 
 COHORT = 8
@@ -126,3 +131,45 @@ def test_a_wrapped_strategy_configures_with_the_users_own_settings():
 
     run(asynchronous(Decaying(**OPTIONS), buffer_size=4), Equal(num_nodes=4), rounds=3)
     assert seen == [(1, 0.025), (2, 0.0125), (3, 0.00625)]
+
+
+@pytest.mark.parametrize("buffer_size", [3, None])
+@pytest.mark.parametrize("name", ["FedAvg", "FedAdam", "FedMedian"])
+def test_a_wrapped_strategy_is_published_by_the_clock(name, buffer_size):
+    log = Log()
+    strategy = asynchronous(
+        WRAPPED[name](), buffer_size, publish_every_s=2.5, callbacks=[log], **OPTIONS
+    )
+    outcome = run(strategy, Lognormal(num_nodes=6), rounds=6)
+    assert len(log.versions) == 6
+    assert all(at_s % 2.5 == 0 for _, _, at_s in log.versions)
+    assert all(np.abs(a.numpy()).max() > 0 for a in outcome.result.arrays.values())
+
+
+def test_what_a_strategy_makes_nothing_of_waits_for_more():
+    class Cautious(FedAvg):
+        def aggregate_train(self, server_round, replies):
+            replies = list(replies)
+            sizes.append(len(replies))
+            return super().aggregate_train(server_round, replies if len(replies) >= 4 else [])
+
+    log, sizes = Log(), []
+    strategy = asynchronous(Cautious(**OPTIONS), 5, publish_every_s=1.5, callbacks=[log], **OPTIONS)
+    run(strategy, Equal(num_nodes=2), rounds=2)
+    # Both nodes arrive every second: 2 replies at 1.5 s are too few, 4 at 3 s are enough, and so
+    # are the 4 of 3 s (which belong to the next period) and 4 s.
+    assert sizes == [2, 4, 4]
+    assert [at_s for _, _, at_s in log.versions] == [3.0, 4.5]
+
+
+def test_a_merge_between_two_replies_is_not_undone_by_the_strategy():
+    """A reply is weighed when it comes and rebased when the buffer is aggregated."""
+    arrays = {"x": np.zeros(1)}
+    model = FlatModel(ModelSpec.of(arrays), arrays)
+    rule = FlowerRule(FedAvg(**OPTIONS), 2, constant)
+    identify_process(1, 1, 1)
+    for _ in range(2):
+        delta = torch.ones(1, dtype=torch.float64)
+        rule.receive(model, Update(1, delta, torch.zeros(1), 0, metrics={"num-examples": 1}))
+        model.vector.add_(10.0)
+    assert float(model.vector) == 10.0 + 1.0 + 10.0

@@ -1,0 +1,98 @@
+r"""The skeleton of every rule with a buffer: collect K updates, then step along their mean.
+
+    on each arrival:   S <- S + w_i Delta_i,   W <- W + w_i
+    on the K-th:       step(model, S / W),   S, W <- 0
+
+Only the running sum is kept, never the updates. `FedBuff`, `FedNova`, `FADAS` and others are this.
+"""
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from fedagent.errors import require
+from fedagent.model import FlatModel
+from fedagent.rules.base import Rule
+from fedagent.rules.buffer import Buffer
+from fedagent.update import Update
+
+
+class BufferedRule(Rule):
+    """A weighted mean of K updates, and what it does to the model.
+
+    A subclass writes two methods, `weight` and `step`. One that divides by something else than the
+    weights, or keeps more of an update than the sum, overrides `add`; what it remembers besides
+    the buffer goes through `extra_state` and `load_extra_state`.
+
+    Parameters
+    ----------
+    buffer_size : K >= 1, updates per published version; None leaves publishing to the clock
+        (`Periodic`, the option ``publish_every_s``).
+
+    Attributes
+    ----------
+    buffer : the running sum and what it will be divided by.
+    """
+
+    def __init__(self, buffer_size: int | None = 10) -> None:
+        require(
+            buffer_size is None or buffer_size >= 1,
+            f"{type(self).__name__}: buffer_size={buffer_size} must be at least 1, or null to "
+            "publish by the clock.",
+        )
+        self.buffer_size = buffer_size
+        self.buffer = Buffer()
+
+    def weight(self, update: Update) -> float:
+        """Return w_i >= 0 of an update; asked once, when it arrives."""
+        return 1.0
+
+    @abstractmethod
+    def step(self, model: FlatModel, mean: torch.Tensor) -> None:
+        """Move the model by the buffer's (P,) mean, which may be used as scratch."""
+
+    def add(self, model: FlatModel, update: Update) -> None:
+        """Take an update into the buffer."""
+        self.buffer.add(update.delta, self.weight(update))
+
+    def receive(self, model: FlatModel, update: Update) -> bool:
+        """Add an update; the K-th publishes."""
+        self.add(model, update)
+        model.carry(update.carried)
+        is_full = self.buffer_size is not None and len(self.buffer) >= self.buffer_size
+        return is_full and self.flush(model)
+
+    def flush(self, model: FlatModel) -> bool:
+        """Step along the mean of what the buffer holds, be it full or not."""
+        if not self.buffer:
+            return False
+        self.step(model, self.buffer.take())
+        return True
+
+    @property
+    def needs_clock(self) -> bool:
+        """Whether the buffer has no size."""
+        return self.buffer_size is None
+
+    @property
+    def pending(self) -> int:
+        """Updates in the buffer."""
+        return len(self.buffer)
+
+    def extra_state(self) -> dict[str, Any]:
+        """Return what the rule remembers besides the buffer, under any key but ``buffer``."""
+        return {}
+
+    def load_extra_state(self, state: Mapping[str, Any]) -> None:
+        """Restore what `extra_state` returned."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the buffer, and what else the rule remembers."""
+        return {"buffer": self.buffer.state_dict(), **self.extra_state()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        self.buffer.load_state_dict(state["buffer"])
+        self.load_extra_state(state)

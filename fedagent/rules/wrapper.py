@@ -1,0 +1,103 @@
+"""A rule around a rule: whatever is asked of it, it asks of the inner one.
+
+`Periodic` and every other rule that changes one thing about another derives from it, and overrides
+that one thing. A new hook of `Rule` is forwarded here, once for all of them.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from fedagent.model import FlatModel
+from fedagent.rules.base import Rule
+from fedagent.update import Rejection, Update
+
+
+class RuleWrapper(Rule):
+    """Everything that `inner` is.
+
+    Parameters
+    ----------
+    inner : what an update does to the model.
+    """
+
+    def __init__(self, inner: Rule) -> None:
+        self.inner = inner
+
+    def on_start(self, model: FlatModel) -> None:
+        """Pass it on."""
+        self.inner.on_start(model)
+
+    def register_node(self, node_id: int, attributes: Mapping[str, float]) -> None:
+        """Pass it on."""
+        self.inner.register_node(node_id, attributes)
+
+    def receive(self, model: FlatModel, update: Update) -> bool:
+        """Let the inner rule have the update."""
+        return self.inner.receive(model, update)
+
+    def rejection(self, update: Update) -> Rejection | None:
+        """Ask the inner rule."""
+        return self.inner.rejection(update)
+
+    def model_for(self, node_id: int) -> torch.Tensor | None:
+        """Ask the inner rule."""
+        return self.inner.model_for(node_id)
+
+    def version_for(self, node_id: int) -> int | None:
+        """Ask the inner rule."""
+        return self.inner.version_for(node_id)
+
+    def next_due_s(self) -> float:
+        """Ask the inner rule."""
+        return self.inner.next_due_s()
+
+    def advance(self, model: FlatModel, now_s: float) -> bool:
+        """Let the inner rule advance."""
+        return self.inner.advance(model, now_s)
+
+    def flush(self, model: FlatModel) -> bool:
+        """Let the inner rule apply what it holds."""
+        return self.inner.flush(model)
+
+    @property
+    def allows_prefetch(self) -> bool:
+        """What the inner rule says."""
+        return self.inner.allows_prefetch
+
+    @property
+    def allows_clock(self) -> bool:
+        """What the inner rule says."""
+        return self.inner.allows_clock
+
+    @property
+    def needs_clock(self) -> bool:
+        """What the inner rule says."""
+        return self.inner.needs_clock
+
+    def job_config(self, node_id: int) -> Mapping[str, int]:
+        """Ask the inner rule."""
+        return self.inner.job_config(node_id)
+
+    def metrics(self) -> Mapping[str, float]:
+        """Ask the inner rule."""
+        return self.inner.metrics()
+
+    @property
+    def pending(self) -> int:
+        """What the inner rule says."""
+        return self.inner.pending
+
+    @property
+    def bytes_between_regions(self) -> int:
+        """What the inner rule says."""
+        return self.inner.bytes_between_regions
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the inner rule's state."""
+        return self.inner.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore the inner rule's state."""
+        self.inner.load_state_dict(state)

@@ -1,0 +1,93 @@
+"""The skeleton of rules with a buffer."""
+
+import numpy as np
+import pytest
+import torch
+
+from fedagent import AsyncStrategy
+from fedagent.errors import ConfigurationError
+from fedagent.model import FlatModel, ModelSpec
+from fedagent.rules import (
+    CA2FL,
+    FADAS,
+    PORT,
+    BufferedRule,
+    FedBuff,
+    FedNova,
+    FedStaleWeight,
+    Rennala,
+)
+from fedagent.simulation import Equal
+from fedagent.update import Update
+from tests.toy import Log, run
+
+BUFFERED = [CA2FL, FADAS, FedBuff, FedNova, FedStaleWeight, PORT, Rennala]
+
+
+class MeanOfFresh(BufferedRule):
+    """Weighs by freshness alone."""
+
+    def weight(self, update):
+        return 1.0 / (1 + update.staleness)
+
+    def step(self, model, mean):
+        model.vector.add_(mean)
+
+
+def model() -> FlatModel:
+    return FlatModel(ModelSpec.of({"x": np.zeros(1)}), {"x": np.zeros(1)})
+
+
+def update(delta: float, staleness: int = 0) -> Update:
+    base = torch.zeros(1, dtype=torch.float64)
+    return Update(1, torch.tensor([delta], dtype=torch.float64), base, staleness)
+
+
+def test_two_methods_make_a_rule():
+    rule, x = MeanOfFresh(2), model()
+    assert not rule.receive(x, update(3.0))
+    assert (rule.pending, float(x.vector)) == (1, 0.0)
+    assert rule.receive(x, update(9.0, staleness=1))
+    assert (rule.pending, float(x.vector)) == (0, (3.0 + 9.0 / 2) / 1.5)
+
+
+def test_flush_applies_the_mean_of_what_is_there_and_says_whether_there_was_anything():
+    rule, x = MeanOfFresh(10), model()
+    assert not rule.flush(x)
+    rule.receive(x, update(1.0))
+    rule.receive(x, update(5.0))
+    assert rule.flush(x)
+    assert (rule.pending, float(x.vector)) == (0, 3.0)
+    assert not rule.flush(x)
+
+
+def test_a_buffer_of_no_size_is_never_full():
+    rule, x = MeanOfFresh(None), model()
+    assert not any(rule.receive(x, update(1.0)) for _ in range(100))
+    assert (rule.pending, rule.needs_clock, float(x.vector)) == (100, True, 0.0)
+
+
+@pytest.mark.parametrize("rule", BUFFERED)
+def test_a_size_of_none_is_published_by_the_clock(rule):
+    log = Log()
+    strategy = AsyncStrategy(
+        rule(buffer_size=None), publish_every_s=2.5, fraction_evaluate=0.0, callbacks=[log]
+    )
+    run(strategy, Equal(num_nodes=3), rounds=4)
+    assert [at_s for _, _, at_s in log.versions] == [2.5, 5.0, 7.5, 10.0]
+
+
+@pytest.mark.parametrize("rule", BUFFERED)
+def test_a_size_that_cannot_work_is_named_with_the_rule(rule):
+    with pytest.raises(
+        ConfigurationError, match=f"{rule.__name__}: buffer_size=0 must be at least"
+    ):
+        rule(buffer_size=0)
+
+
+def test_integer_buffers_are_carried_while_the_update_waits():
+    arrays = {"x": np.zeros(1), "count": np.array(0)}
+    x = FlatModel(ModelSpec.of(arrays), arrays)
+    late = Update(1, torch.zeros(1).double(), torch.zeros(1), 0, carried={"count": torch.tensor(7)})
+    MeanOfFresh(2).receive(x, late)
+    assert int(x.carried["count"]) == 7
