@@ -2,8 +2,9 @@
 
 For every application and seed, on its natural split and a lognormal fleet (sigma 1.5):
 
-baseline      what has to be beaten, from ``clients/APP/baseline.py``
-centralised   the same model on pooled data, with as many gradient steps as all nodes make together
+baseline      what has to be beaten: `Task.baseline`
+centralised   the same model on pooled data, with as many gradient steps as all nodes make together:
+              `Task.centralised`
 fedavg        Flower's synchronous rounds, unmodified
 fedbuff       and one more asynchronous rule, the best of a few on the validation splits
 
@@ -20,7 +21,6 @@ absent. ``--tune`` tries learning rates on the validation splits of seeds of the
 """
 
 import argparse
-import importlib
 import importlib.util
 import json
 import logging
@@ -33,22 +33,19 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import flwr
 import torch
-from omegaconf import DictConfig
 
-from fedagent.client import LocalTraining, train
+from clients.references import centralised
 from fedagent.config import build_task, compose, instantiate
 from fedagent.errors import DataUnavailableError
 from fedagent.report.runs import METRICS_FILE, SUMMARY_FILE
 from fedagent.simulation import run_simulation
 from fedagent.stopping import Metric
-from fedagent.tasks.task import Task
-from server.app import weighted_mean
 
 CONF = Path(__file__).parents[1] / "conf"
 SHARE = 0.95
@@ -66,14 +63,12 @@ class Application:
     ----------
     strategies : name to overrides, FedAvg first; settings were chosen on validation splits.
     best : the strategy whose numbers are reported.
-    central : settings of `LocalTraining` for the centralised reference, chosen likewise.
     seeds : of split, model and fleet.
     quick : overrides that make a run take seconds.
     """
 
     strategies: dict[str, tuple[str, ...]]
     best: str
-    central: dict[str, Any] = field(default_factory=dict)
     seeds: tuple[int, ...] = (1, 2, 3)
     quick: tuple[str, ...] = ("stopping.max_updates=40",)
 
@@ -86,7 +81,6 @@ APPLICATIONS = {
             "asgd": ("strategy.evaluate_every=100",),
         },
         "fedbuff",
-        central={"optimizer": "adam", "learning_rate": 0.003},
         quick=("stopping.max_updates=20", "concurrency=10", "app.panel_steps=5"),
     ),
     "medical": Application(
@@ -101,7 +95,6 @@ APPLICATIONS = {
     "hospitals": Application(
         {"fedavg": (), "fedbuff": (), "ca2fl": ()},
         "ca2fl",
-        central={"learning_rate": 0.1},
         seeds=tuple(range(1, 51)),  # the test of a seed holds two healthy Swiss patients
     ),
     "traffic": Application(
@@ -111,7 +104,6 @@ APPLICATIONS = {
             "fedasync": ("strategy.evaluate_every=5",),
         },
         "fedbuff",
-        central={"learning_rate": 0.002},
         seeds=(1, 2, 3, 4, 5, 6),
         quick=("stopping.max_updates=10", "local_steps=8", "app.evaluate_every_h=67"),
     ),
@@ -133,12 +125,12 @@ def measure(name: str, seed: int, quick: bool) -> Outcome:
     base = [f"app={name}", f"seed={seed}", *(application.quick if quick else ())]
     cfg = compose(shlex.join(base), CONF)
     task = build_task(cfg)
-    centralised = reference(name, cfg, task)
-    goal = within(task.metric, centralised[task.metric.name])
+    pooled = centralised(cfg, task)
+    goal = within(task.metric, pooled[task.metric.name])
     strategies = list(application.strategies) if not quick else ["fedavg", application.best]
     return {
-        "baseline": importlib.import_module(f"clients.{name}.baseline").baseline(task),
-        "centralised": centralised,
+        "baseline": task.baseline(),
+        "centralised": pooled,
         "goal": goal,
         "runs": {
             strategy: simulate(
@@ -155,28 +147,9 @@ def measure(name: str, seed: int, quick: bool) -> Outcome:
     }
 
 
-def reference(name: str, cfg: DictConfig, task: Task, on_validation: bool = False) -> Metrics:
-    """Return the metrics of the same model, trained on pooled data for as many gradient steps."""
-    steps = cfg.local_steps * cfg.stopping.max_updates
-    settings = APPLICATIONS[name].central | {"local_steps": steps}
-    training: LocalTraining = instantiate(cfg.client, **settings)
-    torch.manual_seed(cfg.seed)
-    if not on_validation and importlib.util.find_spec(f"clients.{name}.reference"):
-        found: Metrics = importlib.import_module(f"clients.{name}.reference").centralised(
-            task, training
-        )
-        return found
-    model, device = task.build_model(), torch.device("cpu")
-    train(task, model, task.batches(None, training.batch_size), training, device)
-    if on_validation:
-        nodes = range(cfg.fleet.num_nodes)
-        return weighted_mean([task.evaluate(model, device, node) for node in nodes])
-    return task.evaluate(model, device)
-
-
-def within(metric: Metric, centralised: float) -> float:
+def within(metric: Metric, pooled: float) -> float:
     """Return the value that is 95 % of the centralised one; of an error, as much above it."""
-    return SHARE * centralised if metric.mode == "max" else centralised / SHARE
+    return SHARE * pooled if metric.mode == "max" else pooled / SHARE
 
 
 def simulate(overrides: Sequence[str]) -> Outcome:
@@ -217,7 +190,7 @@ def summarise(name: str, outcomes: Sequence[Outcome], metric: Metric) -> Outcome
     ``speedup_is_at_least`` says that some of FedAvg's runs ended before they reached it.
     """
     key, best = metric.name, APPLICATIONS[name].best
-    centralised = mean_of(outcome["centralised"][key] for outcome in outcomes)
+    pooled = mean_of(outcome["centralised"][key] for outcome in outcomes)
     rows = {}
     for strategy in outcomes[0]["runs"]:
         runs = [outcome["runs"][strategy] for outcome in outcomes]
@@ -225,7 +198,7 @@ def summarise(name: str, outcomes: Sequence[Outcome], metric: Metric) -> Outcome
         times = [run["time_to_target_s"] for run in runs]
         rows[strategy] = {
             "metric": value,
-            "share": value / centralised if metric.mode == "max" else centralised / value,
+            "share": value / pooled if metric.mode == "max" else pooled / value,
             "time_to_target_s": mean_of(times) if None not in times else None,
             "reached": sum(t is not None for t in times),
             "bytes": mean_of(run["bytes"] for run in runs),
@@ -245,7 +218,7 @@ def summarise(name: str, outcomes: Sequence[Outcome], metric: Metric) -> Outcome
         "metric_name": key,
         "metric": rows[best]["metric"],
         "baseline": mean_of(outcome["baseline"][key] for outcome in outcomes),
-        "centralised": centralised,
+        "centralised": pooled,
         "share": rows[best]["share"],
         "speedup_vs_fedavg": rows[best]["speedup_vs_fedavg"],
         "speedup_is_at_least": rows[best]["speedup_is_at_least"],
@@ -298,20 +271,21 @@ def tune(name: str, rates: Sequence[float], quick: bool) -> None:
     seeds = TUNING_SEEDS[:1] if quick else TUNING_SEEDS
     goals, metric = {}, None
     for seed in seeds:
-        base = [f"app={name}", f"seed={seed}", *(application.quick if quick else ())]
+        base = [f"app={name}", f"seed={seed}", "evaluate_on=validation"]
+        base += application.quick if quick else ()
         cfg = compose(shlex.join(base), CONF)
         task = build_task(cfg)
         metric = task.metric
-        goals[seed] = reference(name, cfg, task, on_validation=True)[metric.name]
+        goals[seed] = centralised(cfg, task)[metric.name]
     assert metric is not None
     print(f"centralised, on validation: {mean_of(goals.values()):.4g}")
     for strategy, extra in application.strategies.items():
         for rate in rates:
             runs = []
-            for seed, centralised in goals.items():
+            for seed, pooled in goals.items():
                 words = [f"app={name}", f"seed={seed}", *(application.quick if quick else ())]
                 words += [f"strategy={strategy}", *extra, f"learning_rate={rate}"]
-                words += ["evaluate_on=validation", f"target={within(metric, centralised)}"]
+                words += ["evaluate_on=validation", f"target={within(metric, pooled)}"]
                 runs.append(simulate(words))
             value = mean_of(run["metrics"][metric.name] for run in runs)
             times = [run["time_to_target_s"] for run in runs]

@@ -55,7 +55,7 @@ class Digits:
         self.num_nodes = len(seconds_per_step)
         self.target = target
         self._parts = PARTITIONS[partition](
-            self.labels, self.num_nodes, seed=seed, seconds_per_step=seconds_per_step.tolist()
+            self.labels, self.num_nodes, seed=seed, seconds_per_step=seconds_per_step.tolist
         )
         self.weights = np.array([len(part) for part in self._parts], float)
 

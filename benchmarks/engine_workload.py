@@ -147,8 +147,8 @@ class Classify(Task):
         pixels, labels = batch
         return F.cross_entropy(model(pixels), labels)
 
-    def evaluate(
-        self, model: nn.Module, device: torch.device, partition_id: int | None = None
+    def measure(
+        self, model: nn.Module, device: torch.device, partition_id: int | None
     ) -> dict[str, float]:
         """Refuse: nobody asks."""
         raise NotImplementedError("nothing is evaluated here")

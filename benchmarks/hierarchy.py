@@ -28,7 +28,7 @@ from fedagent.nodes.geography import Blocks
 from fedagent.rules import FedBuff as FedBuffRule
 from fedagent.simulation import Geography, Links, Lognormal
 from fedagent.staleness import constant
-from fedagent.tasks.partitioning import Indices, dirichlet
+from fedagent.tasks.partitioning import Indices, Speeds, dirichlet
 
 NODES, REGIONS = 100, 4
 INSIDE, BETWEEN = Links(0.1, 1e6, 1e6), Links(0.5, 1.7e3, 1.7e3)
@@ -43,7 +43,7 @@ def by_region(
     num_partitions: int,
     *,
     seed: int = 1,
-    seconds_per_step: Sequence[float] | None = None,
+    seconds_per_step: Speeds | None = None,
 ) -> list[Indices]:
     """Divide each class among the regions by Dirichlet(0.3), and a region's examples evenly."""
     regions = dirichlet(labels, REGIONS, alpha=0.3, min_size=400, seed=seed)

@@ -19,11 +19,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from clients.vision.data import Images, load
+from clients.vision.data import load
 from fedagent.mixing import LearnedMixing, Mixing, adjusted_rand_index, grouped
 from fedagent.model import FlatModel, ModelSpec
 from fedagent.rules import FedBuff, Rule
 from fedagent.staleness import constant, polynomial
+from fedagent.tasks.images import Images
 from fedagent.update import Update
 
 NODES, NUM_GROUPS, IMAGES, CLASSES = 20, 4, 60, 10

@@ -125,8 +125,12 @@ def build_task(cfg: DictConfig) -> Task:
 
 @lru_cache(maxsize=2)
 def _build_task(app: str, fleet: str) -> Task:
-    speeds = instantiate(OmegaConf.create(fleet)).all_seconds_per_step()
-    task = instantiate(OmegaConf.create(app), seconds_per_step=speeds)
+    node = OmegaConf.create(app)
+    # A task that asks gets the fleet's speeds, and draws them if its partition needs them: a
+    # million nodes take many seconds, in every process.
+    asks = "seconds_per_step" in _parameter_types(str(OmegaConf.select(node, "_target_")))
+    speeds = instantiate(OmegaConf.create(fleet)).all_seconds_per_step
+    task = instantiate(node, **({"seconds_per_step": speeds} if asks else {}))
     assert isinstance(task, Task), f"app must describe a Task, not a {type(task).__name__}"
     return task
 

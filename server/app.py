@@ -1,6 +1,5 @@
 """The reference ServerApp: everything is decided by the run config's Hydra overrides."""
 
-from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -74,28 +73,14 @@ def initial_arrays(cfg: DictConfig, task: Task) -> ArrayRecord:
 
 def evaluate_centrally(cfg: DictConfig, task: Task) -> EvaluateFn:
     """Return Flower's evaluate_fn for the task's test split, or for all validation splits."""
-    one_of("evaluate_on", cfg.evaluate_on, ("test", "validation"))
+    evaluations = {"test": task.evaluate, "validation": task.validate}
+    one_of("evaluate_on", cfg.evaluate_on, tuple(evaluations))
     device = resolve_device(cfg.device)
     model = task.build_model().to(device)
     own = task.split_state(model.state_dict())[1]
 
     def evaluate(version: int, arrays: ArrayRecord) -> MetricRecord:
         model.load_state_dict(arrays.to_torch_state_dict() | own)
-        if cfg.evaluate_on == "test":
-            return MetricRecord(dict(task.evaluate(model, device)))
-        parts = [task.evaluate(model, device, node) for node in range(cfg.fleet.num_nodes)]
-        return MetricRecord(weighted_mean(parts))
+        return MetricRecord(dict(evaluations[cfg.evaluate_on](model, device)))
 
     return evaluate
-
-
-def weighted_mean(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Return the mean of every metric that all parts have, weighted by their examples."""
-    weights = [part["num-examples"] for part in parts]
-    total = sum(weights)
-    names = set.intersection(*map(set, parts)) - {"num-examples"}
-    means = {
-        name: sum(w * part[name] for w, part in zip(weights, parts, strict=True)) / total
-        for name in sorted(names)
-    }
-    return means | {"num-examples": total}

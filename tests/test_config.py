@@ -6,6 +6,7 @@ from fedagent.callbacks import JsonLog, Prometheus
 from fedagent.config import build_task, choices, compose, instantiate
 from fedagent.errors import ConfigurationError
 from fedagent.simulation import Pareto
+from fedagent.simulation.profiles import Lognormal
 
 CONF = Path(__file__).parents[1] / "conf"
 
@@ -100,3 +101,28 @@ def test_choices_lists_every_group():
         "experiment",
     } <= set(groups)
     assert "fedbuff" in groups["strategy"]
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The nodes whose profiles were drawn."""
+    nodes = []
+    profile = Lognormal.profile
+    monkeypatch.setattr(Lognormal, "profile", lambda self, i: nodes.append(i) or profile(self, i))
+    return nodes
+
+
+@pytest.mark.parametrize("partition", ["iid", "dirichlet", "label_by_speed"])
+def test_building_a_task_over_a_million_nodes_draws_no_speed(partition, drawn):
+    fleet = "fleet=lognormal fleet.num_nodes=1_000_000"
+    task = build_task(compose(f"app=vision partition={partition} {fleet}", CONF))
+    assert task.num_partitions == 1_000_000
+    last = build_task(compose(f"app=regression {fleet}", CONF)).num_examples(999_999)
+    assert (last, drawn) == (32, [])
+
+
+@pytest.mark.parametrize(("partition", "count"), [("iid", 0), ("shards", 0), ("label_by_speed", 9)])
+def test_only_a_partition_that_follows_speed_draws_the_speeds(partition, count, drawn):
+    words = f"app=vision partition={partition} fleet=lognormal fleet.num_nodes=9 fleet.sigma=1.3"
+    assert build_task(compose(words, CONF)).num_examples(0) > 0
+    assert drawn == list(range(count))

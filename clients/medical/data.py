@@ -7,16 +7,18 @@ validation images are dealt to the nodes, which hold out examples of their own.
 
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from clients.medical import br35h
-from clients.medical.duplicates import Integers, groups_of, held_out, labels_of_groups
-from clients.vision.data import Images
+from clients.medical.duplicates import Integers, groups_of
 from fedagent.errors import DataUnavailableError, one_of
+from fedagent.tasks.images import Images
+from fedagent.tasks.packaged import Package
+from fedagent.tasks.splits import labels_of_groups, stratified
 
 PACKAGED = "br35h"
 MEDMNIST = (
@@ -35,24 +37,13 @@ MEDMNIST = (
 """MedMNIST's sets of flat images with one label each."""
 
 
-@dataclass(frozen=True, eq=False)
-class MedicalData:
-    """What is dealt to nodes, and the central test split.
-
-    Attributes
-    ----------
-    train, test : the images.
-    groups : (N,) of the training images; those of the same group belong together.
-    """
+class MedicalData(NamedTuple):
+    """What is dealt to nodes, and the central test split."""
 
     train: Images
     test: Images
     groups: Integers
-
-    @property
-    def num_classes(self) -> int:
-        """Number of classes."""
-        return int(self.train.labels.max()) + 1
+    """(N,) of the training images; those of the same group belong together"""
 
 
 @lru_cache(maxsize=2)  # once per process; forked workers inherit it
@@ -86,9 +77,10 @@ def load(
         return _medmnist(name, Path(root), size)
     pixels, labels = br35h.read(root, size)
     groups = groups_of(pixels)
-    is_test = held_out(
-        labels_of_groups(groups, labels), test_fraction, np.random.default_rng(split_seed)
-    )[groups]
+    held_out, _ = stratified(
+        labels_of_groups(groups, labels), (test_fraction, None), np.random.default_rng(split_seed)
+    )
+    is_test = np.isin(groups, held_out)
     return MedicalData(
         Images.of(pixels[~is_test], labels[~is_test]),
         Images.of(pixels[is_test], labels[is_test]),
@@ -118,13 +110,13 @@ def _medmnist(name: str, root: Path, size: int) -> MedicalData:
 
 def _download(name: str, path: Path, size: int) -> None:
     instead = f"or use what comes with fedagent[medical]: app.dataset={PACKAGED}"
-    try:
-        import medmnist  # noqa: PLC0415  (an optional package)
-    except ImportError as error:
-        raise DataUnavailableError(
-            f"{path.resolve()} is missing. Copy it there from https://medmnist.com, or run: "
-            f"pip install medmnist (which downloads it), {instead}"
-        ) from error
+    package = Package(
+        "medmnist",
+        f"{path.resolve()} is missing, and its download",
+        "medmnist",
+        f"or copy it there from https://medmnist.com, {instead}",
+    )
+    medmnist = package.module("medmnist")
     kinds: dict[str, Callable[..., object]] = {
         flag: getattr(medmnist, info["python_class"]) for flag, info in medmnist.INFO.items()
     }

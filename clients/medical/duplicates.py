@@ -50,27 +50,3 @@ def groups_of(images: Bytes, correlation: float = 0.99) -> Integers:
     for group, members in enumerate(nx.connected_components(graph)):
         groups[list(members)] = group
     return groups
-
-
-def labels_of_groups(groups: Integers, labels: Integers) -> Integers:
-    """Return the (G,) labels of the groups 0 ... G - 1; a mixed group has its last image's."""
-    of_group = np.empty(groups.max() + 1, np.int64)
-    of_group[groups] = labels
-    return of_group
-
-
-def held_out(labels: Integers, fraction: float, rng: np.random.Generator) -> npt.NDArray[np.bool_]:
-    """Return which groups to hold out: `fraction` of each label's, at random.
-
-    Parameters
-    ----------
-    labels : (G,) of the groups.
-    fraction : in (0, 1). A label with at least two groups has one on each side.
-    rng : decides which.
-    """
-    chosen = np.zeros(len(labels), bool)
-    for label in np.unique(labels):
-        candidates = rng.permutation(np.flatnonzero(labels == label))
-        count = min(max(1, round(fraction * len(candidates))), len(candidates) - 1)
-        chosen[candidates[:count]] = True
-    return chosen

@@ -10,18 +10,9 @@ The biases are shrunk, items' first: b_i = sum (r - mu) / (25 + n_i), b_u = sum 
 import torch
 
 from clients.recommendation.data import Ratings
-from clients.recommendation.ranking import Scores, ranking_metrics, ranks, rating_metrics
-from clients.recommendation.task import RecommendationTask
+from clients.recommendation.metrics import Scores
 
 _ITEM_SHRINKAGE, _USER_SHRINKAGE = 25.0, 10.0
-
-
-def baseline(task: RecommendationTask) -> dict[str, float]:
-    """Return the metrics of popularity, or of biases alone, on what the server reports."""
-    held_out, *known = task.reported
-    if task.kind == "mse":
-        return rating_metrics(bias_only(task.cut.train, held_out), held_out.values)
-    return ranking_metrics(ranks(popularity(task.cut.train), held_out, *known))
 
 
 def popularity(train: Ratings) -> Scores:

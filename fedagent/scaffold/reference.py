@@ -9,7 +9,13 @@ from pathlib import Path
 
 from fedagent.errors import DataUnavailableError
 
-_APPS = ("server/__init__.py", "server/app.py", "clients/__init__.py", "clients/app.py")
+_APPS = (
+    "server/__init__.py",
+    "server/app.py",
+    "clients/__init__.py",
+    "clients/app.py",
+    "clients/references.py",
+)
 _OF_OUR_APPLICATIONS = ("app", "experiment")
 
 

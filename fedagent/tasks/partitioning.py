@@ -11,18 +11,22 @@ The first three are those of Flower Datasets. Nothing here touches the network.
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from fedagent.errors import ConfigurationError, DataUnavailableError, require
+from fedagent.errors import DataUnavailableError, require
 
 if TYPE_CHECKING:
     from flwr_datasets.partitioner import Partitioner
 
 Indices = npt.NDArray[np.int64]
+
+Speeds = Callable[[], Sequence[float]]
+"""Returns how slow each node is, in seconds per step. It is called only by a partition that depends
+on them: a fleet of a million draws for many seconds."""
 
 MIN_EXAMPLES = 2
 """A node needs one example to train on and one to validate with."""
@@ -37,7 +41,7 @@ class Partition(Protocol):
         num_partitions: int,
         *,
         seed: int = ...,
-        seconds_per_step: Sequence[float] | None = ...,
+        seconds_per_step: Speeds | None = ...,
     ) -> list[Indices]:
         """Deal the examples to nodes.
 
@@ -46,7 +50,7 @@ class Partition(Protocol):
         labels : (N,) class of each example.
         num_partitions : number of nodes, P >= 1.
         seed : decides everything random.
-        seconds_per_step : (P,) how slow each node is; None when that is unknown.
+        seconds_per_step : returns how slow each of the P nodes is; None when that is unknown.
 
         Returns
         -------
@@ -66,7 +70,7 @@ def iid(
     num_partitions: int,
     *,
     seed: int = 1,
-    seconds_per_step: Sequence[float] | None = None,
+    seconds_per_step: Speeds | None = None,
 ) -> list[Indices]:
     """Shuffle the examples and cut them into equal parts (sizes differ by at most one)."""
     classes = _classes(labels, num_partitions)
@@ -83,7 +87,7 @@ def dirichlet(
     alpha: float = 0.5,
     min_size: int = MIN_EXAMPLES,
     seed: int = 1,
-    seconds_per_step: Sequence[float] | None = None,
+    seconds_per_step: Speeds | None = None,
 ) -> list[Indices]:
     """Divide each class among the nodes by a draw from Dir(alpha, ..., alpha).
 
@@ -122,7 +126,7 @@ def shards(
     *,
     shards_per_partition: int = 2,
     seed: int = 1,
-    seconds_per_step: Sequence[float] | None = None,
+    seconds_per_step: Speeds | None = None,
 ) -> list[Indices]:
     """Sort by label, cut into P * `shards_per_partition` equal shards, deal them at random.
 
@@ -165,7 +169,7 @@ def label_by_speed(
     slow_fraction: float = 0.2,
     slow_labels: Sequence[int] | None = None,
     seed: int = 1,
-    seconds_per_step: Sequence[float] | None = None,
+    seconds_per_step: Speeds | None = None,
 ) -> list[Indices]:
     """Give the slowest nodes classes that nobody else has, and the others all other classes.
 
@@ -183,12 +187,12 @@ def label_by_speed(
         0 < slow_fraction < 1,
         f"label_by_speed: slow_fraction={slow_fraction} must lie between 0 and 1.",
     )
-    if seconds_per_step is None or len(seconds_per_step) != num_partitions:
-        known = 0 if seconds_per_step is None else len(seconds_per_step)
-        raise ConfigurationError(
-            f"label_by_speed needs the speed of all {num_partitions} nodes and got {known}; pass "
-            "seconds_per_step (a simulated fleet has it), or choose another partition."
-        )
+    seconds = seconds_per_step() if seconds_per_step else ()
+    require(
+        len(seconds) == num_partitions,
+        f"label_by_speed needs the speed of all {num_partitions} nodes and got {len(seconds)}; "
+        "pass seconds_per_step (a simulated fleet has it), or choose another partition.",
+    )
     require(num_partitions >= 2, "label_by_speed needs a slow and a fast node; use at least 2.")
     classes = _classes(labels, num_partitions)
     present = np.unique(classes)
@@ -196,7 +200,7 @@ def label_by_speed(
         slow_labels = present[-_share(slow_fraction, len(present)) :].tolist()
     is_slow_label = np.isin(classes, list(slow_labels))
 
-    slowest_first = np.argsort(-np.asarray(list(seconds_per_step), float), kind="stable")
+    slowest_first = np.argsort(-np.asarray(seconds, float), kind="stable")
     num_slow = _share(slow_fraction, num_partitions)
     rng = np.random.default_rng(seed)
     parts: list[Indices] = [np.empty(0, np.int64)] * num_partitions

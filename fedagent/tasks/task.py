@@ -1,26 +1,31 @@
 """The applications' contract: everything else (training, evaluation, reporting) is written once."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar, TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Literal, TypeVar, final
 
 import torch
 from torch import nn
 
 from fedagent.errors import require
 from fedagent.stopping import Metric
+from fedagent.tasks.evaluation import Metrics, evaluating, over_nodes
+from fedagent.tasks.splits import check_partition_id
 
 T = TypeVar("T")
 
 Batch = Any
 """What `Task.batches` yields and `Task.loss` takes; tensors, or tuples or dicts of them."""
 
+Part = Literal["test", "validation"]
+
 
 class Task(ABC):
     """One application: a model, each node's data, a loss and its metrics.
 
-    A task is built once per process from the configuration, on the server and on every client; it
-    loads data lazily, so that a client reads only what it needs.
+    A task is built once per process from the configuration, on the server and on every client.
+    Building it reads nothing: data is loaded when it is first asked for, so that a client reads
+    only what it needs.
     """
 
     metric: ClassVar[Metric] = Metric("accuracy")
@@ -29,13 +34,26 @@ class Task(ABC):
     private: ClassVar[Sequence[str]] = ()
     """Modules and tensors of the model that never leave a node: it keeps them in its Context."""
 
+    central: ClassVar[Mapping[str, Any]] = {}
+    """Fields of `fedagent.client.LocalTraining` that suit pooled data better than the nodes' own;
+    chosen on validation data."""
+
+    num_partitions: int
+    """Nodes that the data is dealt to, >= 1; their partition ids begin at 0."""
+
     @abstractmethod
     def build_model(self) -> nn.Module:
         """Return a freshly initialised model on the CPU (the global torch seed decides it)."""
 
     @abstractmethod
     def num_examples(self, partition_id: int) -> int:
-        """Return how many training examples a node holds, > 0."""
+        """Return how many training examples a node holds, > 0.
+
+        Raises
+        ------
+        ConfigurationError
+            If there is no such partition; see `fedagent.tasks.check_partition_id`.
+        """
 
     @abstractmethod
     def batches(self, partition_id: int | None, batch_size: int) -> Iterator[Batch]:
@@ -54,16 +72,81 @@ class Task(ABC):
         """
 
     @abstractmethod
+    def measure(self, model: nn.Module, device: torch.device, partition_id: int | None) -> Metrics:
+        """Return metrics of `model`, under at least ``self.metric.name`` and ``num-examples``.
+
+        Written by the task and called by `evaluate` alone, which sees to eval mode, gradients and
+        the partition id. What trains something of its own to measure with asks for
+        ``torch.enable_grad``.
+
+        Parameters
+        ----------
+        model : network on `device`. The server knows nobody's private part: with ``None`` that of
+            `model` means nothing.
+        device : where the model computes.
+        partition_id : node whose validation data is meant; ``None`` is the central test split.
+        """
+
+    @final
     def evaluate(
         self, model: nn.Module, device: torch.device, partition_id: int | None = None
-    ) -> dict[str, float]:
-        """Return metrics of `model` (already on `device`) under at least ``self.metric.name``.
+    ) -> Metrics:
+        """Return what `measure` finds, in eval mode and without gradients; restore the mode.
 
-        ``partition_id=None`` means the central test split, a number that node's validation split.
-        The key ``num-examples`` holds how many examples the metrics were computed on.
-
-        The server knows nobody's private part: with ``None`` that of `model` means nothing.
+        Raises
+        ------
+        ConfigurationError
+            If there is no such partition, or `measure` forgot the metric or ``num-examples``.
         """
+        if partition_id is not None:
+            check_partition_id(partition_id, self.num_partitions)
+        with evaluating(model):
+            metrics = self.measure(model, device, partition_id)
+        missing = [name for name in (self.metric.name, "num-examples") if name not in metrics]
+        require(
+            not missing,
+            f"{type(self).__name__}.measure returned {', '.join(metrics)} without "
+            f"{' and '.join(missing)}; add that, or let the task's `metric` name what it returns.",
+        )
+        return metrics
+
+    def validate(self, model: nn.Module, device: torch.device) -> Metrics:
+        """Return means over all nodes' validation data, by examples, and the worst node's metric.
+
+        Settings are chosen by it, never by the test split.
+        """
+        nodes = range(self.num_partitions)
+        return over_nodes([self.evaluate(model, device, node) for node in nodes], self.metric)
+
+    def baseline(self) -> Metrics:
+        """Return the number to beat: what something simple reaches on the test split.
+
+        Under the names of `evaluate`, at least the metric's. By default an untrained model's, which
+        is chance, or of a policy what random actions earn; a task that knows better overrides it: a
+        forest, the last value, the most popular, every node alone. The global random state stays as
+        it was.
+        """
+        with torch.random.fork_rng(devices=[]):
+            return self.evaluate(self.build_model(), torch.device("cpu"))
+
+    def centralised(
+        self,
+        train: Callable[["Task", nn.Module], object],
+        device: torch.device,
+        part: Part = "test",
+    ) -> Metrics:
+        """Return what the same model reaches when it learns from everybody's data in one place.
+
+        Parameters
+        ----------
+        train : trains a model on `device` in place, with ``task.batches(None, ...)``. Settings for
+            it are ``task.central``; ``python -m clients.references`` does all of this.
+        device : where that happens.
+        part : "test", or "validation" to choose settings by.
+        """
+        model = self.build_model().to(device)
+        train(self, model)
+        return self.evaluate(model, device) if part == "test" else self.validate(model, device)
 
     def split_state(self, state: Mapping[str, T]) -> tuple[dict[str, T], dict[str, T]]:
         """Split a state dict of the model: what all share and may travel, and what is private."""
@@ -73,31 +156,3 @@ class Task(ABC):
             is_private = any(name == p or name.startswith(f"{p}.") for p in self.private)
             (own if is_private else shared)[name] = value
         return shared, own
-
-
-def epochs(indices: torch.Tensor, batch_size: int) -> Iterator[torch.Tensor]:
-    """Yield full batches of `indices`, epoch after epoch, each in a new order.
-
-    The last of an epoch are left out of it where they fill no batch. Fewer than `batch_size` are
-    all yielded each time. The order comes from the global torch seed.
-
-    Parameters
-    ----------
-    indices : (N,) positions of a node's training examples, N >= 1.
-    batch_size : >= 1.
-    """
-    size = min(batch_size, len(indices))
-    while True:
-        shuffled = indices[torch.randperm(len(indices))]
-        for start in range(0, len(indices) - size + 1, size):
-            yield shuffled[start : start + size]
-
-
-def check_partition_id(partition_id: int, num_partitions: int) -> None:
-    """Raise a ``ConfigurationError`` unless there is such a partition."""
-    require(
-        0 <= partition_id < num_partitions,
-        f"partition-id={partition_id} does not exist: the data is dealt to {num_partitions} "
-        "partitions, numbered from 0; raise num_partitions, or start the node with a smaller "
-        "partition-id.",
-    )

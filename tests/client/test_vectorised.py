@@ -36,7 +36,7 @@ class Regression(Task):
     def loss(self, model, batch):
         return F.cross_entropy(model(batch[0]), batch[1])
 
-    def evaluate(self, model, device, partition_id=None):
+    def measure(self, model, device, partition_id):
         raise NotImplementedError
 
 

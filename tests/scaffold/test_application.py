@@ -68,6 +68,7 @@ def test_a_second_application_joins_the_first(project):
     assert {path.as_posix() for path in written} == {
         "clients/second/__init__.py",
         "clients/second/data.py",
+        "clients/second/model.py",
         "clients/second/task.py",
         "conf/app/second.yaml",
         "tests/clients/second/__init__.py",
@@ -107,6 +108,7 @@ def test_in_the_repository_only_the_application_is_added(tmp_path):
     assert written - {"tests/clients/__init__.py", ".gitignore"} == {
         "clients/mine/__init__.py",
         "clients/mine/data.py",
+        "clients/mine/model.py",
         "clients/mine/task.py",
         "conf/app/mine.yaml",
         "tests/clients/mine/__init__.py",
@@ -116,7 +118,21 @@ def test_in_the_repository_only_the_application_is_added(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["", "Mine", "1st", "my-app", "my app", "../up", "class", "app", "deploy", "é", "a/b"]
+    "name",
+    [
+        "",
+        "Mine",
+        "1st",
+        "my-app",
+        "my app",
+        "../up",
+        "class",
+        "app",
+        "deploy",
+        "references",
+        "é",
+        "a/b",
+    ],
 )
 def test_a_name_that_cannot_be_a_package_is_refused(name, tmp_path):
     with pytest.raises(ConfigurationError, match="cannot be an application's name"):

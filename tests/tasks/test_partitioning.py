@@ -11,7 +11,11 @@ from fedagent.tasks import partitioning
 from fedagent.tasks.partitioning import dirichlet, iid, label_by_speed, shards
 
 LABELS = np.repeat(np.arange(10), 400)
-SPEEDS_20 = [float(1 + i % 7) for i in range(20)]
+
+
+def speeds_20():
+    return [float(1 + i % 7) for i in range(20)]
+
 
 PARTITIONS = {
     "iid": iid,
@@ -24,7 +28,7 @@ PARTITIONS = {
 
 @pytest.fixture(params=PARTITIONS.values(), ids=PARTITIONS.keys())
 def partition(request):
-    return partial(request.param, LABELS, 20, seconds_per_step=SPEEDS_20)
+    return partial(request.param, LABELS, 20, seconds_per_step=speeds_20)
 
 
 def test_every_example_belongs_to_exactly_one_partition(partition):
@@ -65,7 +69,7 @@ def test_partitioning_leaves_the_global_random_state_alone(partition):
 
 def test_too_little_data_says_how_many_partitions_fit(partition):
     with pytest.raises(ConfigurationError, match="at most 15 partitions"):
-        partition.func(np.arange(30) % 3, 20, seconds_per_step=SPEEDS_20)
+        partition.func(np.arange(30) % 3, 20, seconds_per_step=speeds_20)
 
 
 def _classes_per_node(parts, labels=LABELS):
@@ -121,7 +125,7 @@ def test_shards_leave_out_a_remainder_that_is_no_single_class():
 
 def test_slow_nodes_hold_classes_that_nobody_else_has():
     seconds = [1.0, 9.0, 1.0, 8.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]
-    parts = label_by_speed(LABELS, 10, seconds_per_step=seconds, slow_labels=[0, 7])
+    parts = label_by_speed(LABELS, 10, seconds_per_step=lambda: seconds, slow_labels=[0, 7])
     classes = _classes_per_node(parts)
     assert classes[1] == classes[3] == {0, 7}
     others = set(range(10)) - {0, 7}
@@ -129,12 +133,12 @@ def test_slow_nodes_hold_classes_that_nobody_else_has():
 
 
 def test_slow_labels_are_by_default_as_large_a_share_as_the_slow_nodes():
-    parts = label_by_speed(LABELS, 10, seconds_per_step=range(10), slow_fraction=0.3)
+    parts = label_by_speed(LABELS, 10, seconds_per_step=lambda: range(10), slow_fraction=0.3)
     assert _classes_per_node(parts)[7:] == [{7, 8, 9}] * 3
 
 
 def test_equally_slow_nodes_are_told_apart_by_their_id():
-    parts = label_by_speed(LABELS, 4, seconds_per_step=[1.0] * 4, slow_labels=[9])
+    parts = label_by_speed(LABELS, 4, seconds_per_step=lambda: [1.0] * 4, slow_labels=[9])
     assert _classes_per_node(parts)[0] == {9}
 
 
@@ -142,9 +146,9 @@ def test_equally_slow_nodes_are_told_apart_by_their_id():
     ("arguments", "message"),
     [
         ({}, "needs the speed of all 4 nodes and got 0"),
-        ({"seconds_per_step": [1.0, 2.0]}, "and got 2"),
-        ({"seconds_per_step": [1.0] * 4, "slow_fraction": 1.0}, "slow_fraction=1.0"),
-        ({"seconds_per_step": [1.0] * 4, "slow_labels": [77]}, "change slow_labels"),
+        ({"seconds_per_step": lambda: [1.0, 2.0]}, "and got 2"),
+        ({"seconds_per_step": lambda: [1.0] * 4, "slow_fraction": 1.0}, "slow_fraction=1.0"),
+        ({"seconds_per_step": lambda: [1.0] * 4, "slow_labels": [77]}, "change slow_labels"),
     ],
 )
 def test_label_by_speed_says_what_it_needs(arguments, message):

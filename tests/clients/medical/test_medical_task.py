@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 from clients.medical import MedicalTask
-from clients.medical.baseline import baseline
 from fedagent.client import LocalTraining, train
 from fedagent.errors import ConfigurationError
 from fedagent.tasks import partitioning
@@ -22,10 +21,9 @@ def task(root):
 
 
 class SaysTumour(nn.Module):
-    """Gives the probability .75 to a tumour, and remembers the mode it was asked in."""
+    """Gives the probability .75 to a tumour."""
 
     def forward(self, images):
-        self.was_training = self.training
         return torch.tensor([0.25, 0.75]).log().expand(len(images), 2)
 
 
@@ -59,7 +57,7 @@ def test_nodes_hold_different_shares_of_tumours(task, root):
 def test_the_seed_decides_the_nodes_but_not_the_test_split(root):
     one, two = (MedicalTask(root=root, num_partitions=5, seed=seed) for seed in (1, 2))
     assert one.data is two.data
-    assert one.split(0).train.tolist() != two.split(0).train.tolist()
+    assert one.splits.node(0).train.tolist() != two.splits.node(0).train.tolist()
 
 
 def test_partitions_that_depend_on_speed_learn_it(root):
@@ -68,17 +66,17 @@ def test_partitions_that_depend_on_speed_learn_it(root):
         root=root,
         num_partitions=4,
         partition=partitioning.label_by_speed,
-        seconds_per_step=speeds,
+        seconds_per_step=lambda: speeds,
     )
     labels = [set(task.data.train.labels[split.train].tolist()) for split in task.splits]
     assert labels == [{0}, {1}, {0}, {0}]
 
 
 def test_batches_of_a_node_hold_only_what_it_trains_on(task):
-    own = fingerprints(task.data.train.batch(task.split(3).train)[0])
+    own = fingerprints(task.data.train.batch(task.splits.node(3).train)[0])
     drawn = set().union(*(fingerprints(b[0]) for b in islice(task.batches(3, 8), 200)))
     assert drawn == own
-    assert task.num_examples(3) == len(task.split(3).train)
+    assert task.num_examples(3) == len(task.splits.node(3).train)
 
 
 def test_pooled_batches_hold_nobodys_validation_images(task):
@@ -99,7 +97,7 @@ def test_augmentation_changes_training_images_and_follows_the_global_seed(task, 
 
 
 def test_the_loss_knows_how_frequent_classes_are_on_the_node(task):
-    labels = task.data.train.labels[task.split(4).train]
+    labels = task.data.train.labels[task.splits.node(4).train]
     *_, log_frequency = next(task.batches(4, 8))
     tumours = int(labels.sum())
     expected = torch.tensor([len(labels) - tumours + 1, tumours + 1]) / (len(labels) + 2)
@@ -142,19 +140,11 @@ def test_the_test_split_is_measured_by_hand_computed_values(task):
 
 
 def test_a_node_is_evaluated_on_its_own_validation_images(task):
-    labels = task.data.train.labels[task.split(2).validation]
+    labels = task.data.train.labels[task.splits.node(2).validation]
     metrics = task.evaluate(SaysTumour(), CPU, 2)
     assert set(metrics) == {"accuracy", "calibration-error", "loss", "num-examples"}
     assert metrics["num-examples"] == len(labels)
     assert metrics["accuracy"] == pytest.approx(float(labels.float().mean()))
-
-
-@pytest.mark.parametrize("is_training", [True, False])
-def test_evaluation_runs_in_eval_mode_and_restores_the_mode(task, is_training):
-    model = SaysTumour().train(is_training)
-    task.evaluate(model, CPU, 0)
-    assert not model.was_training
-    assert model.training is is_training
 
 
 @pytest.mark.parametrize("norm", ["group", "batch"])
@@ -170,7 +160,7 @@ def test_the_network_learns(root, norm):
 
 
 def test_the_forest_learns_without_seeing_the_test_split(task):
-    metrics = baseline(task, num_trees=20)
+    metrics = task.baseline(num_trees=20)
     assert set(metrics) == set(task.evaluate(SaysTumour(), CPU))
     assert metrics["num-examples"] == len(task.data.test)
     # With near-duplicates on both sides a forest reaches .96 and more.
@@ -188,8 +178,3 @@ def test_the_forest_learns_without_seeing_the_test_split(task):
 def test_settings_that_cannot_work_are_refused(settings, says):
     with pytest.raises(ConfigurationError, match=says):
         MedicalTask(**settings)
-
-
-def test_a_partition_that_does_not_exist_is_refused(task):
-    with pytest.raises(ConfigurationError, match="partition-id=20 does not exist"):
-        task.num_examples(20)

@@ -9,7 +9,7 @@ from torchmetrics.functional.retrieval import retrieval_hit_rate, retrieval_norm
 
 from clients.recommendation.baseline import bias_only, popularity
 from clients.recommendation.data import Ratings
-from clients.recommendation.ranking import ranking_metrics, ranks, rating_metrics
+from clients.recommendation.metrics import ranking_metrics, ranks, rating_metrics
 
 
 def ratings(users, items, values=None, num_users=2, num_items=5) -> Ratings:

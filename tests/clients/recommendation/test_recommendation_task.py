@@ -7,7 +7,6 @@ import torch.nn.functional as F
 from clients.recommendation import RecommendationTask
 from clients.recommendation.data import Cut
 from clients.recommendation.model import Recommender
-from clients.recommendation.panel import fitted_panel
 from clients.recommendation.sampling import Examples
 from fedagent.client import LocalTraining, train
 from fedagent.errors import ConfigurationError
@@ -124,19 +123,19 @@ def test_central_training_learns_stars():
     task = RecommendationTask(loss="mse", num_partitions=20, held_out=0.1)
     torch.manual_seed(1)
     panel = task.build_panel()
-    before = task.measure(panel, task.cut.test)["rmse"]
+    before = task.scores(panel, task.cut.test)["rmse"]
     train(task, panel, task.batches(None, 256), LocalTraining("adam", 0.02, 150), CPU)
-    assert task.measure(panel, task.cut.test)["rmse"] < before - 0.05
+    assert task.scores(panel, task.cut.test)["rmse"] < before - 0.05
 
 
 def test_the_servers_users_follow_from_the_items_alone(task):
     torch.manual_seed(1)
     model = task.build_model()
-    panel = fitted_panel(task, model, CPU)
+    panel = task.fitted_panel(model, CPU)
     torch.rand(3)
     state = torch.get_rng_state()
     model.users.vector.weight.data += 1.0  # whose vector this is does not matter
-    again = fitted_panel(task, model, CPU)
+    again = task.fitted_panel(model, CPU)
     assert torch.equal(torch.get_rng_state(), state)
     assert torch.equal(panel.users.vector.weight, again.users.vector.weight)
     assert torch.equal(panel.item.weight, model.item.weight)
@@ -146,10 +145,10 @@ def test_the_servers_users_are_fitted_without_held_out_ratings():
     task = RecommendationTask(num_partitions=20)
     torch.manual_seed(1)
     model = task.build_model()
-    before = fitted_panel(task, model, CPU).users.vector.weight
+    before = task.fitted_panel(model, CPU).users.vector.weight
     nobodys = task.cut.test.where(torch.arange(0))
     task.cut = Cut(task.cut.train, nobodys, nobodys)
-    assert torch.equal(fitted_panel(task, model, CPU).users.vector.weight, before)
+    assert torch.equal(task.fitted_panel(model, CPU).users.vector.weight, before)
 
 
 def test_a_node_evaluates_on_its_validation_rating(task):
@@ -179,7 +178,7 @@ def test_stars_are_measured_on_the_scale():
     task = RecommendationTask(loss="mse", num_partitions=2)
     model = task.build_panel()
     torch.nn.init.constant_(model.item_bias.weight, 100.0)
-    error = task.measure(model, task.cut.test)["rmse"]
+    error = task.scores(model, task.cut.test)["rmse"]
     assert error == pytest.approx(math.sqrt((5.0 - task.cut.test.values).square().mean()))
 
 

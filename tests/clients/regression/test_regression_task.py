@@ -76,8 +76,3 @@ def test_evaluation_uses_what_was_not_trained_on():
 def test_settings_that_cannot_work_are_refused(settings, says):
     with pytest.raises(ConfigurationError, match=says):
         RegressionTask(**settings)
-
-
-def test_a_partition_that_does_not_exist_is_refused():
-    with pytest.raises(ConfigurationError, match="partition-id=2"):
-        RegressionTask().num_examples(2)

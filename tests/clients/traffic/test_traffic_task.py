@@ -6,9 +6,9 @@ import torch
 from torch import nn
 
 from clients.traffic import TrafficTask
-from clients.traffic.baseline import SeasonalNaive, baseline
+from clients.traffic.baseline import SeasonalNaive
+from clients.traffic.metrics import scores
 from clients.traffic.model import TCN, Forecaster
-from clients.traffic.task import scores
 from clients.traffic.windows import FIRST_ORIGIN, Examples
 from fedagent.client import LocalTraining, train
 from fedagent.errors import ConfigurationError
@@ -154,7 +154,7 @@ def test_the_network_learns(kind, monkeypatch):
     model = task.build_model()
     settings = LocalTraining(optimizer="adam", learning_rate=3e-3, local_steps=150)
     train(task, model, task.batches(None, 64), settings, CPU)
-    assert task.evaluate(model, CPU)["mae"] < 0.9 * baseline(task)["mae"]
+    assert task.evaluate(model, CPU)["mae"] < 0.9 * task.baseline()["mae"]
 
 
 def test_numbers_of_nodes_and_hours_that_do_not_fit_are_refused(task, monkeypatch):

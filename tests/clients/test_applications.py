@@ -1,0 +1,148 @@
+"""What all applications have in common: their packages' shape, and how they keep the contract."""
+
+import ast
+from dataclasses import dataclass
+from graphlib import TopologicalSorter
+from importlib import import_module
+from itertools import islice
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+import torch
+
+from clients.hospitals import HospitalsTask
+from clients.medical import MedicalTask
+from clients.recommendation import RecommendationTask
+from clients.regression import RegressionTask
+from clients.traffic import TrafficTask
+from clients.vision import VisionTask
+from fedagent.errors import ConfigurationError
+from fedagent.tasks import Task
+
+CLIENTS = Path(__file__).parents[2] / "clients"
+APPLICATIONS = ("hospitals", "medical", "recommendation", "regression", "traffic", "vision")
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A small task, and the function of its module that reads or makes the data."""
+
+    task: Task
+    reads: str
+
+
+@pytest.fixture(scope="module", params=APPLICATIONS)
+def case(request, root) -> Case:
+    name = request.param
+    build = {
+        "hospitals": HospitalsTask,
+        "medical": lambda: MedicalTask(root=root, num_partitions=4),
+        "recommendation": lambda: RecommendationTask(num_partitions=5, panel_steps=1),
+        "regression": lambda: RegressionTask(num_partitions=3),
+        "traffic": lambda: TrafficTask(num_partitions=2, evaluate_every_h=499),
+        "vision": lambda: VisionTask(model="linear", num_partitions=4),
+    }[name]
+    reads = "generate" if name == "regression" else "load"
+    with patch(f"clients.{name}.task.{reads}", side_effect=AssertionError("read too early")):
+        return Case(build(), reads)
+
+
+def test_building_a_task_reads_nothing_and_its_first_use_does(case):
+    module = type(case.task).__module__
+    fresh = RegressionTask() if "regression" in module else case.task
+    vars(fresh).pop("splits", None)
+    with (
+        patch(f"{module}.{case.reads}", side_effect=ZeroDivisionError),
+        pytest.raises(ZeroDivisionError),
+    ):
+        fresh.num_examples(0)
+
+
+def test_a_node_that_does_not_exist_is_refused_whatever_is_asked_of_it(case):
+    task = case.task
+    for node in (-1, task.num_partitions):
+        for ask in (
+            task.num_examples,
+            lambda k: next(task.batches(k, 2)),
+            lambda k: task.evaluate(task.build_model(), CPU, k),
+        ):
+            with pytest.raises(ConfigurationError, match=f"partition-id={node} does not exist"):
+                ask(node)
+    assert task.num_examples(task.num_partitions - 1) > 0
+
+
+@pytest.mark.parametrize("node", [None, 0])
+def test_every_module_is_in_eval_mode_while_it_is_evaluated_and_trains_on_afterwards(case, node):
+    model = case.task.build_model().train()
+    modes = []
+    for module in model.modules():
+        module.register_forward_hook(
+            lambda m, *_: modes.append((m.training, torch.is_grad_enabled()))
+        )
+    metrics = case.task.evaluate(model, CPU, node)
+    assert metrics["num-examples"] > 0
+    assert case.task.metric.name in metrics
+    # The recommender's test split is evaluated with a panel of its own, made of this model.
+    assert modes or isinstance(case.task, RecommendationTask)
+    assert set(modes) <= {(False, False)}
+    assert all(module.training for module in model.modules())
+    assert torch.is_grad_enabled()
+
+
+def test_batches_are_endless_and_follow_the_global_seed(case):
+    def draw():
+        torch.manual_seed(5)
+        batches = islice(case.task.batches(0, 10**5), 3)
+        return [tensor for batch in batches for tensor in batch]
+
+    first, again = draw(), draw()
+    assert len(first) >= 6
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+
+
+def test_the_number_to_beat_has_the_names_and_the_examples_of_the_test_split(case):
+    task = case.task
+    few = {"num_trees": 5} if isinstance(task, MedicalTask) else {}
+    state = torch.get_rng_state()
+    found = task.baseline(**few)
+    assert torch.equal(torch.get_rng_state(), state)
+    tested = task.evaluate(task.build_model(), CPU)
+    assert set(found) == set(tested)
+    assert found["num-examples"] == tested["num-examples"]
+
+
+@pytest.mark.parametrize("part", ["test", "validation"])
+def test_the_centralised_reference_is_measured_on_what_was_asked_for(case, part):
+    seen = []
+
+    def train(task, model):
+        seen.append(task.loss(model, next(task.batches(None, 8))))
+
+    found = case.task.centralised(train, CPU, part)
+    assert len(seen) == 1
+    model = case.task.build_model()
+    whole = case.task.evaluate(model, CPU) if part == "test" else case.task.validate(model, CPU)
+    assert found["num-examples"] == whole["num-examples"]
+    assert case.task.metric.name in found
+
+
+@pytest.mark.parametrize("name", APPLICATIONS)
+def test_the_same_things_have_the_same_file_names(name):
+    files = {path.stem for path in (CLIENTS / name).glob("*.py")}
+    assert {"__init__", "data", "model", "task"} <= files
+    module = import_module(f"clients.{name}")
+    (exported,) = module.__all__
+    assert issubclass(getattr(module, exported), Task)
+
+
+@pytest.mark.parametrize("name", APPLICATIONS)
+def test_no_application_imports_in_a_circle(name):
+    graph = {}
+    for path in (CLIENTS / name).glob("*.py"):
+        imported = [
+            n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.ImportFrom)
+        ]
+        graph[f"clients.{name}.{path.stem}"] = {node.module for node in imported}
+    assert list(TopologicalSorter(graph).static_order())
