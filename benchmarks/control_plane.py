@@ -39,7 +39,8 @@ from flwr.serverapp import Grid, ServerApp
 from fedagent import FedBuff, rules, run_simulation
 from fedagent.callbacks import Callback, Settlement
 from fedagent.model import FlatModel, ModelSpec
-from fedagent.nodes.membership import Backoff, Membership
+from fedagent.nodes.backoff import Backoff
+from fedagent.nodes.membership import Membership
 from fedagent.proxy.ledger import Ledger, Version
 from fedagent.scheduling import Observation, Uniform
 from fedagent.simulation import Lognormal, Reliability

@@ -11,8 +11,8 @@ from flwr.serverapp import Grid
 from fedagent import keys
 from fedagent._flower import ErrorCode, Run, set_message_id
 from fedagent.simulation.clock import EventQueue, VirtualClock
+from fedagent.simulation.fleets import Fleet
 from fedagent.simulation.nodes import Node, Nodes, Online, SimulatedJob
-from fedagent.simulation.profiles import Fleet
 from fedagent.simulation.workers.inline import Executor
 from fedagent.simulation.workers.work import WorkItem, forget_spare_normal
 from fedagent.statistics import Statistics
@@ -147,7 +147,7 @@ class SimulationGrid(Grid):
         dispatch = Dispatch(message_id, node.node_id, 0, "", now_s, math.inf, kind)
         num_bytes = payload_bytes(message.content)
         self._tick()
-        self.statistics.dispatched(kind, num_bytes, node.is_remote)
+        self.statistics.dispatched(kind, num_bytes, node.profile.is_remote)
         self.statistics.concurrency = max(self.statistics.concurrency, self.statistics.in_flight)
         job = SimulatedJob(self._num_jobs, message, node, dispatch, begun_s=now_s)
         node.downloaded_s = max(now_s, node.downloaded_s)
@@ -269,7 +269,7 @@ class SimulationGrid(Grid):
             outcome, reason, size = Outcome.APPLIED, "", job.reply_bytes
         self._tick()
         self.statistics.settled(
-            job.dispatch, outcome, reason, size, job.begun_s, job.node.is_remote
+            job.dispatch, outcome, reason, size, job.begun_s, job.node.profile.is_remote
         )
         if outcome is Outcome.APPLIED and job.dispatch.kind is Kind.TRAIN:
             self.statistics.received(0, self.clock.now() - job.begun_s)

@@ -11,9 +11,9 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
 
 from fedagent._flower import DRIVER_NODE_ID, empty_run, identify_process
+from fedagent.simulation.fleets import Equal, Fleet
 from fedagent.simulation.grid import SimulationGrid
 from fedagent.simulation.process_tuning import process_tuned
-from fedagent.simulation.profiles import Equal, Fleet
 from fedagent.simulation.runtime import Runtime
 from fedagent.simulation.workers.work import load_app, reproducible
 from fedagent.statistics import Statistics

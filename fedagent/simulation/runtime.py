@@ -2,10 +2,11 @@
 
 import os
 from dataclasses import dataclass
+from typing import Annotated, Literal
 
 from flwr.clientapp import ClientApp
 
-from fedagent.errors import one_of, require
+from fedagent.errors import Interval, check_fields, require
 from fedagent.simulation.workers.inline import Executor, Inline
 from fedagent.simulation.workers.processes import Processes
 from fedagent.simulation.workers.vectorised import VectorisedExecutor
@@ -28,20 +29,14 @@ class Runtime:
     address : of a Ray cluster; None starts Ray on this machine.
     """
 
-    workers: int | None = 0
-    vectorise: str = "never"
-    group_size: int = 32
-    backend: str = "processes"
+    workers: Annotated[int | None, Interval("[0, inf)")] = 0
+    vectorise: Literal["never", "always", "auto"] = "never"
+    group_size: Annotated[int, Interval("[2, inf)")] = 32
+    backend: Literal["processes", "ray"] = "processes"
     address: str | None = None
 
     def __post_init__(self) -> None:
-        require(
-            self.workers is None or self.workers >= 0,
-            f"workers={self.workers} must not be negative.",
-        )
-        one_of("backend", self.backend, ("processes", "ray"))
-        one_of("vectorise", self.vectorise, ("never", "auto", "always"))
-        require(self.group_size >= 2, f"group_size={self.group_size} must be at least 2.")
+        check_fields(self)
         require(
             self.address is None or self.backend == "ray",
             f"address={self.address!r} belongs to backend=ray.",
