@@ -85,7 +85,8 @@ def check_fields(instance: Any) -> None:
     Checked are fields of type ``Annotated[..., Interval(...)]`` (a number, or a sequence of
     numbers) and ``Literal[...]`` (one of some words). Those that may be None may be.
     """
-    for name, (kind, allowed, is_optional) in _limits_of(type(instance)).items():
+    limits = _limits_of(type(instance))  # type: ignore[arg-type]  # a class can be hashed
+    for name, (kind, allowed, is_optional) in limits.items():
         value = getattr(instance, name)
         if type(value) is kind and value in allowed:  # as usual, and quickly: profiles are many
             continue

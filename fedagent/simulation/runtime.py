@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 from flwr.clientapp import ClientApp
 
 from fedagent.errors import Interval, check_fields, require
-from fedagent.simulation.workers.inline import Executor, Inline
+from fedagent.simulation.workers.base import Executor
+from fedagent.simulation.workers.inline import Inline
 from fedagent.simulation.workers.processes import Processes
 from fedagent.simulation.workers.vectorised import VectorisedExecutor
 from fedagent.simulation.workers.work import TrainsTogether, load_app
@@ -22,8 +23,8 @@ class Runtime:
     workers : worker processes; 0 does the work in this process; None takes one per CPU core.
     vectorise : whether clients at work at the same time are trained as one batch, for apps that
         can (`build_client_app`): "never"; "always", where each client's model comes out as alone
-        only up to rounding; "auto", which tries with the first clients which is faster, so that
-        the last bits may differ from run to run.
+        only up to rounding; "auto", which finds out with the first clients which is faster, so
+        that the last bits may differ from run to run.
     group_size : clients per batch, at most, >= 2.
     backend : "processes" on this machine, or "ray".
     address : of a Ray cluster; None starts Ray on this machine.

@@ -295,7 +295,7 @@ def test_only_nodes_with_something_to_remember_are_kept():
     for answer, kept in ((echo, 0), (count, 3)):
         grid = grid_of(Equal(num_nodes=1_000_000, links=Links(1.0, 100.0, 10.0)), answer)
         ask(grid, *map(request, (7, 70_000, 999_999)))
-        assert len(grid._nodes._kept) == kept
+        assert len(grid._engine.nodes._kept) == kept
 
 
 def test_a_node_that_was_let_go_goes_on_where_it_was():
