@@ -30,6 +30,10 @@ class Membership:
     def __len__(self) -> int:
         return self._num_present
 
+    def __contains__(self, node_id: object) -> bool:
+        """Return whether a node is there now."""
+        return node_id in self._known
+
     def refresh(self, nodes: Iterable[int] | Population) -> None:
         """Take over who is there now: newcomers are idle, vanished nodes get no work.
 
