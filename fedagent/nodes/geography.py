@@ -191,8 +191,8 @@ class Geography:
     ----------
     regions : which region a node is in.
     between : a link between two regions, in addition to the nodes' own.
-    has_edges : every region has a proxy of its own, so that nodes talk to nobody far away and only
-        the proxies do; otherwise there is one proxy, in region 0.
+    has_edges : whether every region has a proxy of its own, so that only the proxies talk over long
+        distances; otherwise there is one proxy, in region 0.
     """
 
     regions: Regions

@@ -35,7 +35,7 @@ class Membership:
         return node_id in self._known
 
     def refresh(self, nodes: Iterable[int] | Population) -> None:
-        """Take over who is there now: newcomers are idle, vanished nodes get no work.
+        """Take over which nodes are there now: newcomers are idle, vanished nodes get no work.
 
         A range that does not change costs nothing, however many nodes it describes, and a
         population only what it was asked since.
@@ -143,7 +143,7 @@ class Membership:
 
     @property
     def _registered(self) -> Container[int]:
-        """Nodes that may be idle; those of a population that are not there nobody will be given."""
+        """Nodes that may be idle; a population leaves out by itself those that are not there."""
         known = self._known
         return known.registered if isinstance(known, Population) else known
 

@@ -37,7 +37,7 @@ class Engine:
     statistics : what has happened, whatever strategy drives it.
     nodes : the fleet's nodes.
     run : whose jobs these are.
-    arrived : replies that nobody has fetched yet, by the id of their message.
+    arrived : replies not fetched yet, by the id of their message.
     """
 
     def __init__(

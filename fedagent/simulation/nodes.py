@@ -1,4 +1,4 @@
-"""The nodes of a simulated fleet: who there is, and what is kept of those that work."""
+"""The nodes of a simulated fleet: which there are, and what is kept of those that work."""
 
 import math
 from collections import deque

@@ -45,7 +45,7 @@ def run_simulation(
 ) -> SimulationResult:
     """Run unmodified Flower apps on a simulated fleet.
 
-    The same seed gives the same bytes, whoever does the work and however fast the machine. Before
+    The same seed gives the same bytes, whatever does the work and however fast the machine. Before
     each job the global generators of ``random``, NumPy and torch are seeded from (seed, node, job).
 
     Parameters
@@ -54,7 +54,7 @@ def run_simulation(
     num_supernodes : number of nodes; overrides ``fleet.num_nodes``.
     fleet : the devices; default `Equal`.
     seed : of the server's and the clients' global generators.
-    runtime : who does the clients' work; by default this process, one client after the other.
+    runtime : what does the clients' work; by default this process, one client after the other.
     run_config : ``context.run_config`` of both apps.
 
     Raises

@@ -1,4 +1,4 @@
-"""Who does the clients' work in a simulation, as one would configure it."""
+"""What does the clients' work in a simulation, as a configuration says it."""
 
 import os
 from dataclasses import dataclass

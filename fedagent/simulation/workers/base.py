@@ -1,4 +1,4 @@
-"""The contract of whatever does the clients' work. The outcome does not depend on who does it."""
+"""The contract of whatever does the clients' work. The outcome does not depend on it."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence

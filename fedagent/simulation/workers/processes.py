@@ -1,7 +1,7 @@
-"""Worker processes that do the clients' work, and nobody suffers for another's crash.
+"""Worker processes that do the clients' work; a crash costs only the job that caused it.
 
-No threads: whoever submits or waits hands on what there is to do and takes in what is done. A
-thread per worker would compete for the interpreter with the one that owns the model.
+No threads: each call that submits or waits hands on what there is to do and takes in what is done.
+A thread per worker would compete for the interpreter with the one that owns the model.
 """
 
 import heapq
@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 
 class _Task(NamedTuple):
-    """Work and who waits for it; the order of tasks is that in which they should be done."""
+    """Work, and the future that waits for it; tasks are in the order in which they should be done."""
 
     due_s: float
     number: int
@@ -86,7 +86,7 @@ class Processes(Executor):
         return future.result()
 
     def close(self) -> None:
-        """Stop the workers; items that nobody waits for are dropped."""
+        """Stop the workers; items not fetched are dropped."""
         self._waiting.clear()
         for worker in self._workers:
             worker.terminate()
@@ -123,7 +123,7 @@ class Processes(Executor):
         return bool(ready)
 
     def _hand_on(self) -> None:
-        """Give waiting work to whoever has room for it."""
+        """Give waiting work to the workers that have room for it."""
         while self._waiting:
             worker = min(self._workers, key=lambda w: len(w.at_hand))
             if len(worker.at_hand) < worker.capacity:
@@ -187,7 +187,7 @@ class _Worker:
             task.future.set_exception(error)
 
     def receive(self) -> None:
-        """Wait for the next answer and give it to whoever waits, or an error if the worker died."""
+        """Wait for the next result and give it to its future, or an error if the worker died."""
         try:
             number, answer = self._channel.receive()
         except (EOFError, OSError):

@@ -54,8 +54,8 @@ _spare_generators: list[np.random.MT19937] = []
 def forget_spare_normal() -> None:
     """Forget the second of the two normal numbers that ``np.random.randn`` makes at a time.
 
-    Changing NumPy's generator does that. Whoever waits for a client's work does it too, wherever
-    the work is done, so that a ServerApp draws the same numbers.
+    Changing NumPy's generator does that. The grid, which waits for a client's work, does it too,
+    wherever the work is done, so that a ServerApp draws the same numbers.
     """
     np.random.set_bit_generator(np.random.get_bit_generator())  # type: ignore[attr-defined]
 

@@ -83,7 +83,7 @@ class Ray(Executor):
             return cast(T, crash_of(work))
 
     def close(self) -> None:
-        """Cancel what nobody waits for; stop Ray, if it was started here."""
+        """Cancel what was not fetched; stop Ray, if it was started here."""
         for _, reference in self._under_way.values():
             with suppress(self._ray.exceptions.RayError):
                 self._ray.cancel(reference, force=True)

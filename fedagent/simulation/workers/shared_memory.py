@@ -23,7 +23,7 @@ from fedagent._flower import entries_of, record_of
 from fedagent.errors import FedagentError
 from fedagent.wire.records import QuickArray, made_of
 
-_SLOT_BYTES = 16 << 30  # of address space: pages that nobody writes to take no memory
+_SLOT_BYTES = 16 << 30  # of address space: pages never written to take no memory
 _SLOTS = 4
 _NORESERVE = 0x4000  # Linux: mmap.MAP_NORESERVE, which Python names from 3.12 on
 
@@ -33,7 +33,7 @@ Plan = list[tuple[int, int] | int | bytes]
 def shared_memory() -> mmap.mmap | None:
     """Return memory for the transfers of one pipe that forked children share, or None.
 
-    It has no name, so nothing is left behind whoever is killed.
+    It has no name, so nothing is left behind by a process that is killed.
     """
     flags = mmap.MAP_SHARED | mmap.MAP_ANONYMOUS | _NORESERVE
     try:
@@ -141,7 +141,7 @@ class _Pickler(pickle.Pickler):
 
         def reduced(array: Array) -> tuple[Any, ...]:
             arrays.append(array.data)
-            # What arrives belongs to whoever receives it, who reads it faster like that.
+            # What arrives belongs to its receiver, which reads it faster like that.
             parts = QuickArray, array.dtype, array.shape, array.stype
             return made_of, (*parts, pickle.PickleBuffer(array.data))
 

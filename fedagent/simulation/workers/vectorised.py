@@ -38,7 +38,7 @@ class VectorisedExecutor(Executor):
 
     Parameters
     ----------
-    executor : who does the work.
+    executor : what does the work.
     mode : "always", or "auto".
     size : items per group, >= 2, at most.
     """
@@ -76,7 +76,7 @@ class VectorisedExecutor(Executor):
         return future.result()
 
     def close(self) -> None:
-        """Close the executor behind; what nobody asked for is dropped."""
+        """Close the executor behind; what was not fetched is dropped."""
         self._executor.close()
 
     def _begin(self) -> None:
