@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 
 class _Task(NamedTuple):
-    """Work, and the future that waits for it; tasks are in the order in which they should be done."""
+    """Work, and the future that waits for it; tasks are in the order in which to be done."""
 
     due_s: float
     number: int
