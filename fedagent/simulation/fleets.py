@@ -12,13 +12,13 @@ from fedagent.errors import Interval, check_fields, require
 from fedagent.nodes.geography import Geography, Links
 from fedagent.simulation.profiles import (
     NodeProfile,
-    NotNegative,
     Positive,
     Reliability,
     Share,
 )
 
 Count = Annotated[int, Interval("[1, inf)")]
+Sigma = Annotated[float, Interval("[0, 20]", "exp(sigma N(0, 1)) would be no number of seconds")]
 
 _FIRST_NODE_ID = 1001  # Flower's own ids are random; 0 and 1 mean driver and SuperLink
 
@@ -36,7 +36,7 @@ class Fleet(ABC):
     seconds_per_step : scale of the drawn times, > 0: seconds of a nominal local step.
     default_steps : local steps, >= 1, of a job whose message names none (key ``local-steps``), as
         for evaluation and ClientApps that count epochs.
-    jitter : sigma >= 0 of a lognormal factor drawn anew for every job; 0 for none.
+    jitter : sigma, in [0, 20], of a lognormal factor drawn anew for every job; 0 for none.
     links, reliability : what all nodes share.
     geography : regions, if nodes are in several.
     seed : of everything drawn here, >= 0.
@@ -50,7 +50,7 @@ class Fleet(ABC):
     num_nodes: Count = 100
     seconds_per_step: Positive = 1.0
     default_steps: Count = 1
-    jitter: NotNegative = 0.0
+    jitter: Sigma = 0.0
     links: Links = field(default_factory=Links)
     reliability: Reliability = field(default_factory=Reliability)
     geography: Geography | None = None
@@ -138,10 +138,10 @@ class Lognormal(Fleet):
 
     Parameters
     ----------
-    sigma : deviation of the logarithm, >= 0.
+    sigma : deviation of the logarithm, in [0, 20].
     """
 
-    sigma: NotNegative = 1.5
+    sigma: Sigma = 1.5
 
     def relative_time(self, index: int, generator: np.random.Generator) -> float:
         """Draw from the lognormal distribution with median 1."""
