@@ -23,7 +23,7 @@ from fedagent.proxy.options import AsyncOptions
 from fedagent.proxy.reply_fetcher import ReplyFetcher
 from fedagent.proxy.slots import Slots
 from fedagent.proxy.unapplied import Unapplied
-from fedagent.scheduling import Assignment
+from fedagent.scheduling import Assignment, Observation
 from fedagent.statistics import Statistics
 from fedagent.update import Dispatch, Kind, Outcome
 from fedagent.wire.records import payload_bytes
@@ -118,6 +118,7 @@ class Dispatcher:
             self._refresh_at_s = self.statistics.now_s + self._options.membership_interval_s
             nodes = self._grid.get_node_ids()
             self.membership.refresh(nodes)
+            self._deadlines.forget_departed(self.membership)
             self._node_info.meet(nodes, self.statistics.now_s)
             self.statistics.num_nodes = len(self.membership)
             self.statistics.concurrency = self._options.num_training(len(self.membership))
@@ -271,10 +272,14 @@ class Dispatcher:
         detail: str = "",
         received_bytes: int = 0,
         staleness: int | None = None,
+        observation: Observation | None = None,
     ) -> None:
-        """End a dispatch in flight, with its one outcome."""
+        """End a dispatch in flight, with its one outcome; the scheduler learns from `observation`.
+
+        None means that the job came to nothing.
+        """
         self.ledger.settle(dispatch.message_id)
-        self._finish(dispatch, outcome, reason, detail, received_bytes, staleness)
+        self._finish(dispatch, outcome, reason, detail, received_bytes, staleness, observation)
 
     def begun_s(self, dispatch: Dispatch) -> float:
         """Return when the node of a dispatch in flight could begin with it."""
@@ -321,6 +326,7 @@ class Dispatcher:
         detail: str,
         received_bytes: int = 0,
         staleness: int | None = None,
+        observation: Observation | None = None,
     ) -> None:
         begun_s, is_remote = self.begun_s(dispatch), self._is_remote(dispatch.node_id)
         self.statistics.settled(dispatch, outcome, reason, received_bytes, begun_s, is_remote)
@@ -340,8 +346,10 @@ class Dispatcher:
         if dispatch.kind is Kind.TRAIN:
             self._queues.settle(dispatch, self.statistics.now_s, succeeded)
             self.unapplied.settled(dispatch.node_id, dispatch.token)
-            if not succeeded:
+            if observation is None:
                 self._options.scheduler.lost(dispatch.node_id)
+            else:
+                self._options.scheduler.observe(observation)
         if outcome is not Outcome.EXPIRED:
             self._release(dispatch, succeeded)
         duration_s = self.statistics.now_s - begun_s

@@ -227,9 +227,18 @@ class Proxy:
             return None
         received_bytes = 0 if reply.has_error() else payload_bytes(reply.content)
         update = self._admit(reply, dispatch)
+        observation = _observation(update) if isinstance(update, Update) else None
+        if isinstance(update, Update) and not self._rule.accepts(update):
+            detail = f"staleness {update.staleness}. {self._rule.rejection_advice}".strip()
+            update = Rejection(Outcome.REJECTED, self._rule.rejection_reason, detail)
         if isinstance(update, Rejection):
             self._dispatcher.close(
-                dispatch, update.outcome, update.reason, update.detail, received_bytes
+                dispatch,
+                update.outcome,
+                update.reason,
+                update.detail,
+                received_bytes,
+                observation=observation,
             )
             return None
         self._metrics.append(cast(MetricRecord, update.metrics).copy())
@@ -244,15 +253,16 @@ class Proxy:
             Outcome.APPLIED,
             received_bytes=received_bytes,
             staleness=update.staleness,
+            observation=observation,
         )
         del update  # the memory of two models, which the next version needs
         newest = self._publish_next() if is_published else None
         return self._advance() or newest
 
     def _admit(self, reply: Message, dispatch: Dispatch) -> Update | Rejection:
-        """Turn a reply into an update that the rule accepts, or refuse it."""
+        """Turn a reply into an update, or refuse it."""
         base = self._ledger.base(dispatch)
-        update = self._admission.check(
+        return self._admission.check(
             reply,
             dispatch,
             self._model.spec,
@@ -262,13 +272,6 @@ class Proxy:
             base.carried,
             self._dispatcher.begun_s(dispatch),
         )
-        if isinstance(update, Rejection):
-            return update
-        self._options.scheduler.observe(_observation(update))
-        if self._rule.accepts(update):
-            return update
-        detail = f"staleness {update.staleness}. {self._rule.rejection_advice}".strip()
-        return Rejection(Outcome.REJECTED, self._rule.rejection_reason, detail)
 
     def _advance(self) -> tuple[ArrayRecord, MetricRecord] | None:
         """Let the rule do what is due by now; return the newest version, if that made one."""

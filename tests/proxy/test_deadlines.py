@@ -3,11 +3,15 @@
 import pytest
 
 from fedagent import FedBuff
+from fedagent._flower import empty_run
 from fedagent.errors import ConfigurationError
+from fedagent.nodes.deadlines import Deadlines
 from fedagent.proxy.options import AsyncOptions
 from fedagent.scheduling import RoundRobin, Uniform
-from fedagent.simulation import Scripted
+from fedagent.simulation import Equal, Scripted, SimulationGrid
+from fedagent.simulation.workers.inline import Inline
 from fedagent.stopping import MaxSeconds
+from tests.simulation.apps import app_of, arrays, echo
 from tests.toy import Log, run
 
 FLEET = Scripted(num_nodes=3, times=(1.0, 1.0, 10.0))
@@ -106,3 +110,34 @@ def test_a_node_that_is_late_once_is_given_the_time_it_takes():
 def test_in_a_simulation_deadlines_are_what_was_asked_for():
     log = settlements((*[100.0] * 24, 1_000.0), concurrency=1)
     assert not [s for s in log.settlements if s.reason == "deadline"]
+
+
+def test_a_proxy_forgets_the_deadlines_of_nodes_that_left(monkeypatch):
+    """Nodes that come under a new id each time: as many as ever are known, not all that were."""
+    known = []
+    observe = Deadlines.observe
+
+    def noted(self, node_id, duration_s):
+        observe(self, node_id, duration_s)
+        known.append(self.num_nodes)
+
+    monkeypatch.setattr(Deadlines, "observe", noted)
+
+    class Passing(SimulationGrid):
+        """Ten nodes are there at a time: every 50 seconds the next ten."""
+
+        def get_node_ids(self):
+            first = int(self.clock.now() // 50.0) * 10
+            return list(super().get_node_ids())[first : first + 10]
+
+    strategy = FedBuff(
+        buffer_size=2,
+        stopping=[MaxSeconds(950.0)],
+        fraction_evaluate=0.0,
+        deadline_factor=3.0,
+        deadline_s=1000.0,
+    )
+    grid = Passing(Equal(num_nodes=200), Inline(app_of(echo)), empty_run(1), {})
+    strategy.start(grid, arrays(0.0), num_rounds=10_000)
+    assert len(known) > 1_000
+    assert max(known) <= 2 * 20 + 10

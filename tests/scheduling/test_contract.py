@@ -125,3 +125,22 @@ def test_each_job_ends_once_for_its_scheduler_whatever_happens_to_it(name, prefe
     assert +accountant.open == Counter()
     assert accountant.ends["observed"] == outcomes["applied"] + reasons["too-stale"]
     assert accountant.ends.total() > outcomes.total(), "messages that were never sent too"
+
+
+class Fussy(rules.FedBuff):
+    """Has no use for the updates of every other node, however fresh they are."""
+
+    rejection_reason = "odd-node"
+
+    def accepts(self, update):
+        return update.node_id % 2 == 0
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_a_job_whose_update_the_rule_refuses_for_its_own_reasons_ends_once_too(name):
+    accountant, log = account(SCHEDULERS[name](), Fussy(3))
+    outcomes = Counter(s.outcome for s in log.settlements)
+    refused = Counter(s.reason for s in log.settlements)["odd-node"]
+    assert refused
+    assert +accountant.open == Counter()
+    assert accountant.ends["observed"] == outcomes["applied"] + refused
