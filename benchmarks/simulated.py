@@ -1,13 +1,9 @@
 """One simulated run on packaged MNIST with a small network, to a target accuracy and no further."""
 
-import json
 import logging
-import os
-import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-import flwr
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Context, MetricRecord, UserConfig
 from flwr.clientapp import ClientApp
@@ -120,14 +116,3 @@ def _client(task: SmallVision, world: World) -> ClientApp:
         return ClientSpec(task, LocalTraining(batch_size=32), device="cpu", mods=world.mods)
 
     return build_client_app(build)
-
-
-def report(results: dict[str, object]) -> None:
-    """Print `results`, with what they were measured on, as JSON on the last line."""
-    machine = {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "flwr": flwr.__version__,
-        "cpus": os.cpu_count(),
-    }
-    print(json.dumps(results | machine))

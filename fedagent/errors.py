@@ -1,4 +1,4 @@
-"""The errors fedagent raises on purpose.
+"""The errors fedagent raises on purpose, and the checks that raise them.
 
     FedagentError
     ├── ConfigurationError    a value that cannot work, found before anything ran
@@ -6,7 +6,23 @@
     └── RunStalledError       a run that could not go on
 
 Every message says what happened, why, and what to do about it.
+
+A dataclass writes what a field may hold beside the field, and checks all of them at birth:
+
+    @dataclass(frozen=True)
+    class Link:
+        latency_s: Annotated[float, Interval("[0, inf)")] = 0.0
+        kind: Literal["wired", "radio"] = "wired"
+
+        def __post_init__(self) -> None:
+            check_fields(self)
 """
+
+from collections.abc import Sequence
+from functools import lru_cache
+from numbers import Integral, Real
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 
 class FedagentError(Exception):
@@ -34,3 +50,73 @@ def require(condition: bool, message: str) -> None:
 def one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
     """Raise a ``ConfigurationError`` that names the choices unless `value` is one of them."""
     require(value in choices, f"{name}={value!r} is unknown; choose one of: {', '.join(choices)}.")
+
+
+class Interval:
+    """The numbers that a field may hold, in a mathematician's notation.
+
+    NaN lies in no interval; infinity in those only that include it: ``(0, inf]``.
+
+    Parameters
+    ----------
+    text : two bounds in brackets; a round one leaves its bound out, as in ``[0, 1)``.
+    why : what would go wrong outside, as half a sentence for the error.
+    """
+
+    def __init__(self, text: str, why: str = "") -> None:
+        self._text, self._why = text, why
+        self._low, self._high = map(float, text[1:-1].split(","))
+        ends = {"[": self._low, "]": self._high}
+        self._ends = {ends[bracket] for bracket in (text[0], text[-1]) if bracket in ends}
+
+    def __contains__(self, number: float) -> bool:
+        return self._low < number < self._high or number in self._ends
+
+    def check(self, name: str, value: Any, kind: object = float) -> None:
+        """Raise a ``ConfigurationError`` unless `value`, of type `kind`, lies in here."""
+        if get_origin(kind) is Sequence:
+            for number in value:
+                self.check(name, number, *get_args(kind))
+            return
+        wanted, noun = (Integral, "a whole number") if kind is int else (Real, "a number")
+        require(isinstance(value, wanted), f"{name}={value!r} must be {noun}.")
+        why = f": {self._why}" if self._why else ""
+        require(value in self, f"{name}={value!r} must lie in {self._text}{why}.")
+
+
+def check_fields(instance: Any) -> None:
+    """Raise a ``ConfigurationError`` that names the first field outside what its type allows.
+
+    Checked are fields of type ``Annotated[..., Interval(...)]`` (a number, or a sequence of
+    numbers) and ``Literal[...]`` (one of some words). Those that may be None may be.
+    """
+    limits = _limits_of(type(instance))  # type: ignore[arg-type]  # a class can be hashed
+    for name, (kind, allowed, is_optional) in limits.items():
+        value = getattr(instance, name)
+        if type(value) is kind and value in allowed:  # as usual, and quickly: profiles are many
+            continue
+        if value is None and is_optional:
+            continue
+        if isinstance(allowed, Interval):
+            allowed.check(f"{type(instance).__name__}: {name}", value, kind)
+        else:
+            one_of(f"{type(instance).__name__}: {name}", value, allowed)
+
+
+@lru_cache
+def _limits_of(cls: type) -> dict[str, tuple[object, Any, bool]]:
+    """Return the fields that are limited: their type, what they may hold, and whether None is."""
+    limits: dict[str, tuple[object, Any, bool]] = {}
+    for name, hint in get_type_hints(cls, include_extras=True).items():
+        kind: Any = hint
+        allowed: Interval | tuple[str, ...] | None = None
+        if get_origin(hint) is Annotated:
+            kind, *notes = get_args(hint)
+            allowed = next((note for note in notes if isinstance(note, Interval)), None)
+        is_union = get_origin(kind) in (Union, UnionType)
+        kinds = [k for k in get_args(kind) if k is not type(None)] if is_union else [kind]
+        if get_origin(kinds[0]) is Literal:
+            allowed = get_args(kinds[0])
+        if allowed is not None:
+            limits[name] = kinds[0], allowed, is_union and len(kinds) < len(get_args(kind))
+    return limits

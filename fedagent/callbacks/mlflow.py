@@ -63,10 +63,13 @@ class MLflow(Callback):
         """Create the run and log its parameters."""
         try:
             # A client of its own: what `mlflow.start_run` shares between runs would mix them.
-            self._client = self._mlflow.MlflowClient(tracking_uri=self._tracking_uri)
-            self._run_id = self._client.create_run(self._experiment_id()).info.run_id
-            self._metrics = Background[Any]("MLflow", self._send)
-            self._client.log_batch(self._run_id, params=self._parameters())
+            self._client = client = self._mlflow.MlflowClient(tracking_uri=self._tracking_uri)
+            self._run_id = run_id = client.create_run(self._experiment_id()).info.run_id
+            # The sender keeps the run it began with: it may still be sending when this one ends.
+            self._metrics = Background[Any](
+                "MLflow", lambda metrics: client.log_batch(run_id, metrics=metrics)
+            )
+            client.log_batch(run_id, params=self._parameters())
         except Exception as error:
             where = self._tracking_uri or "the default store"
             raise ConfigurationError(
@@ -120,9 +123,6 @@ class MLflow(Callback):
             self._metrics.put(
                 self._mlflow.entities.Metric(_name(name), value, milliseconds, version)
             )
-
-    def _send(self, metrics: list[Any]) -> None:
-        self._client.log_batch(self._run_id, metrics=metrics)
 
 
 def _name(name: str) -> str:

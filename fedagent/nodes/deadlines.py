@@ -8,11 +8,17 @@ own : the longest of the node's last five. A node that answers late is observed 
       deadline is long enough.
 
 A device that vanishes without a word so holds its slot for minutes and not for the whole limit.
+
+Remembered are the nodes that are there and, of those that left, the ones heard of last: as many as
+are there, at least 20. A node that comes back soon finds its deadline, the percentile does not
+hang on a handful, and devices that come under a new id each time take no memory for good.
+
 Pure: durations are seconds on whatever clock the caller has.
 """
 
 import math
 from collections import deque
+from typing import Protocol
 
 import numpy as np
 
@@ -20,28 +26,54 @@ _MIN_NODES = 20  # fewer say nothing about the slow ones
 _REMEMBERED = 5
 
 
+class Present(Protocol):
+    """The nodes that are there: how many, and whether one is; a `Membership` says so."""
+
+    def __len__(self) -> int: ...
+
+    def __contains__(self, node_id: object, /) -> bool: ...
+
+
 class Deadlines:
     """Learns durations and says how long a node may take.
 
     Parameters
     ----------
-    limit_s : no node may take longer, > 0; all may while nothing is known.
-    factor : >= 1; infinity leaves it at `limit_s`.
-    floor_s : no deadline is shorter, > 0: a restart of the SuperLink delays everybody.
+    limit_s : longest deadline, > 0; that of all nodes while nothing is known.
+    factor : deadline over the usual duration, >= 1; infinity leaves it at `limit_s`.
+    floor_s : shortest deadline, > 0: a restart of the SuperLink delays every node.
     """
 
     def __init__(self, limit_s: float, factor: float = 3.0, floor_s: float = 60.0) -> None:
         self._limit_s, self._factor, self._floor_s = limit_s, factor, floor_s
-        self._durations: dict[int, deque[float]] = {}
+        self._durations: dict[int, deque[float]] = {}  # the node heard of last comes last
         self._p95_s = math.nan
         self._news = 0
 
     def observe(self, node_id: int, duration_s: float) -> None:
         """Learn that a node took so long."""
         if math.isfinite(self._factor):
-            own = self._durations.setdefault(node_id, deque(maxlen=_REMEMBERED))
+            own = self._durations.pop(node_id, deque(maxlen=_REMEMBERED))
+            self._durations[node_id] = own
             own.append(duration_s)
             self._news += 1
+
+    def forget_departed(self, present: Present) -> None:
+        """Forget nodes that left, as said above; to be called when the list of nodes is renewed.
+
+        It looks at all nodes only once too many are remembered: O(1) per node on average.
+        """
+        most = max(_MIN_NODES, len(present))
+        if len(self._durations) <= 2 * most:
+            return
+        departed = [node_id for node_id in self._durations if node_id not in present]
+        for node_id in departed[: max(0, len(departed) - most)]:
+            del self._durations[node_id]
+
+    @property
+    def num_nodes(self) -> int:
+        """How many nodes are remembered."""
+        return len(self._durations)
 
     def for_node(self, node_id: int) -> float:
         """Return how many seconds a node may take."""

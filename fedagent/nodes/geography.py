@@ -14,8 +14,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
+from typing import Annotated
 
-from fedagent.errors import require
+from fedagent.errors import Interval, check_fields, require
 
 Attributes = Mapping[str, float]
 
@@ -130,8 +131,8 @@ class ByMeasure(Regions):
 
     def __init__(self, limits: Sequence[float], key: str = "latency-s") -> None:
         require(
-            all(a < b for a, b in pairwise(limits)),
-            f"ByMeasure: limits={list(limits)} must increase.",
+            all(map(math.isfinite, limits)) and all(a < b for a, b in pairwise(limits)),
+            f"ByMeasure: limits={list(limits)} must be finite and increase.",
         )
         self._limits, self._key = list(limits), key
 
@@ -158,16 +159,12 @@ class Links:
         line that many nodes share is not modelled.
     """
 
-    latency_s: float = 0.0
-    download_bytes_per_s: float = math.inf
-    upload_bytes_per_s: float = math.inf
+    latency_s: Annotated[float, Interval("[0, inf)")] = 0.0
+    download_bytes_per_s: Annotated[float, Interval("(0, inf]")] = math.inf
+    upload_bytes_per_s: Annotated[float, Interval("(0, inf]")] = math.inf
 
     def __post_init__(self) -> None:
-        require(self.latency_s >= 0, f"latency_s={self.latency_s} must not be negative.")
-        require(
-            self.download_bytes_per_s > 0 and self.upload_bytes_per_s > 0,
-            "download_bytes_per_s and upload_bytes_per_s must be positive.",
-        )
+        check_fields(self)
 
     def up_s(self, num_bytes: int) -> float:
         """Return the seconds that `num_bytes` take on their way up."""
@@ -194,22 +191,28 @@ class Geography:
     ----------
     regions : which region a node is in.
     between : a link between two regions, in addition to the nodes' own.
-    has_edges : every region has a proxy of its own, so that nodes talk to nobody far away and only
-        the proxies do; otherwise there is one proxy, in region 0.
+    has_edges : whether every region has a proxy of its own, so that only the proxies talk over long
+        distances; otherwise there is one proxy, in region 0.
     """
 
     regions: Regions
     between: Links
     has_edges: bool = False
 
-    def region(self, index: int) -> int:
-        """Return the region of node `index`; 0 if nothing says where it is."""
-        return self.regions.of(index, {"partition-id": index}) or 0
+    def region(self, node_id: int, attributes: Attributes) -> int:
+        """Return the region of a node; 0 if nothing says where it is.
 
-    def is_remote(self, index: int) -> bool:
-        """Return whether node `index` is in another region than its proxy."""
-        return not self.has_edges and self.region(index) != 0
+        Parameters
+        ----------
+        node_id, attributes : the node, and what is known of it alone: its latency and speed
+            without the links between regions.
+        """
+        return self.regions.of(node_id, attributes) or 0
 
-    def path(self, index: int, links: Links) -> Links:
-        """Return what connects node `index` to its proxy, beginning with its own `links`."""
-        return links.then(self.between) if self.is_remote(index) else links
+    def is_remote(self, region: int) -> bool:
+        """Return whether the nodes of `region` are in another one than their proxy."""
+        return not self.has_edges and region != 0
+
+    def path(self, region: int, links: Links) -> Links:
+        """Return what connects a node of `region` to its proxy, beginning with its own `links`."""
+        return links.then(self.between) if self.is_remote(region) else links

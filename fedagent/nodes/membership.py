@@ -1,4 +1,4 @@
-"""Which nodes are there, which may work now, and how failing ones are kept from a tight loop.
+"""Which nodes are there, and which of them may work now: idle, busy, or resting after a failure.
 
 Pure: the caller passes the time, in seconds on the run's clock.
 """
@@ -7,71 +7,10 @@ import heapq
 import math
 from collections import Counter
 from collections.abc import Container, Iterable
-from dataclasses import dataclass
 
-from fedagent.errors import require
+from fedagent.nodes.backoff import Backoff
 from fedagent.nodes.idle import IdleNodes
 from fedagent.nodes.population import Population, PresentNodes
-
-
-@dataclass(frozen=True)
-class Backoff:
-    """Exponential waiting: the n-th failure in a row waits min(cap_s, base_s 2^(n-1)) seconds.
-
-    Parameters
-    ----------
-    base_s : seconds after the first failure, > 0.
-    cap_s : longest wait in seconds.
-    storm : failures in a row over all nodes after which only one probe at a time is sent.
-    """
-
-    base_s: float = 1.0
-    cap_s: float = 300.0
-    storm: int = 20
-
-    def __post_init__(self) -> None:
-        require(
-            0 < self.base_s <= self.cap_s,
-            f"Backoff: need 0 < base_s <= cap_s, not {self.base_s} and {self.cap_s}.",
-        )
-        require(self.storm >= 1, f"Backoff: storm={self.storm} must be at least 1.")
-
-    def wait_s(self, failures: int) -> float:
-        """Return the wait after the given number of failures in a row."""
-        return min(self.cap_s, self.base_s * 2.0 ** min(failures - 1, 60))
-
-
-class Breaker:
-    """Opens after a storm of failures; open, it lets one probe through at a time."""
-
-    def __init__(self, backoff: Backoff) -> None:
-        self._backoff = backoff
-        self._failures = 0
-        self._probe_at_s = -math.inf
-
-    @property
-    def is_open(self) -> bool:
-        """Whether only probes may be sent."""
-        return self._failures >= self._backoff.storm
-
-    @property
-    def probe_at_s(self) -> float:
-        """When the next probe may be sent; in the past when closed."""
-        return self._probe_at_s if self.is_open else -math.inf
-
-    def record(self, succeeded: bool, now_s: float) -> None:
-        """Count one outcome."""
-        self._failures = 0 if succeeded else self._failures + 1
-        if self.is_open:
-            self._probe_at_s = now_s + self._backoff.wait_s(
-                self._failures - self._backoff.storm + 1
-            )
-
-    def limit(self, concurrency: int, now_s: float) -> int:
-        """Return how many nodes may be at work now."""
-        if not self.is_open:
-            return concurrency
-        return min(1, concurrency) if now_s >= self._probe_at_s else 0
 
 
 class Membership:
@@ -91,8 +30,12 @@ class Membership:
     def __len__(self) -> int:
         return self._num_present
 
+    def __contains__(self, node_id: object) -> bool:
+        """Return whether a node is there now."""
+        return node_id in self._known
+
     def refresh(self, nodes: Iterable[int] | Population) -> None:
-        """Take over who is there now: newcomers are idle, vanished nodes get no work.
+        """Take over which nodes are there now: newcomers are idle, vanished nodes get no work.
 
         A range that does not change costs nothing, however many nodes it describes, and a
         population only what it was asked since.
@@ -200,7 +143,7 @@ class Membership:
 
     @property
     def _registered(self) -> Container[int]:
-        """Nodes that may be idle; those of a population that are not there nobody will be given."""
+        """Nodes that may be idle; a population leaves out by itself those that are not there."""
         known = self._known
         return known.registered if isinstance(known, Population) else known
 

@@ -42,7 +42,7 @@ class PresentNodes(IdleNodes):
 
     One that is not is put aside until the next look at the population, so that a look costs what
     was put aside since the last one, and a choice on average 1 / (share of nodes present)
-    questions. The length includes nodes that nobody has asked yet.
+    questions. The length includes nodes that were not asked yet.
     """
 
     def __init__(self, population: Population) -> None:

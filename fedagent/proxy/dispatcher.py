@@ -10,8 +10,9 @@ from flwr.serverapp import Grid
 from fedagent._flower import pulls_over_network
 from fedagent.callbacks import Settlement
 from fedagent.grids import REMOTE, attributes_of
+from fedagent.nodes.backoff import Breaker
 from fedagent.nodes.deadlines import Deadlines
-from fedagent.nodes.membership import Breaker, Membership
+from fedagent.nodes.membership import Membership
 from fedagent.proxy.ending import Ending
 from fedagent.proxy.jobs import Jobs
 from fedagent.proxy.ledger import Ledger
@@ -99,6 +100,7 @@ class Dispatcher:
         if now_s >= self._refresh_at_s:
             self._refresh_at_s = now_s + self._options.membership_interval_s
             self.membership.refresh(self._node_info.meet(self._grid.get_node_ids(), now_s))
+            self._deadlines.forget_departed(self.membership)
             self.statistics.num_nodes = len(self.membership)
             self.statistics.concurrency = self._options.num_training(len(self.membership))
         self.membership.wake(now_s)
@@ -248,7 +250,7 @@ class Dispatcher:
     def _learn(self, dispatch: Dispatch, ending: Ending, duration_s: float) -> None:
         """Let everybody know, once, how a job of a node went."""
         self.jobs.end(dispatch, self.statistics.now_s, ending.succeeded)
-        if ending.observation is not None and ending.succeeded:
+        if ending.observation is not None:
             self._options.scheduler.observe(ending.observation)
         else:
             self._options.scheduler.lost(dispatch.node_id)

@@ -14,7 +14,7 @@ class Ending:
     ----------
     outcome, reason, detail, blames_node : as of a `Rejection`; no reason where it was applied.
     received_bytes : serialised model bytes of the reply.
-    observation : what can be learned from the job; None if it came to nothing.
+    observation : what a scheduler learns from the job; None if it came to nothing.
     """
 
     outcome: Outcome

@@ -9,8 +9,8 @@ from fedagent._flower import aggregate_metricrecords
 from fedagent.admission.gate import Admission
 from fedagent.callbacks import Callback
 from fedagent.errors import require
+from fedagent.nodes.backoff import Backoff
 from fedagent.nodes.geography import Attributes
-from fedagent.nodes.membership import Backoff
 from fedagent.scheduling import PerNode, Scheduler, Uniform
 from fedagent.scheduling.per_node import require_prefetch
 from fedagent.stopping import Stopping

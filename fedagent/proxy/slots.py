@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Iterator, Mapping
 
-from fedagent.nodes.membership import Breaker, Membership
+from fedagent.nodes.backoff import Breaker
+from fedagent.nodes.membership import Membership
 from fedagent.proxy.jobs import Jobs
 from fedagent.proxy.options import AsyncOptions
 from fedagent.scheduling import Assignment

@@ -1,4 +1,4 @@
-"""Schedulers: who works next, with which B_k and M_k."""
+"""Schedulers: which node works next, with which B_k and M_k."""
 
 from fedagent.nodes.eligible import Eligible
 from fedagent.nodes.idle import IdleNodes

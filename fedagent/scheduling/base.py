@@ -1,4 +1,12 @@
-"""The contract of a scheduler: who works next, and how much."""
+"""The contract of a scheduler: which node works next, and how much.
+
+Every job that `assign` or `plan` gave out ends in exactly one call:
+
+    observe   the node did it: a reply came that admission took for an update, whether or not the
+              rule then had a use for it (too stale, say)
+    lost      it came to nothing: not sent, failed, refused by admission, dropped by the strategy,
+              or overdue; what comes after that counts no more
+"""
 
 import math
 import random
@@ -27,12 +35,12 @@ class Observation:
 
     Attributes
     ----------
-    node_id : who did it.
+    node_id : the node that did it.
     local_steps : B_k that was asked for, or None when the ClientApp decided.
     duration_s : seconds from dispatch to reply, on the run's clock.
     staleness : tau, versions published in between.
     num_examples : the weight the client reported, > 0.
-    metrics : the client's metrics; nobody vouches for them.
+    metrics : the client's metrics, which no check vouches for.
     """
 
     node_id: int
@@ -85,13 +93,11 @@ class Scheduler(ABC):
         """Return the job of the node that was chosen."""
         return Assignment(node_id, self.local_steps, self.learning_rate)
 
-    # Every job that was sent ends in exactly one call of `observe` or `lost`.
-
     def observe(self, observation: Observation) -> None:
-        """Learn from a job that was done, even if the rule found its update too stale."""
+        """Learn from a job that was done; the end of that job."""
 
     def lost(self, node_id: int) -> None:
-        """Learn that a node's job came to nothing: it failed, was refused or is overdue."""
+        """Learn that a node's job came to nothing; the end of that job."""
 
     def next_due_s(self) -> float:
         """Return when a slot left empty should be offered again, if nothing happens before."""

@@ -13,7 +13,8 @@ step
              T_g = now + B_i c_i  and  L_g = now + lambda B_i c_i.
 
 A member that has arrived gets nothing new before the whole group is there or L_g has passed: all
-start again from the version that their updates made. Who comes after L_g is on its own at once.
+start again from the version that their updates made. A node that comes after L_g is on its own at
+once.
 A node of unknown speed does Q_min steps, in no group.
 
 Two departures. The authors serve the members of a finished group fastest first; here the order of

@@ -1,7 +1,7 @@
 """Settings by device class: how much a node does, how fast it learns, how far ahead it is asked.
 
-A scheduler decides who works next. What it leaves to the defaults can differ between classes of
-devices, which are described as regions are: by a list, an attribute, or a measure between limits.
+A scheduler decides which node works next. What it leaves to the defaults can differ between classes
+of devices, described as regions are: by a list, an attribute, or a measure between limits.
 """
 
 from collections.abc import Sequence

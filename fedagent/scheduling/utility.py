@@ -1,4 +1,4 @@
-"""Utility-based choice: who has the most to teach goes first.
+"""Utility-based choice: the node with the most to teach goes first.
 
 Oort, arXiv 2010.06081, and Pisces, arXiv 2206.09264, which discounts by staleness:
 

@@ -1,19 +1,18 @@
 """A deterministic simulation of a heterogeneous fleet, on one machine."""
 
 from fedagent.nodes.geography import Geography, Links
-from fedagent.simulation.grid import SimulationGrid
-from fedagent.simulation.profiles import (
+from fedagent.simulation.fleets import (
     Equal,
     Fleet,
     HalfNormal,
     Lognormal,
-    NodeProfile,
     Pareto,
-    Reliability,
     Scripted,
     Straggler,
     TwoClass,
 )
+from fedagent.simulation.grid import SimulationGrid
+from fedagent.simulation.profiles import NodeProfile, Reliability
 from fedagent.simulation.run import SimulationResult, run_simulation
 from fedagent.simulation.runtime import Runtime
 

@@ -1,31 +1,16 @@
 """A Flower grid over a simulated fleet: real work, virtual time."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Set
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Set
 
-import numpy as np
-from flwr.app import ConfigRecord, Error, Message, RecordDict, UserConfig
+from flwr.app import Message, RecordDict, UserConfig
 from flwr.serverapp import Grid
 
-from fedagent import keys
-from fedagent._flower import ErrorCode, Run, set_message_id
-from fedagent.simulation.clock import EventQueue, VirtualClock
-from fedagent.simulation.nodes import Node, Nodes, Online, SimulatedJob
-from fedagent.simulation.profiles import Fleet
-from fedagent.simulation.workers.inline import Executor
-from fedagent.simulation.workers.work import WorkItem, forget_spare_normal
-from fedagent.statistics import Statistics
-from fedagent.update import Dispatch, Kind, Outcome
-from fedagent.wire.records import payload_bytes, records_of
-
-
-class JobFate(NamedTuple):
-    """How a job goes: `dies_after` is the part of it after which it dies, if it does."""
-
-    factor: float = 1.0
-    dies_after: float | None = None
-    falls_silent: bool = False
+from fedagent._flower import Run
+from fedagent.simulation.engine import Engine
+from fedagent.simulation.fleets import Fleet
+from fedagent.simulation.nodes import Online
+from fedagent.simulation.workers.base import Executor
 
 
 class SimulationGrid(Grid):
@@ -50,26 +35,19 @@ class SimulationGrid(Grid):
     def __init__(
         self, fleet: Fleet, executor: Executor, run: Run, run_config: UserConfig, seed: int = 0
     ) -> None:
-        self.clock = VirtualClock()
-        self.statistics = Statistics(is_virtual=True)
-        self._fleet, self._executor, self._seed = fleet, executor, seed
-        self._nodes = Nodes(fleet)
-        self._run, self._run_config = run, run_config
-        self._events: EventQueue[Callable[[], None]] = EventQueue()
-        self._arrived: dict[str, Message] = {}
-        self._num_jobs = 0
+        self._engine = Engine(fleet, executor, run, run_config, seed)
+        self._nodes, self.clock = self._engine.nodes, self._engine.clock
+        self.statistics = self._engine.statistics
         self._looks = 0
-
-    # --- Flower's Grid ------------------------------------------------------------------------
 
     def set_run(self, run: Run) -> None:
         """Set the run."""
-        self._run = run
+        self._engine.run = run
 
     @property
     def run(self) -> Run:
         """The run."""
-        return self._run
+        return self._engine.run
 
     def create_message(
         self,
@@ -93,24 +71,27 @@ class SimulationGrid(Grid):
         self._looks += 1
         if self._looks >= 3:
             change_s = self._nodes.next_change_s(self.clock.now())
-            self._pass_time_until(min(change_s, self.clock.horizon_s))
+            self._engine.pass_time_until(min(change_s, self.clock.horizon_s))
         return Online(self._nodes, self.clock.now())
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Send messages; an unknown node's id is left out, as Flower's simulation does."""
-        return [self._push(m) for m in messages if m.metadata.dst_node_id in self._nodes.ids]
+        self._looks = 0
+        known = (m for m in messages if m.metadata.dst_node_id in self._nodes.ids)
+        return [self._engine.begin(message) for message in known]
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """Return the replies that have arrived, in order of arrival; see the class."""
         self._looks = 0
         wanted = message_ids if isinstance(message_ids, Set) else set(message_ids)
-        while wanted and not any(i in wanted for i in self._arrived) and self._events:
-            if self._events.next_s() > self.clock.horizon_s:
+        arrived = self._engine.arrived
+        while wanted and not any(i in wanted for i in arrived) and self._engine.has_events:
+            if self._engine.next_s() > self.clock.horizon_s:
                 self.clock.advance_to(self.clock.horizon_s)
                 break
-            self._step()
-        self._pass_time_until(self.clock.now())
-        return [self._arrived.pop(i) for i in list(self._arrived) if i in wanted]
+            self._engine.step()
+        self._engine.pass_time_until(self.clock.now())
+        return [arrived.pop(i) for i in list(arrived) if i in wanted]
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
@@ -133,154 +114,3 @@ class SimulationGrid(Grid):
     def attributes(self, node_id: int) -> Mapping[str, float]:
         """Return what is known of a node; see `fedagent.nodes.geography`."""
         return self._nodes.attributes(node_id)
-
-    # --- a job's life -------------------------------------------------------------------------
-
-    def _push(self, message: Message) -> str:
-        self._num_jobs += 1
-        self._looks = 0
-        message_id = f"sim-{self._num_jobs}"
-        set_message_id(message, message_id)
-        node, now_s = self._nodes.get(message.metadata.dst_node_id), self.clock.now()
-        is_train = message.metadata.message_type.startswith(Kind.TRAIN)
-        kind = Kind.TRAIN if is_train else Kind.EVALUATE
-        dispatch = Dispatch(message_id, node.node_id, 0, "", now_s, math.inf, kind)
-        num_bytes = payload_bytes(message.content)
-        self._tick()
-        self.statistics.dispatched(kind, num_bytes, node.is_remote)
-        self.statistics.concurrency = max(self.statistics.concurrency, self.statistics.in_flight)
-        job = SimulatedJob(self._num_jobs, message, node, dispatch, begun_s=now_s)
-        node.downloaded_s = max(now_s, node.downloaded_s)
-        node.downloaded_s += num_bytes / node.profile.download_bytes_per_s
-        job.ready_s = node.profile.latency_s + node.downloaded_s
-        node.waiting.append(job)
-        self._begin_next(node)
-        return message_id
-
-    def _begin_next(self, node: Node) -> None:
-        if node.current is not None or not node.waiting:
-            return
-        node.current = job = node.waiting.popleft()
-        node.jobs_begun += 1
-        job.begun_s = max(job.begun_s, self.clock.now())
-        now_s, profile = self.clock.now(), node.profile
-        if not profile.is_online(now_s):
-            self._fail_at(now_s, job, ErrorCode.NODE_UNAVAILABLE, "the node is offline")
-            return
-        fate = self._fate(node)
-        work_s = self._steps(job.message) * profile.seconds_per_step * fate.factor
-        finish_s = max(now_s, job.ready_s) + work_s
-        job.leaves_s = profile.next_change_s(now_s)
-        if fate.dies_after is not None:
-            finish_s = now_s + (finish_s - now_s) * fate.dies_after
-        if job.leaves_s < finish_s:
-            self._fail_at(job.leaves_s, job, ErrorCode.NODE_UNAVAILABLE, "the node went offline")
-        elif fate.dies_after is not None:
-            self._fail_at(finish_s, job, ErrorCode.CLIENT_APP_CRASHED, "simulated failure")
-        elif fate.falls_silent:
-            self._events.add(finish_s, job.number, lambda: self._leave(job))
-            lapses_s = job.dispatch.sent_at_s + job.message.metadata.ttl
-            self._events.add(lapses_s, job.number, lambda: self._lapse(job))
-        else:
-            job.work = self._executor.submit(self._item(job), finish_s)
-            self._events.add(finish_s, job.number, lambda: self._finish(job))
-
-    def _fate(self, node: Node) -> JobFate:
-        """Draw how the job that a node begins goes, from a generator of (node, job)."""
-        profile, jitter = node.profile, self._fleet.jitter
-        if not (profile.failure_rate or profile.silence_rate or jitter):
-            return JobFate()
-        chance = self._fleet.generator(node.index, node.jobs_begun)
-        dies, falls_silent = chance.random(2) < (profile.failure_rate, profile.silence_rate)
-        factor = math.exp(jitter * chance.normal())
-        return JobFate(factor, chance.random() if dies else None, bool(falls_silent))
-
-    def _item(self, job: SimulatedJob) -> WorkItem:
-        node = job.node
-        entropy = np.random.SeedSequence([self._seed, node.index, node.jobs_begun])
-        return WorkItem(
-            message=job.message,
-            run_id=self._run.run_id,
-            node_id=node.node_id,
-            node_config={"partition-id": node.index, "num-partitions": self._fleet.num_nodes},
-            run_config=self._run_config,
-            state=node.state,
-            seed=int(entropy.generate_state(1, np.uint64)[0]),
-        )
-
-    def _steps(self, message: Message) -> int:
-        named = (
-            record[keys.LOCAL_STEPS]
-            for record in records_of(message.content, ConfigRecord).values()
-            if keys.LOCAL_STEPS in record
-        )
-        return int(next(named, self._fleet.default_steps))  # type: ignore[arg-type]
-
-    def _fail_at(self, time_s: float, job: SimulatedJob, code: int, reason: str) -> None:
-        job.content = Error(code, reason)
-        self._events.add(time_s, job.number, lambda: self._arrive(job))
-
-    def _pass_time_until(self, time_s: float) -> None:
-        while self._events.next_s() <= time_s:
-            self._step()
-        self.clock.advance_to(time_s)
-
-    def _step(self) -> None:
-        time_s, event = self._events.pop()
-        self.clock.advance_to(time_s)
-        event()
-
-    def _finish(self, job: SimulatedJob) -> None:
-        """Wait for the real work of the job that virtually is done now, and upload its reply."""
-        assert job.work is not None
-        answer = self._executor.result(job.work)
-        forget_spare_normal()
-        job.node.state, job.content = answer.state, answer.content
-        arrives_s = self.clock.now()
-        if isinstance(answer.content, RecordDict):
-            job.reply_bytes = payload_bytes(answer.content)
-            upload_s = job.reply_bytes / job.node.profile.upload_bytes_per_s
-            arrives_s = max(arrives_s, job.node.uploaded_s) + upload_s
-            job.node.uploaded_s = arrives_s
-        if job.leaves_s < arrives_s:
-            self._fail_at(job.leaves_s, job, ErrorCode.NODE_UNAVAILABLE, "the node went offline")
-        elif arrives_s > self.clock.now():
-            self._events.add(arrives_s, job.number, lambda: self._arrive(job))
-        else:
-            self._arrive(job)
-        self._free(job)
-
-    def _arrive(self, job: SimulatedJob) -> None:
-        assert job.content is not None
-        self._arrived[job.dispatch.message_id] = Message(job.content, reply_to=job.message)
-        self._leave(job)
-
-    def _lapse(self, job: SimulatedJob) -> None:
-        """ClientResult for a node that fell silent, as Flower does when a message's TTL is over."""
-        error = Error(ErrorCode.MESSAGE_UNAVAILABLE, "no reply within the message's TTL")
-        self._arrived[job.dispatch.message_id] = Message(error, reply_to=job.message)
-
-    def _leave(self, job: SimulatedJob) -> None:
-        """Count how the job ended and let the node go on with its next one."""
-        outcome, reason, size = Outcome.EXPIRED, "silent", 0
-        if isinstance(job.content, Error):
-            outcome, reason = Outcome.FAILED, f"error-{job.content.code}"
-        elif job.content is not None:
-            outcome, reason, size = Outcome.APPLIED, "", job.reply_bytes
-        self._tick()
-        self.statistics.settled(
-            job.dispatch, outcome, reason, size, job.begun_s, job.node.is_remote
-        )
-        if outcome is Outcome.APPLIED and job.dispatch.kind is Kind.TRAIN:
-            self.statistics.received(0, self.clock.now() - job.begun_s)
-        self._free(job)
-
-    def _free(self, job: SimulatedJob) -> None:
-        """Let the node go on with its next job, if it is still at this one."""
-        if job.node.current is job:
-            job.node.current = None
-            self._begin_next(job.node)
-        self._nodes.let_go(job.node, self.clock.now())
-
-    def _tick(self) -> None:
-        self.statistics.now_s = self.clock.now()

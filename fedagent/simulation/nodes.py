@@ -1,4 +1,4 @@
-"""The nodes of a simulated fleet: who there is, and what is kept of those that work."""
+"""The nodes of a simulated fleet: which there are, and what is kept of those that work."""
 
 import math
 from collections import deque
@@ -10,13 +10,12 @@ from types import MappingProxyType
 
 from flwr.app import Error, Message, RecordDict
 
-from fedagent.grids import REMOTE
 from fedagent.nodes.population import Population
-from fedagent.simulation.profiles import Fleet, NodeProfile
+from fedagent.simulation.fleets import Fleet
+from fedagent.simulation.profiles import NodeProfile
 from fedagent.simulation.workers.work import ClientResult
 from fedagent.update import Dispatch
 
-_FIRST_NODE_ID = 1001  # Flower's own ids are random; 0 and 1 mean driver and SuperLink
 _PROFILES = 1 << 16  # that are kept although their nodes do nothing: to draw one anew is slow
 
 
@@ -27,7 +26,6 @@ class Node:
     index: int
     node_id: int
     profile: NodeProfile
-    is_remote: bool
     jobs_begun: int
     state: RecordDict = field(default_factory=RecordDict)
     current: "SimulatedJob | None" = None
@@ -60,7 +58,7 @@ class Nodes:
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
-        self.ids = range(_FIRST_NODE_ID, _FIRST_NODE_ID + fleet.num_nodes)
+        self.ids = fleet.node_ids
         self._is_always_online = fleet.is_always_online
         self._profile = lru_cache(_PROFILES)(fleet.profile)
         self.attributes = lru_cache(_PROFILES)(self._attributes)
@@ -72,14 +70,9 @@ class Nodes:
         """Return a node to give work to."""
         node = self._kept.get(node_id)
         if node is None:
-            index, geography = node_id - _FIRST_NODE_ID, self._fleet.geography
-            node = self._kept[node_id] = Node(
-                index,
-                node_id,
-                self._profile(index),
-                geography is not None and geography.is_remote(index),
-                self._jobs_begun.pop(node_id, 0),
-            )
+            index = self.ids.index(node_id)
+            jobs_begun = self._jobs_begun.pop(node_id, 0)
+            node = self._kept[node_id] = Node(index, node_id, self._profile(index), jobs_begun)
         return node
 
     def let_go(self, node: Node, now_s: float) -> None:
@@ -90,17 +83,8 @@ class Nodes:
             self._jobs_begun[node.node_id] = node.jobs_begun
 
     def _attributes(self, node_id: int) -> Mapping[str, float]:
-        index = node_id - _FIRST_NODE_ID
-        profile = self._profile(index)
-        known = {
-            "partition-id": index,
-            "latency-s": profile.latency_s,
-            "seconds-per-step": profile.seconds_per_step,
-        }
-        if geography := self._fleet.geography:
-            known["region"] = geography.region(index)
-            known[REMOTE] = geography.is_remote(index)
-        return MappingProxyType(known)
+        index = self.ids.index(node_id)
+        return MappingProxyType(self._profile(index).attributes(index))
 
     @property
     def is_always_online(self) -> bool:
@@ -109,7 +93,7 @@ class Nodes:
 
     def is_online(self, node_id: int, now_s: float) -> bool:
         """Return whether a node is online at `now_s`."""
-        return self._profile(node_id - _FIRST_NODE_ID).is_online(now_s)
+        return self._profile(self.ids.index(node_id)).is_online(now_s)
 
     def next_change_s(self, now_s: float) -> float:
         """Return when the next node comes or goes; every node is asked."""

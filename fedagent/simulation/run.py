@@ -1,8 +1,5 @@
 """Running a Flower app on a simulated fleet, with no server to start."""
 
-import gc
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -11,11 +8,12 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
 
 from fedagent._flower import DRIVER_NODE_ID, empty_run, identify_process
+from fedagent.simulation.fleets import Equal, Fleet
 from fedagent.simulation.grid import SimulationGrid
 from fedagent.simulation.process_tuning import process_tuned
-from fedagent.simulation.profiles import Equal, Fleet
 from fedagent.simulation.runtime import Runtime
-from fedagent.simulation.workers.work import load_app, reproducible
+from fedagent.simulation.workers.randomness import reproducible
+from fedagent.simulation.workers.work import load_app
 from fedagent.statistics import Statistics
 
 _RUN_ID = 1
@@ -47,7 +45,7 @@ def run_simulation(
 ) -> SimulationResult:
     """Run unmodified Flower apps on a simulated fleet.
 
-    The same seed gives the same bytes, whoever does the work and however fast the machine. Before
+    The same seed gives the same bytes, whatever does the work and however fast the machine. Before
     each job the global generators of ``random``, NumPy and torch are seeded from (seed, node, job).
 
     Parameters
@@ -56,7 +54,7 @@ def run_simulation(
     num_supernodes : number of nodes; overrides ``fleet.num_nodes``.
     fleet : the devices; default `Equal`.
     seed : of the server's and the clients' global generators.
-    runtime : who does the clients' work; by default this process, one client after the other.
+    runtime : what does the clients' work; by default this process, one client after the other.
     run_config : ``context.run_config`` of both apps.
 
     Raises
@@ -77,24 +75,7 @@ def run_simulation(
         run_config=dict(run_config or {}),
     )
     executor = (runtime or Runtime()).executor(client_app)
-    with executor, reproducible(seed), process_tuned(), _old_objects_left_alone():
+    with executor, reproducible(seed), process_tuned():
         grid = SimulationGrid(fleet, executor, empty_run(_RUN_ID), dict(run_config or {}), seed)
         server(grid, context)
     return SimulationResult(context, grid.statistics)
-
-
-@contextmanager
-def _old_objects_left_alone() -> Iterator[None]:
-    """Keep the garbage collector off what exists before the run.
-
-    That is some 350,000 objects of torch, Flower and Hydra, a fifth of a second each time that it
-    looks through them for nothing, and memory that forked workers would no longer share.
-    """
-    if gc.get_freeze_count():  # somebody else has seen to it
-        yield
-        return
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()

@@ -1,12 +1,14 @@
-"""Who does the clients' work in a simulation, as one would configure it."""
+"""What does the clients' work in a simulation, as a configuration says it."""
 
 import os
 from dataclasses import dataclass
+from typing import Annotated, Literal
 
 from flwr.clientapp import ClientApp
 
-from fedagent.errors import one_of, require
-from fedagent.simulation.workers.inline import Executor, Inline
+from fedagent.errors import Interval, check_fields, require
+from fedagent.simulation.workers.base import Executor
+from fedagent.simulation.workers.inline import Inline
 from fedagent.simulation.workers.processes import Processes
 from fedagent.simulation.workers.vectorised import VectorisedExecutor
 from fedagent.simulation.workers.work import TrainsTogether, load_app
@@ -21,27 +23,21 @@ class Runtime:
     workers : worker processes; 0 does the work in this process; None takes one per CPU core.
     vectorise : whether clients at work at the same time are trained as one batch, for apps that
         can (`build_client_app`): "never"; "always", where each client's model comes out as alone
-        only up to rounding; "auto", which tries with the first clients which is faster, so that
-        the last bits may differ from run to run.
+        only up to rounding; "auto", which finds out with the first clients which is faster, so
+        that the last bits may differ from run to run.
     group_size : clients per batch, at most, >= 2.
     backend : "processes" on this machine, or "ray".
     address : of a Ray cluster; None starts Ray on this machine.
     """
 
-    workers: int | None = 0
-    vectorise: str = "never"
-    group_size: int = 32
-    backend: str = "processes"
+    workers: Annotated[int | None, Interval("[0, inf)")] = 0
+    vectorise: Literal["never", "always", "auto"] = "never"
+    group_size: Annotated[int, Interval("[2, inf)")] = 32
+    backend: Literal["processes", "ray"] = "processes"
     address: str | None = None
 
     def __post_init__(self) -> None:
-        require(
-            self.workers is None or self.workers >= 0,
-            f"workers={self.workers} must not be negative.",
-        )
-        one_of("backend", self.backend, ("processes", "ray"))
-        one_of("vectorise", self.vectorise, ("never", "auto", "always"))
-        require(self.group_size >= 2, f"group_size={self.group_size} must be at least 2.")
+        check_fields(self)
         require(
             self.address is None or self.backend == "ray",
             f"address={self.address!r} belongs to backend=ray.",

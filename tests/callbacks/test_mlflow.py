@@ -2,6 +2,7 @@
 
 import sys
 import threading
+from functools import partialmethod
 from pathlib import Path
 
 import mlflow
@@ -10,6 +11,7 @@ from flwr.app import ArrayRecord, MetricRecord
 
 from fedagent import FedBuff
 from fedagent.callbacks import Callback, MLflow
+from fedagent.callbacks.background import Background
 from fedagent.config import compose
 from fedagent.errors import ConfigurationError
 from fedagent.report.recorder import MODEL_FILE, PLOT_FILE
@@ -146,6 +148,29 @@ def test_store_that_goes_away_neither_ends_nor_delays_the_run(store, monkeypatch
 
     assert log.statistics.version == 6
     assert released.is_set()
+
+
+def test_what_a_slow_store_takes_after_the_end_still_belongs_to_its_run(store, monkeypatch):
+    is_sending, released, runs = threading.Event(), threading.Event(), []
+    watcher = MLflow("slow", store)
+    watcher.on_start(Statistics())
+    run_id = only_run(store, "slow")[1].info.run_id
+
+    def slowly(self, run_id, metrics):
+        is_sending.set()
+        released.wait(20)
+        runs.append(run_id)
+
+    monkeypatch.setattr(mlflow.MlflowClient, "log_batch", slowly)
+    monkeypatch.setattr(Background, "close", partialmethod(Background.close, patience_s=0.01))
+    sender = watcher._metrics._thread
+    watcher.on_evaluation(Statistics(), Evaluation(0, 0.0, 0, "server", {"loss": 1.0}))
+    assert is_sending.wait(20)
+    watcher.on_end(Statistics(), "4 versions", ArrayRecord)  # its totals wait behind
+    released.set()
+    sender.join(20)
+
+    assert runs == [run_id, run_id]
 
 
 def test_shipped_configuration_uploads_what_the_recorder_writes():

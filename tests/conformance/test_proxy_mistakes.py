@@ -11,9 +11,9 @@ import pytest
 
 from fedagent import FedAsync, FedBuff
 from fedagent.nodes.membership import Membership
+from fedagent.proxy.jobs import Jobs
 from fedagent.proxy.ledger import Ledger
 from fedagent.proxy.loop import Proxy
-from fedagent.proxy.queues import Queues
 from fedagent.simulation import Scripted
 from fedagent.stopping import MaxSeconds
 from tests.conformance import cases
@@ -62,13 +62,13 @@ def check_a_resumed_run_still_knows_who_is_at_work() -> None:
 
 
 def leaks_the_slot_of_a_failed_job(patch: pytest.MonkeyPatch) -> None:
-    right = Queues.settle
+    right = Jobs.end
 
-    def settle(self, dispatch, now_s, succeeded):
+    def end(self, dispatch, now_s, succeeded):
         if succeeded:
             right(self, dispatch, now_s, succeeded)
 
-    patch.setattr(Queues, "settle", settle)
+    patch.setattr(Jobs, "end", end)
 
 
 def never_gives_a_failed_node_work_again(patch: pytest.MonkeyPatch) -> None:
@@ -86,7 +86,7 @@ def waits_until_the_clients_have_evaluated(patch: pytest.MonkeyPatch) -> None:
 
     def ask(self, is_over=False):
         right(self, is_over)
-        while len(self._federated_evaluation):
+        while self._evaluations.are_awaited:
             self._take_replies()
 
     patch.setattr(Proxy, "_ask_clients_to_evaluate", ask)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.personalisation import GROUPS, RULES, asynchronous
+from benchmarks.collaboration.personalisation import GROUPS, RULES, asynchronous
 from fedagent.mixing import adjusted_rand_index
 
 

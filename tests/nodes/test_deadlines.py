@@ -1,68 +1,107 @@
-"""A deadline per dispatch: what comes later is not applied, and its node works again."""
+"""Deadlines learned from how long nodes take."""
 
 import pytest
 
-from fedagent import FedBuff
-from fedagent.errors import ConfigurationError
-from fedagent.scheduling import Uniform
-from fedagent.simulation import Scripted
-from fedagent.stopping import MaxSeconds
-from tests.toy import Log, run
-
-FLEET = Scripted(num_nodes=3, times=(1.0, 1.0, 10.0))
+from fedagent.nodes.backoff import Backoff
+from fedagent.nodes.deadlines import Deadlines
+from fedagent.nodes.membership import Membership
+from fedagent.nodes.population import Population
 
 
-def settled(**options) -> Log:
-    log = Log()
-    strategy = FedBuff(
-        buffer_size=2,
-        scheduler=Uniform(2),
-        stopping=[MaxSeconds(59.5)],
-        callbacks=[log],
-        fraction_evaluate=0.0,
-        **options,
-    )
-    run(strategy, FLEET, rounds=1000)
-    return log
+def learned(durations_s, **options):
+    deadlines = Deadlines(10_000.0, **options)
+    for node_id, duration_s in enumerate(durations_s):
+        deadlines.observe(node_id, duration_s)
+    return deadlines
 
 
-def test_who_misses_the_deadline_expires_then_and_is_asked_again_when_heard_of():
-    log = settled(deadline_s=5.0)
-    overdue = [s for s in log.settlements if s.reason == "deadline"]
-    assert [s.dispatch.sent_at_s for s in overdue] == [0.0, 20.0, 40.0]
-    assert all(s.dispatch.deadline_s == s.dispatch.sent_at_s + 5.0 for s in overdue)
-    assert {s.detail for s in overdue} == {"no reply within 5 s"}
-    assert log.statistics.unsolicited["late"] == 2
+def test_while_nothing_is_known_the_limit_holds():
+    assert Deadlines(10_000.0).for_node(7) == 10_000.0
 
 
-def test_the_fast_nodes_are_not_disturbed():
-    log = settled(deadline_s=5.0)
-    fast = [s for s in log.settlements if s.reason != "deadline" and s.outcome == "applied"]
-    assert len(fast) == 2 * 29
-    assert log.statistics.staleness_max == 0
+def test_a_node_that_is_known_gets_three_times_its_longest_of_the_last_five():
+    deadlines = Deadlines(10_000.0)
+    for duration_s in (900.0, 100.0, 50.0, 300.0, 40.0, 30.0):
+        deadlines.observe(7, duration_s)
+    assert deadlines.for_node(7) == 900.0
+    assert deadlines.for_node(8) == 10_000.0
 
 
-@pytest.mark.parametrize("deadline_s", [None, 20.5])
-def test_a_reply_in_time_is_applied_however_slow(deadline_s):
-    log = settled(deadline_s=deadline_s)
-    assert not any(s.reason == "deadline" for s in log.settlements)
-    assert len({s.dispatch.node_id for s in log.settlements if s.outcome == "applied"}) == 3
+def test_a_newcomer_gets_three_times_the_95th_percentile_of_twenty_nodes():
+    assert learned(range(100, 119)).for_node(99) == 10_000.0
+    durations_s = [100.0 + 10.0 * k for k in range(21)]  # the 95th percentile is the 20th of them
+    assert learned(durations_s).for_node(99) == pytest.approx(3 * 290.0)
 
 
-def test_a_deadline_longer_than_the_timeout_is_possible():
-    log = Log()
-    strategy = FedBuff(
-        buffer_size=1,
-        scheduler=Uniform(2),
-        callbacks=[log],
-        fraction_evaluate=0.0,
-        deadline_s=100.0,
-    )
-    run(strategy, Scripted(num_nodes=2, times=(10.0, 10.0)), rounds=4, timeout=5.0)
-    assert log.reason == "4 versions"
+def test_every_node_counts_once_however_often_it_answers():
+    deadlines = learned([1_000.0] * 20)
+    for _ in range(10_000):
+        deadlines.observe(0, 100.0)
+    assert deadlines.for_node(99) == 3_000.0
 
 
-@pytest.mark.parametrize("deadline_s", [0.0, -1.0])
-def test_a_deadline_that_nobody_can_meet_is_refused(deadline_s):
-    with pytest.raises(ConfigurationError, match=f"deadline_s={deadline_s}"):
-        FedBuff(deadline_s=deadline_s)
+def test_a_fast_node_that_is_slow_for_once_gets_as_long_as_most():
+    assert learned([100.0] * 2 + [1_000.0] * 30).for_node(0) == 3_000.0
+
+
+@pytest.mark.parametrize(("duration_s", "expected_s"), [(0.1, 60.0), (9_000.0, 10_000.0)])
+def test_no_deadline_is_below_the_floor_or_beyond_the_limit(duration_s, expected_s):
+    assert learned([duration_s]).for_node(0) == expected_s
+
+
+def test_with_an_infinite_factor_nothing_is_learned():
+    assert learned([100.0] * 30, factor=float("inf")).for_node(0) == 10_000.0
+
+
+# --- what is forgotten ----------------------------------------------------------------------------
+
+
+def present(*node_ids: int) -> Membership:
+    membership = Membership(Backoff())
+    membership.refresh(node_ids)
+    return membership
+
+
+def test_a_node_that_is_there_is_remembered_however_long_ago_it_was_heard_of():
+    deadlines = learned([2_000.0] + [100.0] * 200)
+    deadlines.forget_departed(present(0))
+    assert deadlines.for_node(0) == 6_000.0
+    assert deadlines.num_nodes == 1 + 20
+
+
+@pytest.mark.parametrize(("comes_back", "expected_s"), [(False, 300.0), (True, 6_000.0)])
+def test_of_those_that_left_the_ones_heard_of_last_keep_their_deadline(comes_back, expected_s):
+    deadlines = learned([2_000.0] + [100.0] * 39)
+    deadlines.forget_departed(present())
+    assert deadlines.for_node(0) == 6_000.0, "40 are not too many"
+    deadlines.observe(0 if comes_back else 40, 100.0)
+    deadlines.observe(41, 100.0)
+    deadlines.observe(42, 100.0)
+    deadlines.forget_departed(present())
+    assert deadlines.num_nodes == 20
+    assert deadlines.for_node(0) == expected_s
+
+
+@pytest.mark.parametrize("num_present", [0, 20, 500])
+def test_devices_that_come_under_a_new_id_each_time_take_no_memory_for_good(num_present):
+    deadlines = learned([1_000.0] * num_present)
+    for newcomer in range(10_000, 20_000):
+        deadlines.observe(newcomer, 50.0)
+        deadlines.forget_departed(present(*range(num_present)))
+    assert deadlines.num_nodes <= 2 * max(20, num_present) + 1
+    if num_present:
+        assert deadlines.for_node(0) == 3_000.0
+
+
+def test_a_population_is_asked_node_by_node():
+    class Even(Population):
+        registered = range(200)
+
+        def __contains__(self, node_id):
+            return node_id in self.registered and node_id % 2 == 0
+
+    membership = Membership(Backoff())
+    membership.refresh(Even())
+    deadlines = learned([100.0] * 5_000)
+    deadlines.forget_departed(membership)
+    assert deadlines.num_nodes == 100 + 100

@@ -2,7 +2,8 @@ import pytest
 
 from fedagent.errors import ConfigurationError
 from fedagent.nodes.geography import Blocks, ByAttribute, ByMeasure, Links, Listed
-from fedagent.simulation import Equal, Geography
+from fedagent.simulation import Equal, Geography, Scripted
+from fedagent.simulation.nodes import Nodes
 
 NODE = 4711
 
@@ -45,7 +46,8 @@ def test_a_node_of_which_nothing_is_known_has_no_region(regions):
         (lambda: Listed([[1, 2], [2]]), r"\[2\] are in more than one"),
         (lambda: Listed([]), "members is empty"),
         (lambda: ByAttribute(0), "num_regions=0"),
-        (lambda: ByMeasure([1.0, 1.0]), "must increase"),
+        (lambda: ByMeasure([1.0, 1.0]), "must be finite and increase"),
+        (lambda: ByMeasure([float("nan")]), "must be finite and increase"),
     ],
 )
 def test_impossible_regions_are_refused_by_name(build, named):
@@ -70,3 +72,39 @@ def test_a_message_takes_half_the_latency_and_its_bytes():
     links = Links(2.0, download_bytes_per_s=100.0, upload_bytes_per_s=50.0)
     assert links.down_s(200) == 1.0 + 2.0
     assert links.up_s(200) == 1.0 + 4.0
+
+
+FIRST, SECOND, THIRD, FOURTH = Equal(num_nodes=4).node_ids
+SPEEDS = (1.0, 5.0, 1.0, 5.0)
+
+
+@pytest.mark.parametrize(
+    ("regions", "expected"),
+    [
+        (Blocks(2, 4), [0, 0, 1, 1]),
+        (Listed([[0, 3], [1, 2]]), [0, 1, 1, 0]),
+        (Listed([[FIRST, FOURTH], [SECOND, THIRD]], key="node-id"), [0, 1, 1, 0]),
+        (ByMeasure([2.0], key="seconds-per-step"), [0, 1, 0, 1]),
+        (ByMeasure([0.5], key="latency-s"), [0, 0, 0, 1]),
+    ],
+)
+@pytest.mark.parametrize("has_edges", [False, True])
+def test_a_simulation_and_the_rule_put_a_node_into_the_same_region(regions, expected, has_edges):
+    """Whatever a region is told by: partition, node id, speed or the node's own latency."""
+    fleet = Scripted(
+        num_nodes=4,
+        times=SPEEDS,
+        links=Links(0.1),
+        profiles={3: {"latency_s": 0.9}},
+        geography=Geography(regions, Links(2.0), has_edges),
+    )
+    assert [fleet.profile(i).region for i in range(4)] == expected
+    remote_s = [2.0 * (region != 0 and not has_edges) for region in expected]
+    own_s = [0.1, 0.1, 0.1, 0.9]
+    assert [fleet.profile(i).latency_s for i in range(4)] == pytest.approx(
+        [own + remote for own, remote in zip(own_s, remote_s, strict=True)]
+    )
+    if has_edges:  # then there is a hierarchical rule, which asks what the grid knows
+        nodes = Nodes(fleet)
+        told = [regions.of(node_id, nodes.attributes(node_id)) for node_id in fleet.node_ids]
+        assert told == expected

@@ -1,4 +1,4 @@
-"""Who may work now: back-off, the breaker, nodes that vanish and nodes that are overdue."""
+"""Who may work now: nodes that rest, nodes that vanish and nodes that are overdue."""
 
 import math
 
@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedagent.errors import ConfigurationError
-from fedagent.nodes.membership import Backoff, Breaker, Membership
+from fedagent.nodes.backoff import Backoff
+from fedagent.nodes.membership import Membership
 from fedagent.nodes.population import Population
 
 BACKOFF = Backoff(base_s=2.0, cap_s=10.0, storm=3)
@@ -100,19 +100,6 @@ def test_nodes_wake_in_the_order_of_their_rests():
     membership.wake(100.0)
     assert list(membership.idle) == [2, 1]
     assert membership.next_wake_s() == math.inf
-
-
-@pytest.mark.parametrize(
-    ("arguments", "named"),
-    [
-        ({"base_s": 0.0}, "base_s"),
-        ({"base_s": 5.0, "cap_s": 4.0}, "5.0 and 4.0"),
-        ({"storm": 0}, "storm=0"),
-    ],
-)
-def test_a_back_off_that_cannot_work_is_refused_by_name(arguments, named):
-    with pytest.raises(ConfigurationError, match=named):
-        Backoff(**arguments)
 
 
 # --- coming and going -----------------------------------------------------------------------------
@@ -326,59 +313,6 @@ def test_a_node_that_left_before_it_was_overdue_starts_afresh_when_it_is_back():
     assert not membership.idle
     membership.refresh([1])
     assert 1 in membership.idle
-
-
-# --- the breaker ----------------------------------------------------------------------------------
-
-
-def storm(breaker: Breaker, failures: int, now_s: float = 0.0) -> None:
-    for _ in range(failures):
-        breaker.record(False, now_s)
-
-
-def test_a_closed_breaker_lets_everybody_work():
-    breaker = Breaker(BACKOFF)
-    storm(breaker, 2)
-    assert not breaker.is_open
-    assert breaker.limit(50, now_s=0.0) == 50
-    assert breaker.probe_at_s == -math.inf
-
-
-def test_a_storm_opens_it_and_it_lets_a_single_probe_through():
-    breaker = Breaker(BACKOFF)
-    storm(breaker, 3, now_s=100.0)
-    assert breaker.is_open
-    assert breaker.probe_at_s == 102.0
-    assert breaker.limit(50, now_s=101.9) == 0
-    assert breaker.limit(50, now_s=102.0) == 1
-    assert breaker.limit(0, now_s=102.0) == 0
-
-
-def test_probes_that_fail_come_less_and_less_often():
-    breaker, now_s, waits = Breaker(BACKOFF), 0.0, []
-    storm(breaker, 2)
-    for _ in range(5):
-        breaker.record(False, now_s)
-        waits.append(breaker.probe_at_s - now_s)
-        now_s = breaker.probe_at_s
-    assert waits == [2.0, 4.0, 8.0, 10.0, 10.0]
-
-
-def test_a_probe_that_succeeds_closes_it():
-    breaker = Breaker(BACKOFF)
-    storm(breaker, 5)
-    breaker.record(True, now_s=20.0)
-    assert breaker.limit(50, now_s=20.0) == 50
-    storm(breaker, 2, now_s=21.0)
-    assert not breaker.is_open, "failures are counted from the last success"
-
-
-def test_failures_with_successes_in_between_are_no_storm():
-    breaker = Breaker(BACKOFF)
-    for _ in range(20):
-        storm(breaker, 2)
-        breaker.record(True, now_s=0.0)
-    assert not breaker.is_open
 
 
 # --- all of it at once ----------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord
 
 from fedagent import FedAsync, FedBuff
-from fedagent.nodes.membership import Backoff
+from fedagent.nodes.backoff import Backoff
 from fedagent.simulation import Equal, Scripted
 from fedagent.stopping import MaxSeconds
 from fedagent.wire.records import digest

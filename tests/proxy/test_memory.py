@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 
-from benchmarks.aggregation_path import Echo, layers, measure_path
+from benchmarks.aggregation.replies import Echo, layers, measure_path
 from fedagent import FedAsync
 from fedagent._flower import DRIVER_NODE_ID, identify_process
 from fedagent.admission.gate import Admission

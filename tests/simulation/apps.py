@@ -13,7 +13,8 @@ from flwr.clientapp import ClientApp
 
 from fedagent._flower import empty_run
 from fedagent.simulation import Fleet, Scripted, SimulationGrid
-from fedagent.simulation.workers.inline import Executor, Inline
+from fedagent.simulation.workers.base import Executor
+from fedagent.simulation.workers.inline import Inline
 
 Answering = Callable[[Message, Context], RecordDict]
 

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedagent._flower import ErrorCode, empty_run
-from fedagent.simulation import Equal, Links, Reliability
+from fedagent.nodes.geography import Listed
+from fedagent.simulation import Equal, Geography, Links, Reliability
 from fedagent.update import Outcome
 from fedagent.wire.records import payload_bytes
 from tests.simulation.apps import (
@@ -67,6 +68,15 @@ def test_a_job_takes_latency_download_steps_and_upload(fields, steps, expected_s
     assert payload_bytes(message.content) == PAYLOAD_BYTES
     ask(grid, message)
     assert grid.clock.now() == expected_s
+
+
+def test_regions_that_are_told_by_node_id_have_the_slow_link():
+    fleet = Equal(num_nodes=3)
+    regions = Listed([[fleet.node_ids[0], fleet.node_ids[2]], [fleet.node_ids[1]]], key="node-id")
+    grid = grid_of(Equal(num_nodes=3, geography=Geography(regions, Links(latency_s=4.0))))
+    ids = list(grid.push_messages([request(n) for n in range(3)]))
+    assert arrivals(grid, ids) == [(1.0, 0), (1.0, 2), (5.0, 1)]
+    assert grid.statistics.bytes_between_regions == 2 * PAYLOAD_BYTES
 
 
 def test_the_upload_is_as_long_as_the_reply_not_the_request():
@@ -285,7 +295,7 @@ def test_only_nodes_with_something_to_remember_are_kept():
     for answer, kept in ((echo, 0), (count, 3)):
         grid = grid_of(Equal(num_nodes=1_000_000, links=Links(1.0, 100.0, 10.0)), answer)
         ask(grid, *map(request, (7, 70_000, 999_999)))
-        assert len(grid._nodes._kept) == kept
+        assert len(grid._engine.nodes._kept) == kept
 
 
 def test_a_node_that_was_let_go_goes_on_where_it_was():

@@ -1,13 +1,19 @@
-"""What a simulation saves is not missed by anybody."""
+"""What a simulation changes in its process is not missed, and undone at the end."""
 
+import gc
 import subprocess
 import sys
 
 import pytest
 import torch
+from flwr.app import Array
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from fedagent.simulation.process_tuning import no_idle_marks
+from fedagent.simulation.process_tuning import (
+    no_idle_marks,
+    old_objects_left_alone,
+    process_tuned,
+)
 
 FAULTS = """
 import resource
@@ -83,3 +89,57 @@ def test_functions_can_still_be_marked_and_everything_is_undone():
         assert work() == 5
         assert marks_of(work) == ["Optimizer of mine"]
     assert torch.autograd.profiler.record_function is torchs_own
+
+
+RESIDENT = """
+import torch
+from fedagent.simulation.process_tuning import freed_memory_kept, keep_freed_memory
+
+def resident_mb():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096 / 1e6
+
+before = resident_mb()
+with freed_memory_kept():
+    blocks = [torch.ones(1_000_000) for _ in range(40)]
+    last = torch.ones(1)  # above the blocks in the heap
+    del blocks
+    kept = resident_mb() - before
+print(kept > 100, resident_mb() - before < 50)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
+def test_memory_kept_during_a_run_is_given_back_at_its_end():
+    done = subprocess.run(
+        [sys.executable, "-c", RESIDENT], check=True, capture_output=True, text=True
+    )
+    assert done.stdout.split() == ["True", "True"]
+
+
+def global_patches():
+    return torch.autograd.profiler.record_function, vars(Array)["from_numpy_ndarray"]
+
+
+@process_tuned()
+def failing_run(before):
+    assert gc.get_freeze_count() > 0
+    assert all(a is not b for a, b in zip(global_patches(), before, strict=True))
+    raise RuntimeError("the run fails")
+
+
+def test_all_that_can_be_undone_is_undone_even_after_an_error():
+    before = global_patches()
+    with pytest.raises(RuntimeError, match="the run fails"):
+        failing_run(before)
+    assert global_patches() == before
+    assert gc.get_freeze_count() == 0
+
+
+def test_what_the_caller_froze_stays_frozen():
+    gc.freeze()
+    try:
+        with old_objects_left_alone():
+            pass
+        assert gc.get_freeze_count() > 0
+    finally:
+        gc.unfreeze()

@@ -1,1 +1,1 @@
-"""Who does the work of simulated clients."""
+"""What does the work of simulated clients."""

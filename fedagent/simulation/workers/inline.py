@@ -1,57 +1,16 @@
-"""Who does the clients' work. The outcome does not depend on it."""
+"""Clients' work in this process: for tests and tiny models."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import Any, TypeVar, cast
 
-from flwr.app import Error
 from flwr.clientapp import ClientApp
 
-from fedagent._flower import ErrorCode
-from fedagent.simulation.workers.work import (
-    ClientResult,
-    WorkItem,
-    load_app,
-    rng_state_preserved,
-    run_client,
-    run_clients,
-)
+from fedagent.simulation.workers.base import Executor, Work, run_work
+from fedagent.simulation.workers.randomness import rng_state_preserved
+from fedagent.simulation.workers.work import ClientResult, WorkItem, load_app
 
 T = TypeVar("T")
-
-Work = WorkItem | Sequence[WorkItem]
-
-
-class Executor(ABC):
-    """Does work items in any order, in parallel or not; each result is fetched once.
-
-    ``due_s`` is the virtual time at which an answer will be asked for: where not everything can be
-    done at once, what is due first goes first.
-    """
-
-    @abstractmethod
-    def submit(self, item: WorkItem, due_s: float = 0.0) -> "Future[ClientResult]":
-        """Take in an item; it may run at any time from now on."""
-
-    @abstractmethod
-    def submit_all(
-        self, items: Sequence[WorkItem], due_s: float = 0.0
-    ) -> "Future[list[ClientResult]]":
-        """Take in items that one worker does together, see `run_clients`; if it dies, all fail."""
-
-    @abstractmethod
-    def result(self, future: "Future[T]") -> T:
-        """Return what was submitted for, waiting for that only."""
-
-    def close(self) -> None:
-        """Give back whatever the executor holds; items not fetched are dropped."""
-
-    def __enter__(self) -> "Executor":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
 
 
 class Inline(Executor):
@@ -74,24 +33,9 @@ class Inline(Executor):
     def result(self, future: "Future[T]") -> T:
         """Do the work now."""
         with rng_state_preserved():
-            return cast(T, do(self._app, self._waiting.pop(future)))
+            return cast(T, run_work(self._app, self._waiting.pop(future)))
 
     def _remember(self, work: Work) -> "Future[Any]":
         future: Future[Any] = Future()
         self._waiting[future] = work
         return future
-
-
-def do(app: ClientApp, work: Work, is_own: bool = False) -> ClientResult | list[ClientResult]:
-    """Do an item, or several as one; see `run_client`."""
-    if isinstance(work, WorkItem):
-        return run_client(app, work, is_own)
-    return run_clients(app, work, is_own)
-
-
-def crashed(work: Work) -> ClientResult | list[ClientResult]:
-    """Return the answer for work whose process died."""
-    reason = "the worker process died (out of memory, or a crash in native code)"
-    if isinstance(work, WorkItem):
-        return ClientResult(Error(ErrorCode.CLIENT_APP_CRASHED, reason), work.state)
-    return [ClientResult(Error(ErrorCode.CLIENT_APP_CRASHED, reason), item.state) for item in work]

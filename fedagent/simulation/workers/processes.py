@@ -1,7 +1,7 @@
-"""Worker processes that do the clients' work, and nobody suffers for another's crash.
+"""Worker processes that do the clients' work; a crash costs only the job that caused it.
 
-No threads: whoever submits or waits hands on what there is to do and takes in what is done. A
-thread per worker would compete for the interpreter with the one that owns the model.
+No threads: each call that submits or waits hands on what there is to do and takes in what is done.
+A thread per worker would compete for the interpreter with the one that owns the model.
 """
 
 import heapq
@@ -22,7 +22,7 @@ from flwr.clientapp import ClientApp
 
 from fedagent.errors import ConfigurationError, require
 from fedagent.simulation.process_tuning import process_tuned
-from fedagent.simulation.workers.inline import Executor, Work, crashed, do
+from fedagent.simulation.workers.base import Executor, Work, crash_of, run_work
 from fedagent.simulation.workers.shared_memory import SharedMemoryChannel, shared_memory
 from fedagent.simulation.workers.work import ClientResult, WorkItem, load_app
 
@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 
 class _Task(NamedTuple):
-    """Work and who waits for it; the order of tasks is that in which they should be done."""
+    """Work, and the future that waits for it; tasks are in the order in which to be done."""
 
     due_s: float
     number: int
@@ -86,7 +86,7 @@ class Processes(Executor):
         return future.result()
 
     def close(self) -> None:
-        """Stop the workers; items that nobody waits for are dropped."""
+        """Stop the workers; items not fetched are dropped."""
         self._waiting.clear()
         for worker in self._workers:
             worker.terminate()
@@ -123,7 +123,7 @@ class Processes(Executor):
         return bool(ready)
 
     def _hand_on(self) -> None:
-        """Give waiting work to whoever has room for it."""
+        """Give waiting work to the workers that have room for it."""
         while self._waiting:
             worker = min(self._workers, key=lambda w: len(w.at_hand))
             if len(worker.at_hand) < worker.capacity:
@@ -158,7 +158,7 @@ class _Worker:
         # A worker inherits the pipes of those started before it, so when this process dies, the
         # youngest sees the end of its own pipe, leaves, and so lets the next one see it.
         self.connection, theirs = self._processes.Pipe()
-        self._post = SharedMemoryChannel(self.connection, self._memory, side=0)
+        self._channel = SharedMemoryChannel(self.connection, self._memory, side=0)
         self._doing.value = -1
         self._process = self._processes.Process(
             target=_serve,
@@ -172,14 +172,14 @@ class _Worker:
     @property
     def capacity(self) -> int:
         """How much work it can have at hand."""
-        return self._post.capacity
+        return self._channel.capacity
 
     def send(self, task: _Task) -> None:
         """Hand over work; its future learns if it cannot travel."""
         self.at_hand[task.number] = task
         try:
             self._await_readiness()
-            self._post.send((task.due_s, task.number, task.work))
+            self._channel.send((task.due_s, task.number, task.work))
         except (EOFError, OSError):
             pass  # the worker is gone, which `receive` will see
         except Exception as error:
@@ -187,9 +187,9 @@ class _Worker:
             task.future.set_exception(error)
 
     def receive(self) -> None:
-        """Wait for the next answer and give it to whoever waits, or an error if the worker died."""
+        """Wait for the next result and give it to its future, or an error if the worker died."""
         try:
-            number, answer = self._post.receive()
+            number, answer = self._channel.receive()
         except (EOFError, OSError):
             self._replace()
         else:
@@ -197,7 +197,7 @@ class _Worker:
             self.at_hand.pop(number).future.set_result(answer)
 
     def _replace(self) -> None:
-        """ClientResult for what a dead worker was doing; a new one gets the rest of what it had.
+        """Give an error for what a dead worker was doing; a new one gets the rest of what it had.
 
         If it was doing nothing, all of it, but only once: to receive one of them may be what kills.
         """
@@ -208,7 +208,7 @@ class _Worker:
         self._died_idle = lost is None
         if lost is not None:
             task = self.at_hand.pop(lost)
-            task.future.set_result(crashed(task.work))
+            task.future.set_result(crash_of(task.work))
         self._start()
         for waiting in list(self.at_hand.values()):
             self.send(waiting)
@@ -256,11 +256,11 @@ def _serve(
         torch.cuda.set_device(number % torch.cuda.device_count())
     app = cast(ClientApp, load_app(app_reference, ClientApp))
     connection.send(True)  # ready
-    post = SharedMemoryChannel(connection, memory, side=1)
+    channel = SharedMemoryChannel(connection, memory, side=1)
     at_hand: list[tuple[float, int, Work]] = []  # a heap
     with process_tuned(), suppress(EOFError, OSError):  # until the parent closes, or is gone
         while True:
             while not at_hand or connection.poll():
-                heapq.heappush(at_hand, post.receive())
+                heapq.heappush(at_hand, channel.receive())
             _, doing.value, work = heapq.heappop(at_hand)
-            post.send((doing.value, do(app, work, is_own=True)))
+            channel.send((doing.value, run_work(app, work, is_own=True)))

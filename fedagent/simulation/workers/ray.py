@@ -12,7 +12,7 @@ import torch
 from flwr.clientapp import ClientApp
 
 from fedagent.errors import ConfigurationError, require
-from fedagent.simulation.workers.inline import Executor, Work, crashed, do
+from fedagent.simulation.workers.base import Executor, Work, crash_of, run_work
 from fedagent.simulation.workers.shared_memory import pickled
 from fedagent.simulation.workers.work import ClientResult, WorkItem, load_app
 
@@ -80,10 +80,10 @@ class Ray(Executor):
             content, arrays = self._ray.get(reference)
             return cast(T, pickle.loads(content, buffers=arrays))
         except self._ray.exceptions.RayError:
-            return cast(T, crashed(work))
+            return cast(T, crash_of(work))
 
     def close(self) -> None:
-        """Cancel what nobody waits for; stop Ray, if it was started here."""
+        """Cancel what was not fetched; stop Ray, if it was started here."""
         for _, reference in self._under_way.values():
             with suppress(self._ray.exceptions.RayError):
                 self._ray.cancel(reference, force=True)
@@ -105,7 +105,7 @@ class Ray(Executor):
 def _run(app: str | list[Any], content: bytes, *arrays: bytes) -> tuple[bytes, list[bytes]]:
     torch.set_num_threads(1)
     work = pickle.loads(content, buffers=arrays)
-    return pickled(do(_loaded(app if isinstance(app, str) else app[0]), work, is_own=True))
+    return pickled(run_work(_loaded(app if isinstance(app, str) else app[0]), work, is_own=True))
 
 
 @lru_cache(maxsize=1)

@@ -1,10 +1,10 @@
 """Objects between two processes, through memory that both map.
 
-A parcel is a pickle without the bytes of its arrays, and a plan that says where each of them is:
+A transfer is a pickle without the bytes of its arrays, and a plan that says where each of them is:
 
     (offset, length)   in the memory
-    index              the same bytes as array `index` of the parcel before and this one, in a row:
-                       a version goes to a worker once, although it goes to many of its nodes
+    index              the same bytes as array `index` of the transfer before and this one, in a
+                       row: a version goes to a worker once, although it goes to many of its nodes
     bytes              here, if there is no memory
 
 All of it is in the memory; the pipe says where. So the pipe never fills up, and no end waits for
@@ -23,7 +23,7 @@ from fedagent._flower import entries_of, record_of
 from fedagent.errors import FedagentError
 from fedagent.wire.records import QuickArray, made_of
 
-_SLOT_BYTES = 16 << 30  # of address space: pages that nobody writes to take no memory
+_SLOT_BYTES = 16 << 30  # of address space: pages never written to take no memory
 _SLOTS = 4
 _NORESERVE = 0x4000  # Linux: mmap.MAP_NORESERVE, which Python names from 3.12 on
 
@@ -31,9 +31,9 @@ Plan = list[tuple[int, int] | int | bytes]
 
 
 def shared_memory() -> mmap.mmap | None:
-    """Return memory for the parcels of one pipe that forked children share, or None.
+    """Return memory for the transfers of one pipe that forked children share, or None.
 
-    It has no name, so nothing is left behind whoever is killed.
+    It has no name, so nothing is left behind by a process that is killed.
     """
     flags = mmap.MAP_SHARED | mmap.MAP_ANONYMOUS | _NORESERVE
     try:
@@ -47,9 +47,9 @@ class SharedMemoryChannel:
 
     Attributes
     ----------
-    capacity : parcels that may be under way in each direction and not yet opened. Slots of the
-        memory are taken in turn; without memory parcels are as large as their arrays, and two that
-        meet in the pipe would wait for each other.
+    capacity : transfers that may be under way in each direction and not yet opened. Slots of the
+        memory are taken in turn; without memory transfers are as large as their arrays, and two
+        that meet in the pipe would wait for each other.
 
     Parameters
     ----------
@@ -79,10 +79,10 @@ class SharedMemoryChannel:
         for data in arrays:
             plan.append(known[id(data)] if id(data) in known else slot.put(data))
             known.setdefault(id(data), len(self._sent) + len(plan) - 1)
-        parcel = slot.put(pickle.dumps((body, plan)))
+        transfer = slot.put(pickle.dumps((body, plan)))
         self._num_sent += 1
         self._sent = arrays
-        self.connection.send(parcel)
+        self.connection.send(transfer)
 
     def receive(self) -> Any:
         """Wait for the next object; EOFError or OSError if the other end is gone."""
@@ -141,7 +141,7 @@ class _Pickler(pickle.Pickler):
 
         def reduced(array: Array) -> tuple[Any, ...]:
             arrays.append(array.data)
-            # What arrives belongs to whoever receives it, who reads it faster like that.
+            # What arrives belongs to its receiver, which reads it faster like that.
             parts = QuickArray, array.dtype, array.shape, array.stype
             return made_of, (*parts, pickle.PickleBuffer(array.data))
 

@@ -6,47 +6,54 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 from itertools import pairwise
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from flwr.app import Error
 
 from fedagent._flower import ErrorCode
-from fedagent.simulation.workers.inline import Executor
+from fedagent.simulation.workers.base import Executor
 from fedagent.simulation.workers.work import ClientResult, WorkItem
 
 logger = logging.getLogger("flwr.fedagent")
 
 T = TypeVar("T")
 
+Mode = Literal["always", "auto"]
+
 _TRIAL_SIZE = 4  # items that wait at the same time, at least, for a trial to say something
+_TRIALS = (True, False, True, False)  # as one batch, one by one; the second of each counts
 
 
 class VectorisedExecutor(Executor):
     """Gives another executor whatever waits at the same time in groups, to be done as one batch.
 
-    Nothing begins before one of the answers is asked for. Then all that was submitted until now is
+    Nothing begins before one of the results is asked for. Then all that was submitted until now is
     dealt to groups of almost equal size, in the order of submission. So the groups, and the bytes
     that come out, depend on neither the number of workers nor the machine, unless ``mode="auto"``,
-    which tries both ways with the first items and keeps the faster one.
+    which does the first batches in turn both ways and keeps the faster one. Every item is done once
+    and its result kept, also in a trial: a client may count its jobs in its Context.
 
-    If a worker dies with a group, its items are done once more, one by one.
+    If a worker dies with a group, its items are done once more, one by one, from the state that
+    they were submitted with.
 
     Parameters
     ----------
-    executor : who does the work.
+    executor : what does the work.
     mode : "always", or "auto".
     size : items per group, >= 2, at most.
     """
 
-    def __init__(self, executor: Executor, mode: str = "always", size: int = 32) -> None:
+    def __init__(self, executor: Executor, mode: Mode = "always", size: int = 32) -> None:
         self._executor, self._size = executor, size
-        self._is_grouping = None if mode == "auto" else True
+        self._is_grouping = True
+        self._trials = list(_TRIALS) if mode == "auto" else []
+        self._seconds: dict[bool, float] = {}
         self._held: dict[Future[Any], WorkItem] = {}
         self._groups: dict[Future[Any], _Group] = {}
 
     def submit(self, item: WorkItem, due_s: float = 0.0) -> "Future[ClientResult]":
-        """Hold the item until somebody asks for an answer."""
-        if self._is_grouping is False:
+        """Hold the item until somebody asks for a result."""
+        if not self._is_grouping and not self._trials:
             return self._executor.submit(item, due_s)
         future: Future[ClientResult] = Future()
         self._held[future] = item
@@ -59,7 +66,7 @@ class VectorisedExecutor(Executor):
         return self._executor.submit_all(items, due_s)
 
     def result(self, future: "Future[T]") -> T:
-        """Return an answer; the first call after items were submitted begins all of them."""
+        """Return a result; the first call after items were submitted begins all of them."""
         if future in self._held:
             self._begin()
         if future not in self._groups:
@@ -69,39 +76,41 @@ class VectorisedExecutor(Executor):
         return future.result()
 
     def close(self) -> None:
-        """Close the executor behind; what nobody asked for is dropped."""
+        """Close the executor behind; what was not fetched is dropped."""
         self._executor.close()
 
     def _begin(self) -> None:
         held, self._held = self._held, {}
-        if self._is_grouping is None and len(held) >= _TRIAL_SIZE:
-            self._is_grouping = self._try_both_ways(list(held.values()))
-        is_grouping = self._is_grouping is not False
-        for futures in _dealt(list(held), self._size if is_grouping else 1):
-            group = _Group(self._executor, futures, [held[f] for f in futures])
+        if self._trials and len(held) >= _TRIAL_SIZE:
+            self._try(held)
+        else:
+            self._deal(held, self._is_grouping)
+
+    def _deal(self, held: "dict[Future[Any], WorkItem]", as_one_batch: bool) -> "list[_Group]":
+        dealt = _dealt(list(held), self._size if as_one_batch else 1)
+        groups = [_Group(self._executor, futures, [held[f] for f in futures]) for futures in dealt]
+        for group, futures in zip(groups, dealt, strict=True):
             self._groups.update(dict.fromkeys(futures, group))
+        return groups
 
-    def _try_both_ways(self, items: Sequence[WorkItem]) -> bool:
-        self._seconds(items, self._size)  # imports, and whatever else only the first pays for
-        together_s, alone_s = self._seconds(items, self._size), self._seconds(items, 1)
-        is_faster = together_s < alone_s
-        logger.info(
-            "Vectorise: %d clients took %.3g s as one batch and %.3g s one by one; from now on %s.",
-            len(items),
-            together_s,
-            alone_s,
-            "as one batch" if is_faster else "one by one",
-        )
-        return is_faster
+    def _try(self, held: "dict[Future[Any], WorkItem]") -> None:
+        """Do a batch in the way whose turn it is, and note the time; after the last one decide.
 
-    def _seconds(self, items: Sequence[WorkItem], size: int) -> float:
-        begun_s = time.perf_counter()
-        groups = [
-            _Group(self._executor, [Future() for _ in part], part) for part in _dealt(items, size)
-        ]
-        for group in groups:
+        The first batch of each way pays for imports and the like; the second one's time stays.
+        """
+        way, begun_s = self._trials.pop(0), time.perf_counter()
+        for group in self._deal(held, way):
             group.finish()
-        return time.perf_counter() - begun_s
+        self._seconds[way] = (time.perf_counter() - begun_s) / len(held)
+        if self._trials:
+            return
+        self._is_grouping = self._seconds[True] < self._seconds[False]
+        logger.info(
+            "Vectorise: a client took %.3g s in one batch and %.3g s alone; from now on %s.",
+            self._seconds[True],
+            self._seconds[False],
+            "as one batch" if self._is_grouping else "one by one",
+        )
 
 
 class _Group:
@@ -117,19 +126,19 @@ class _Group:
         self._under_way = executor.submit_all(items)
 
     def finish(self) -> None:
-        """Wait for all answers, and give them to the futures."""
+        """Wait for all results, and give them to the futures."""
         if self._futures[0].done():
             return
-        answers = self._executor.result(self._under_way)
-        if len(self._items) > 1 and all(_is_crash(answer) for answer in answers):
+        results = self._executor.result(self._under_way)
+        if len(self._items) > 1 and all(_is_crash(result) for result in results):
             again = [self._executor.submit(item) for item in self._items]
-            answers = [self._executor.result(future) for future in again]
-        for future, answer in zip(self._futures, answers, strict=True):
-            future.set_result(answer)
+            results = [self._executor.result(future) for future in again]
+        for future, result in zip(self._futures, results, strict=True):
+            future.set_result(result)
 
 
-def _is_crash(answer: ClientResult) -> bool:
-    content = answer.content
+def _is_crash(result: ClientResult) -> bool:
+    content = result.content
     return isinstance(content, Error) and content.code == ErrorCode.CLIENT_APP_CRASHED
 
 

@@ -1,16 +1,12 @@
-"""One client's work, and everything that makes it come out the same wherever it runs."""
+"""One client's job: what it depends on, how it is done, and what comes of it."""
 
 import importlib
 import logging
-import random
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import NamedTuple, Protocol, cast, runtime_checkable
 
-import numpy as np
-import torch
 from flwr.app import (
     ArrayRecord,
     ConfigRecord,
@@ -25,6 +21,7 @@ from flwr.clientapp import ClientApp
 
 from fedagent._flower import ErrorCode, record_of, with_content
 from fedagent.errors import ConfigurationError
+from fedagent.simulation.workers.randomness import seed_generators
 from fedagent.wire.records import quick
 
 logger = logging.getLogger("flwr.fedagent")
@@ -37,7 +34,7 @@ class WorkItem(NamedTuple):
     ----------
     message : the request.
     run_id, node_id, node_config, run_config : what the node's Context holds.
-    state : the node's Context state, which comes back with the answer.
+    state : the node's Context state, which comes back with the result.
     seed : of the global generators while the ClientApp runs; from (run seed, node, job).
     """
 
@@ -68,16 +65,16 @@ class TrainsTogether(Protocol):
 
 
 def run_client(app: ClientApp, item: WorkItem, is_own: bool = False) -> ClientResult:
-    """Run a ClientApp as Flower would; an exception becomes an error answer.
+    """Run a ClientApp as Flower would; an exception becomes an error.
 
     The global generators start from the item's seed and are left where the work ends. The app may
     take the message's records apart: it gets a copy unless they are this process's own.
     """
-    context = _context(item)
+    context = _context(item, item.state)
     request = item.message if is_own else private_copy(item.message)
     seed_generators(item.seed)
     try:
-        return _answer(app(request, context), context)
+        return _result(app(request, context), context)
     except (Exception, SystemExit) as error:  # whatever the user's code does, its node failed
         place = traceback.extract_tb(error.__traceback__)[-1]
         reason = f"{type(error).__name__}: {error} ({place.filename}:{place.lineno})"
@@ -90,12 +87,13 @@ def run_clients(
     """Do items as one batch as far as the app can, and the others one by one."""
     done: dict[int, ClientResult] = {}
     if len(items) > 1 and isinstance(app, TrainsTogether):
-        contexts = [_context(item) for item in items]
+        # What is left out, or fails halfway, is done again alone: from the state as it was.
+        contexts = [_context(item, private_records(item.state)) for item in items]
         requests = [(i.message, c) for i, c in zip(items, contexts, strict=True)]
         try:
             replies = app.train_together(requests, lambda index: seed_generators(items[index].seed))
-            done = {i: _answer(reply, contexts[i]) for i, reply in replies.items()}
-        except Exception as error:  # whoever causes it is found by doing them one by one
+            done = {i: _result(reply, contexts[i]) for i, reply in replies.items()}
+        except Exception as error:  # which client causes it is found by doing them one by one
             _say_why(f"{type(error).__name__}: {error}".splitlines()[0])
     return [done.get(i) or run_client(app, item, is_own) for i, item in enumerate(items)]
 
@@ -105,31 +103,36 @@ def _say_why(reason: str) -> None:
     logger.warning("These clients cannot be trained as one batch (%s): one by one.", reason)
 
 
-def _context(item: WorkItem) -> Context:
+def _context(item: WorkItem, state: RecordDict) -> Context:
     return Context(
         run_id=item.run_id,
         node_id=item.node_id,
         node_config=dict(item.node_config),
-        state=item.state,
+        state=state,
         run_config=dict(item.run_config),
     )
 
 
-def _answer(reply: Message, context: Context) -> ClientResult:
+def _result(reply: Message, context: Context) -> ClientResult:
     return ClientResult(reply.error if reply.has_error() else reply.content, context.state)
 
 
 def private_copy(message: Message) -> Message:
-    """Return a message that the ClientApp may take apart without touching the sender's records.
+    """Return a message that the ClientApp may take apart without touching the sender's records."""
+    return with_content(message, private_records(message.content))
 
-    Array bytes are shared (they cannot change); records are new. One record of arrays is sent to
-    many nodes, and ``to_torch_state_dict(keep_input=False)`` would empty it for all of them.
+
+def private_records(records: RecordDict) -> RecordDict:
+    """Return new records with the same values; bytes of arrays, which cannot change, are shared.
+
+    One record of arrays is sent to many nodes, and ``to_torch_state_dict(keep_input=False)`` would
+    empty it for all of them.
     """
     private = {
         key: quick(record) if isinstance(record, ArrayRecord) else _private(record)
-        for key, record in message.content.items()
+        for key, record in records.items()
     }
-    return with_content(message, record_of(RecordDict, private))
+    return record_of(RecordDict, private)
 
 
 def _private(record: ConfigRecord | MetricRecord) -> ConfigRecord | MetricRecord:
@@ -139,74 +142,6 @@ def _private(record: ConfigRecord | MetricRecord) -> ConfigRecord | MetricRecord
         if isinstance(value, list):
             private[key] = value.copy()
     return private
-
-
-@contextmanager
-def reproducible(seed: int) -> Iterator[None]:
-    """Seed the global generators and use one torch thread; put everything back afterwards.
-
-    One thread, because the order of a parallel sum changes its last bits.
-    """
-    numpy_state, threads = np.random.get_state(), torch.get_num_threads()
-    if threads != 1:
-        torch.set_num_threads(1)
-    try:
-        with rng_state_preserved():
-            seed_generators(seed)
-            yield
-    finally:
-        np.random.set_state(numpy_state)
-        if threads != 1:
-            torch.set_num_threads(threads)
-
-
-@contextmanager
-def rng_state_preserved() -> Iterator[None]:
-    """Put the global generators back afterwards; what is drawn until they are seeded is undefined.
-
-    Taking and restoring NumPy's state is a tenth of a small job's time. So NumPy draws from another
-    generator meanwhile; what it loses by that is told by `forget_spare_normal`.
-    """
-    before = random.getstate(), torch.get_rng_state()
-    own = np.random.get_bit_generator()  # type: ignore[attr-defined]
-    other = _spare_generators.pop() if _spare_generators else np.random.MT19937()
-    np.random.set_bit_generator(other)  # type: ignore[attr-defined]
-    try:
-        yield
-    finally:
-        random.setstate(before[0])
-        torch.set_rng_state(before[1])
-        np.random.set_bit_generator(own)  # type: ignore[attr-defined]
-        _spare_generators.append(other)
-
-
-_spare_generators: list[np.random.MT19937] = []
-
-
-def forget_spare_normal() -> None:
-    """Forget the second of the two normal numbers that ``np.random.randn`` makes at a time.
-
-    Changing NumPy's generator does that. Whoever waits for a client's work does it too, wherever
-    the work is done, so that a ServerApp draws the same numbers.
-    """
-    np.random.set_bit_generator(np.random.get_bit_generator())  # type: ignore[attr-defined]
-
-
-def seed_generators(seed: int) -> None:
-    """Seed the global generators of ``random``, NumPy and torch.
-
-    Without an accelerator ``torch.manual_seed`` queues a call and a stack trace for one that never
-    comes: a tenth of a small job's time, and memory that grows with every job.
-    """
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    if _has_accelerator():
-        torch.manual_seed(seed)
-    else:
-        torch.default_generator.manual_seed(seed)
-
-
-_has_accelerator = lru_cache(torch.accelerator.is_available)
 
 
 def load_app(reference: object, kind: type) -> object:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks.two_nodes import (
+from benchmarks.two_nodes.study import (
     distance,
     gradient,
     growth,

@@ -17,7 +17,8 @@ from flwr.app import Error, Message, RecordDict
 from fedagent._flower import ErrorCode
 from fedagent.errors import ConfigurationError
 from fedagent.simulation.workers import processes
-from fedagent.simulation.workers.inline import Executor, Inline
+from fedagent.simulation.workers.base import Executor
+from fedagent.simulation.workers.inline import Inline
 from fedagent.simulation.workers.processes import Processes
 from fedagent.simulation.workers.work import ClientResult, WorkItem
 from tests.simulation.apps import app_of, arrays, count, draw, echo, fail_as_told, metrics, request

@@ -9,7 +9,7 @@ import pytest
 from flwr.app import Array, ArrayRecord, RecordDict
 
 from fedagent.errors import FedagentError
-from fedagent.simulation.workers import shared_memory as parcels
+from fedagent.simulation.workers import shared_memory as channels
 from fedagent.simulation.workers.shared_memory import SharedMemoryChannel, shared_memory
 
 LARGE = 100_000
@@ -47,7 +47,7 @@ def test_both_directions_arrive_unchanged():
     assert ours.receive() == (content(3.0), "answer")
 
 
-def test_as_many_parcels_may_be_under_way_in_each_direction_as_the_capacity_says():
+def test_as_many_transfers_may_be_under_way_in_each_direction_as_the_capacity_says():
     ours, theirs = ends(shared_memory())
     numbers = [float(n) for n in range(ours.capacity)]
     assert ours.capacity > 1
@@ -70,14 +70,14 @@ def test_nothing_that_grows_with_the_content_goes_through_the_pipe():
     assert len(sent_in_the_pipe(ours, theirs, (many, "x" * LARGE))) < 200
 
 
-def test_without_memory_arrays_go_through_the_pipe_one_parcel_at_a_time():
+def test_without_memory_arrays_go_through_the_pipe_one_transfer_at_a_time():
     ours, theirs = ends(None)
     assert ours.capacity == 1
     assert len(sent_in_the_pipe(ours, theirs, content(1.0))) > 4 * LARGE
 
 
 def test_what_is_larger_than_the_memory_is_refused_and_does_not_disturb_the_next(monkeypatch):
-    monkeypatch.setattr(parcels, "_SLOT_BYTES", LARGE)
+    monkeypatch.setattr(channels, "_SLOT_BYTES", LARGE)
     ours, theirs = ends(shared_memory())
     with pytest.raises(FedagentError, match="workers=0"):
         ours.send(content(1.0))
@@ -85,7 +85,7 @@ def test_what_is_larger_than_the_memory_is_refused_and_does_not_disturb_the_next
     assert theirs.receive() == "small"
 
 
-def test_arrays_that_repeat_within_a_parcel_and_since_the_one_before_arrive_as_sent():
+def test_arrays_that_repeat_within_a_transfer_and_since_the_one_before_arrive_as_sent():
     ours, theirs = ends(None)
     one, other = content(1.0, 2.0), content(3.0)
     assert len(sent_in_the_pipe(ours, theirs, [one, other, one])) < 4 * 4 * LARGE

@@ -6,14 +6,15 @@ import time
 
 import pytest
 import torch
-from flwr.app import ArrayRecord, Error
+from flwr.app import ArrayRecord, Error, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
 from torch import nn
 
 from fedagent import FedBuff, run_simulation
 from fedagent.client import ClientSpec, LocalTraining, build_client_app
 from fedagent.errors import ConfigurationError
-from fedagent.simulation import Lognormal, Runtime
+from fedagent.simulation import Equal, Lognormal, Runtime
 from fedagent.simulation.workers.inline import Inline
 from fedagent.simulation.workers.processes import Processes
 from fedagent.simulation.workers.vectorised import VectorisedExecutor
@@ -21,7 +22,7 @@ from fedagent.simulation.workers.work import ClientResult, WorkItem
 from fedagent.wire.records import digest, from_record
 from tests.client.quadratic import QuadraticTask
 from tests.client.test_vectorised import Regression
-from tests.simulation.apps import app_of, echo, metrics, request
+from tests.simulation.apps import app_of, arrays, echo, metrics, request
 
 TASK = Regression()
 
@@ -34,7 +35,9 @@ def item(node: int, kind: str = "train", state=None, **config) -> WorkItem:
     torch.manual_seed(1)
     record = ArrayRecord(TASK.build_model().state_dict())
     message = request(node, kind, record=record, **config)
-    return WorkItem(message, 1, 1001 + node, {"partition-id": node}, {}, state, seed=node)
+    return WorkItem(
+        message, 1, 1001 + node, {"partition-id": node}, {}, state or RecordDict(), seed=node
+    )
 
 
 def answers(executor, items) -> list[ClientResult]:
@@ -68,7 +71,7 @@ class VectorisedTrainer:
 
 @pytest.fixture
 def noted(monkeypatch):
-    """Builds a `VectorisedExecutor` inline executor over an app that notes what it is asked."""
+    """Builds a `VectorisedExecutor` over an inline one, for an app that notes what it is asked."""
 
     def build(app=None, mode="always", size=32, **seconds):
         together = VectorisedTrainer(app or train_app(), **seconds)
@@ -197,7 +200,7 @@ def test_a_model_that_cannot_be_batched_is_trained_one_by_one_and_says_why(noted
             1001 + n,
             {"partition-id": n},
             {},
-            None,
+            RecordDict(),
             seed=n,
         )
         for n in range(3)
@@ -210,7 +213,11 @@ def test_a_model_that_cannot_be_batched_is_trained_one_by_one_and_says_why(noted
 
 def test_a_dispatched_model_that_does_not_fit_fails_its_own_node_only(noted):
     torn = request(1, record=ArrayRecord({"0.weight": torch.zeros(5, 6)}))
-    items = [item(0), WorkItem(torn, 1, 1002, {"partition-id": 1}, {}, None, seed=1), item(2)]
+    items = [
+        item(0),
+        WorkItem(torn, 1, 1002, {"partition-id": 1}, {}, RecordDict(), seed=1),
+        item(2),
+    ]
     grouped = answers(noted()[0], items)
     assert [isinstance(a.content, Error) for a in grouped] == [False, True, False]
 
@@ -229,11 +236,68 @@ def test_more_data_than_fits_is_trained_in_turns(noted, monkeypatch):
 @pytest.mark.parametrize(("alone_s", "together_s", "wins"), [(0.0, 0.3, False), (0.1, 0.0, True)])
 def test_auto_keeps_the_faster_way(noted, alone_s, together_s, wins):
     executor, app = noted(mode="auto", alone_s=alone_s, together_s=together_s)
+    for _ in range(4):
+        answers(executor, [item(n) for n in range(4)])
+    assert (app.sizes, app.num_alone) == ([4, 4], 8), "both ways twice, nothing done twice"
     answers(executor, [item(n) for n in range(4)])
-    app.sizes.clear()
-    app.num_alone = 0
-    answers(executor, [item(n) for n in range(4)])
-    assert (app.sizes, app.num_alone) == (([4], 0) if wins else ([], 4))
+    assert (app.sizes, app.num_alone) == (([4, 4, 4], 8) if wins else ([4, 4], 12))
+
+
+class Counting(ClientApp):
+    """Counts its node's jobs in the Context, alone or in a batch; may fail in the middle of one."""
+
+    def __init__(self, fails_together=False):
+        super().__init__()
+        self.fails_together = fails_together
+        self.train()(self.count)
+
+    def count(self, message, context):
+        jobs = context.state.get("jobs", MetricRecord({"done": 0}))["done"] + 1
+        context.state["jobs"] = MetricRecord({"done": jobs})
+        content = {"arrays": message.content["arrays"]}
+        content["metrics"] = MetricRecord({"num-examples": 1, "jobs": jobs})
+        return Message(RecordDict(content), reply_to=message)
+
+    def train_together(self, requests, begin):
+        replies = {}
+        for index, (message, context) in enumerate(requests):
+            begin(index)
+            replies[index] = self.count(message, context)
+            if self.fails_together and index:
+                raise RuntimeError("a shape that does not fit")
+        return replies
+
+
+@pytest.mark.parametrize("fails_together", [False, True])
+@pytest.mark.parametrize("mode", ["auto", "always", "never"])
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_client_counts_each_of_its_jobs_once_however_it_is_trained(mode, workers, fails_together):
+    counted = []
+
+    class Watched(FedBuff):
+        def aggregate_train(self, server_round, replies):
+            replies = list(replies)
+            counted.extend((r.metadata.src_node_id, r.content["metrics"]["jobs"]) for r in replies)
+            return super().aggregate_train(server_round, replies)
+
+    server = ServerApp()
+
+    @server.main()
+    def main(grid, context):
+        strategy = Watched(buffer_size=6, concurrency=6, fraction_evaluate=0.0)
+        strategy.start(grid, arrays(0.0), num_rounds=8)
+
+    run_simulation(
+        server,
+        Counting(fails_together),
+        fleet=Equal(num_nodes=6),
+        runtime=Runtime(workers, mode, group_size=4),
+    )
+    by_node = {node: [jobs for n, jobs in counted if n == node] for node, _ in counted}
+    assert len(counted) == 48
+    assert len(by_node) == 6
+    for jobs in by_node.values():
+        assert jobs == list(range(1, len(jobs) + 1))
 
 
 def test_an_app_that_cannot_is_refused_or_left_alone():

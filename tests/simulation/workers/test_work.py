@@ -12,13 +12,8 @@ from flwr.serverapp import ServerApp
 
 from fedagent._flower import ErrorCode
 from fedagent.errors import ConfigurationError
-from fedagent.simulation.workers.work import (
-    WorkItem,
-    load_app,
-    private_copy,
-    reproducible,
-    run_client,
-)
+from fedagent.simulation.workers.randomness import reproducible
+from fedagent.simulation.workers.work import WorkItem, load_app, private_copy, run_client
 from tests.simulation import apps
 from tests.simulation.apps import app_of, count, draw, metrics, request
 

@@ -1,0 +1,1 @@
+"""What aggregation moves, against the speed of memory."""

@@ -1,0 +1,1 @@
+"""How far a federation gets in each application."""

@@ -1,0 +1,1 @@
+"""What the collaborative model does, in numbers."""

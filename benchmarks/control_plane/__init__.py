@@ -1,0 +1,1 @@
+"""Tasks per second and memory with up to a million nodes."""

@@ -1,0 +1,1 @@
+"""How soon rules and schedulers reach a target."""

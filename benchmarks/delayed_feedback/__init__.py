@@ -1,0 +1,1 @@
+"""What the three knobs of delayed feedback cost and buy."""

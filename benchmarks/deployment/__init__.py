@@ -1,0 +1,1 @@
+"""Round trips and updates per second of a real fleet."""

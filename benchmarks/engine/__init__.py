@@ -1,0 +1,1 @@
+"""Clients per second, beside other engines."""

@@ -1,0 +1,1 @@
+"""A proxy per region against one for all."""

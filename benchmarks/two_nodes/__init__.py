@@ -1,0 +1,1 @@
+"""Two nodes beside a recursion in NumPy."""

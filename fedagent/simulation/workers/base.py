@@ -1,0 +1,62 @@
+"""The contract of whatever does the clients' work. The outcome does not depend on it."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from concurrent.futures import Future
+from typing import TypeVar
+
+from flwr.app import Error
+from flwr.clientapp import ClientApp
+
+from fedagent._flower import ErrorCode
+from fedagent.simulation.workers.work import ClientResult, WorkItem, run_client, run_clients
+
+T = TypeVar("T")
+
+Work = WorkItem | Sequence[WorkItem]
+
+
+class Executor(ABC):
+    """Does work items in any order, in parallel or not; each result is fetched once.
+
+    ``due_s`` is the virtual time at which a result will be asked for: where not everything can be
+    done at once, what is due first goes first.
+    """
+
+    @abstractmethod
+    def submit(self, item: WorkItem, due_s: float = 0.0) -> "Future[ClientResult]":
+        """Take in an item; it may run at any time from now on."""
+
+    @abstractmethod
+    def submit_all(
+        self, items: Sequence[WorkItem], due_s: float = 0.0
+    ) -> "Future[list[ClientResult]]":
+        """Take in items that one worker does together, see `run_clients`; if it dies, all fail."""
+
+    @abstractmethod
+    def result(self, future: "Future[T]") -> T:
+        """Return what was submitted for, waiting for that only."""
+
+    def close(self) -> None:
+        """Give back whatever the executor holds; items not fetched are dropped."""
+
+    def __enter__(self) -> "Executor":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def run_work(app: ClientApp, work: Work, is_own: bool = False) -> ClientResult | list[ClientResult]:
+    """Do an item, or several as one; see `run_client`."""
+    if isinstance(work, WorkItem):
+        return run_client(app, work, is_own)
+    return run_clients(app, work, is_own)
+
+
+def crash_of(work: Work) -> ClientResult | list[ClientResult]:
+    """Return the result of work whose process died: an error, and the state as it was."""
+    reason = "the worker process died (out of memory, or a crash in native code)"
+    if isinstance(work, WorkItem):
+        return ClientResult(Error(ErrorCode.CLIENT_APP_CRASHED, reason), work.state)
+    return [ClientResult(Error(ErrorCode.CLIENT_APP_CRASHED, reason), item.state) for item in work]

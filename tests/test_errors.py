@@ -1,0 +1,88 @@
+"""What a dataclass's fields may hold, and what an error says of what they may not."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedagent.errors import ConfigurationError, Interval, check_fields
+
+
+@dataclass(frozen=True)
+class Link:
+    latency_s: Annotated[float, Interval("[0, inf)")] = 0.0
+    bytes_per_s: Annotated[float, Interval("(0, inf]", "nothing would ever arrive")] = math.inf
+    retries: Annotated[int | None, Interval("[0, 9]")] = None
+    kind: Literal["wired", "radio"] = "wired"
+    losses: Annotated[Sequence[float], Interval("[0, 1)")] = ()
+    label: str = ""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"latency_s": 0},
+        {"latency_s": np.float32(2.5)},
+        {"retries": 9},
+        {"kind": "radio"},
+        {"losses": [0.0, 0.999]},
+        {"label": math.nan},
+    ],
+)
+def test_what_a_field_allows_is_taken(fields):
+    assert Link(**fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"latency_s": -1.0}, r"Link: latency_s=-1\.0 must lie in \[0, inf\)\."),
+        ({"latency_s": math.nan}, "latency_s=nan"),
+        ({"latency_s": math.inf}, "latency_s=inf"),
+        ({"latency_s": [0.5]}, "latency_s=.* must be a number"),
+        ({"latency_s": None}, "latency_s=None must be a number"),
+        ({"latency_s": "fast"}, "latency_s='fast' must be a number"),
+        ({"bytes_per_s": 0}, r"\(0, inf\]: nothing would ever arrive"),
+        ({"retries": 10}, "retries=10"),
+        ({"retries": 1.5}, "retries=1.5 must be a whole number"),
+        ({"kind": "smoke"}, "kind='smoke' is unknown; choose one of: wired, radio"),
+        ({"losses": (0.1, 1.0)}, "losses=1.0"),
+        ({"losses": (0.1, math.nan)}, "losses=nan"),
+    ],
+)
+def test_what_it_does_not_allow_is_refused_in_a_sentence(fields, sentence):
+    with pytest.raises(ConfigurationError, match=sentence):
+        Link(**fields)
+
+
+@given(
+    low=st.floats(-1e6, 1e6),
+    width=st.floats(1e-3, 1e6),
+    brackets=st.tuples(st.sampled_from("[("), st.sampled_from("])")),
+    number=st.floats(),
+)
+def test_an_interval_holds_what_its_brackets_say(low, width, brackets, number):
+    high = low + width
+    interval = Interval(f"{brackets[0]}{low!r}, {high!r}{brackets[1]}")
+    assert (number in interval) == (low < number < high or number in _ends(low, high, brackets))
+    assert (low in interval) == (brackets[0] == "[")
+    assert (high in interval) == (brackets[1] == "]")
+
+
+def _ends(low, high, brackets):
+    return (
+        {low}
+        if brackets == ("[", ")")
+        else {high}
+        if brackets == ("(", "]")
+        else ({low, high} if brackets == ("[", "]") else set())
+    )
