@@ -18,6 +18,7 @@ from fedagent.scheduling import (
 )
 from fedagent.simulation import Lognormal, Reliability
 from fedagent.stopping import MaxSeconds
+from fedagent.update import Outcome, Rejection
 from tests.scheduling.fleet import echo
 from tests.toy import Log, run
 
@@ -130,10 +131,9 @@ def test_each_job_ends_once_for_its_scheduler_whatever_happens_to_it(name, prefe
 class Fussy(rules.FedBuff):
     """Has no use for the updates of every other node, however fresh they are."""
 
-    rejection_reason = "odd-node"
-
-    def accepts(self, update):
-        return update.node_id % 2 == 0
+    def rejection(self, update):
+        odd = update.node_id % 2
+        return Rejection(Outcome.REJECTED, "odd-node", "odd nodes are refused") if odd else None
 
 
 @pytest.mark.parametrize("name", SCHEDULERS)
