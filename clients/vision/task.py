@@ -154,10 +154,9 @@ class VisionTask(Task):
         *,
         per_class: bool,
     ) -> dict[str, float]:
-        # Imported here because it takes seconds, which a node that only trains need not spend.
-        from torchmetrics.classification import MulticlassConfusionMatrix  # noqa: PLC0415
-
-        confusion = MulticlassConfusionMatrix(self.data.num_classes).to(device)
+        # Counted here: torchmetrics takes seconds to import, because it looks for torchvision.
+        by_class = torch.zeros(2, self.data.num_classes, dtype=torch.int64, device=device)
+        correct, examples = by_class
         total_loss = torch.zeros((), device=device)
         was_training = model.training
         model.eval()
@@ -167,10 +166,11 @@ class VisionTask(Task):
                     pixels, labels = (t.to(device) for t in images.batch(part))
                     logits = model(pixels)
                     total_loss += F.cross_entropy(logits, labels, reduction="sum")
-                    confusion.update(logits, labels)
+                    examples += labels.bincount(minlength=len(examples))
+                    right = labels[logits.argmax(1) == labels]
+                    correct += right.bincount(minlength=len(correct))
         finally:
             model.train(was_training)
-        correct, examples = confusion.confmat.diagonal().cpu(), confusion.confmat.sum(1).cpu()
         count = int(examples.sum())
         metrics = {
             "accuracy": int(correct.sum()) / count,
@@ -179,7 +179,10 @@ class VisionTask(Task):
         }
         if per_class:
             metrics |= {
-                f"accuracy-class-{k}": int(correct[k]) / int(examples[k])
-                for k in examples.nonzero().flatten().tolist()
+                f"accuracy-class-{k}": right / total
+                for k, (right, total) in enumerate(
+                    zip(correct.tolist(), examples.tolist(), strict=True)
+                )
+                if total
             }
         return metrics
