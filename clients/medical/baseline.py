@@ -6,7 +6,7 @@ import torch
 from clients.medical.metrics import area_under_curve, measures
 from clients.medical.task import MedicalTask
 from clients.vision.data import Images
-from fedagent.errors import DataUnavailableError
+from fedagent.errors import imported
 
 
 def baseline(task: MedicalTask, num_trees: int = 400) -> dict[str, float]:
@@ -19,15 +19,9 @@ def baseline(task: MedicalTask, num_trees: int = 400) -> dict[str, float]:
     DataUnavailableError
         If scikit-learn is missing.
     """
-    try:
-        from sklearn.ensemble import RandomForestClassifier  # noqa: PLC0415  (takes seconds)
-    except ImportError as error:
-        raise DataUnavailableError(
-            "The baseline is a random forest of scikit-learn, which is not installed here; run: "
-            'pip install "fedagent[medical]"'
-        ) from error
+    sklearn = imported("sklearn.ensemble", "fedagent[medical]", "The baseline, a random forest,")
     train, test = task.data.train, task.data.test
-    forest = RandomForestClassifier(num_trees, random_state=task.seed)
+    forest = sklearn.RandomForestClassifier(num_trees, random_state=task.seed)
     forest.fit(_rows(train), train.labels.numpy())
     probabilities = torch.from_numpy(forest.predict_proba(_rows(test))).float()
     return {"auroc": area_under_curve(probabilities, test.labels)} | measures(

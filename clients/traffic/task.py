@@ -11,7 +11,7 @@ from torch import nn
 from clients.traffic.data import AUCKLAND, Counts, load
 from clients.traffic.model import MODELS, Forecaster
 from clients.traffic.windows import FIRST_ORIGIN, HORIZONS, Examples, Series, calendar
-from fedagent.errors import one_of, require
+from fedagent.errors import imported, one_of, require
 from fedagent.stopping import Metric
 from fedagent.tasks.task import Task
 
@@ -183,13 +183,12 @@ class TrafficTask(Task):
 def scores(series: Series, forecasts: torch.Tensor, batch: Examples) -> dict[str, float]:
     """Return MAE in counts and R^2 of (B, H) forecasts of z, over the known targets."""
     # Imported here because it takes seconds, which a node that only trains need not spend.
-    from torchmetrics.functional import mean_absolute_error, r2_score  # noqa: PLC0415
-
+    torchmetrics = imported("torchmetrics.functional", "fedagent[traffic]", "Scoring forecasts")
     found = {}
     for number, horizon in enumerate(HORIZONS):
         known = batch.is_known[:, number] > 0
         pair = forecasts[known, number].double(), batch.targets[known, number].double()
-        found[f"mae-{horizon}h"] = float(mean_absolute_error(*pair)) * series.deviation
-        found[f"r2-{horizon}h"] = float(r2_score(*pair))
+        found[f"mae-{horizon}h"] = float(torchmetrics.mean_absolute_error(*pair)) * series.deviation
+        found[f"r2-{horizon}h"] = float(torchmetrics.r2_score(*pair))
     mae = sum(found[f"mae-{horizon}h"] for horizon in HORIZONS) / len(HORIZONS)
     return {"mae": mae, **found, "num-examples": float(len(forecasts))}

