@@ -1,5 +1,6 @@
 """From a Hydra override string to objects: the same on a laptop, a server and a device."""
 
+import copy
 import difflib
 import inspect
 import shlex
@@ -41,6 +42,11 @@ def compose(overrides: str, config_dir: Path) -> DictConfig:
     ConfigurationError
         If an override does not fit; the message names what would.
     """
+    return copy.deepcopy(_composed(overrides, config_dir.resolve()))
+
+
+@lru_cache(maxsize=2)  # the workers of a simulation are forked with what its server has composed
+def _composed(overrides: str, config_dir: Path) -> DictConfig:
     words = shlex.split(overrides)
     try:
         with _hydra(config_dir):

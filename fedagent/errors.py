@@ -16,10 +16,15 @@ A dataclass writes what a field may hold beside the field, and checks all of the
 
         def __post_init__(self) -> None:
             check_fields(self)
+
+A package that only some users need is asked for here, so that a missing one is named with its pip
+line: `imported` for its code, `installed` for its files.
 """
 
 from collections.abc import Sequence
 from functools import lru_cache
+from importlib import import_module
+from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from numbers import Integral, Real
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -120,3 +125,49 @@ def _limits_of(cls: type) -> dict[str, tuple[object, Any, bool]]:
         if allowed is not None:
             limits[name] = kinds[0], allowed, is_union and len(kinds) < len(get_args(kind))
     return limits
+
+
+def imported(module: str, requirement: str, user: str, instead: str | None = None) -> Any:
+    """Import a module of a package that may be missing. Call it where the module is used.
+
+    Parameters
+    ----------
+    module : name of the module, such as "sklearn.ensemble".
+    requirement : what pip installs to bring it, such as "fedagent[plots]".
+    user : what needs it, as the subject of the message.
+    instead : what works without it, as an order, if anything does.
+
+    Raises
+    ------
+    DataUnavailableError
+        If it cannot be imported; the message has the pip line.
+    """
+    try:
+        return import_module(module)
+    except ImportError as error:
+        problem = f"{module}, which cannot be imported here ({error})"
+        raise _unavailable(user, problem, requirement, instead) from error
+
+
+def installed(
+    package: str, requirement: str, user: str, instead: str | None = None
+) -> Distribution:
+    """Return a package whose files are read, without importing it. Parameters as `imported` has.
+
+    Raises
+    ------
+    DataUnavailableError
+        If it is not installed; the message has the pip line.
+    """
+    try:
+        return distribution(package)
+    except PackageNotFoundError as error:
+        problem = f"{package}, which is not installed here"
+        raise _unavailable(user, problem, requirement, instead) from error
+
+
+def _unavailable(
+    user: str, problem: str, requirement: str, instead: str | None
+) -> DataUnavailableError:
+    way_out = f'pip install "{requirement}"' + (f", or {instead}" if instead else "")
+    return DataUnavailableError(f"{user} needs {problem}; run: {way_out}")

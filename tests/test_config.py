@@ -30,6 +30,19 @@ def test_about_names_the_experiment_and_nothing_else():
     assert not unreported & set(cfg.about)
 
 
+def test_whoever_changes_a_configuration_changes_it_for_nobody_else():
+    first = compose("seed=7", CONF)
+    first.output_dir, first.strategy.buffer_size = "/elsewhere", 99
+    again = compose("seed=7", CONF)
+    assert (again.output_dir, again.strategy.buffer_size) == (None, 10)
+
+
+def test_workers_of_a_simulation_find_what_the_server_composed(monkeypatch):
+    compose("seed=8", CONF)
+    monkeypatch.setattr("hydra.compose", None)
+    assert compose("seed=8", CONF).seed == 8
+
+
 def test_several_monitors_watch_a_run():
     cfg = compose("'monitor=[prometheus,json]' monitor.json.level=debug", CONF)
 

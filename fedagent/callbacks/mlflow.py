@@ -11,8 +11,7 @@ from flwr.app import ArrayRecord
 from fedagent.callbacks import series
 from fedagent.callbacks.background import Background
 from fedagent.callbacks.base import Callback
-from fedagent.callbacks.extras import imported
-from fedagent.errors import ConfigurationError, require
+from fedagent.errors import ConfigurationError, imported, require
 from fedagent.statistics import Evaluation, Statistics
 from fedagent.stopping import RunEnd
 
@@ -40,8 +39,10 @@ class MLflow(Callback):
 
     Raises
     ------
+    DataUnavailableError
+        If MLflow is not installed.
     ConfigurationError
-        If MLflow is not installed or, when the run starts, its store cannot be reached.
+        If, when the run starts, its store cannot be reached.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class MLflow(Callback):
         every: int = 1,
     ) -> None:
         require(every >= 1, f"MLflow: every={every} must be at least 1.")
-        self._mlflow = imported("mlflow", "mlflow", "MLflow")
+        self._mlflow = imported("mlflow", "fedagent[mlflow]", "MLflow")
         self._experiment, self._tracking_uri = experiment, tracking_uri
         self._about, self._artifacts, self._every = dict(about or {}), artifacts, every
         self._run_id: str | None = None

@@ -7,8 +7,7 @@ from typing import Any
 from flwr.app import ArrayRecord
 
 from fedagent.callbacks.base import Callback, Settlement
-from fedagent.callbacks.extras import imported
-from fedagent.errors import ConfigurationError, require
+from fedagent.errors import ConfigurationError, imported, require
 from fedagent.statistics import Evaluation, Statistics
 from fedagent.stopping import RunEnd
 from fedagent.update import Kind
@@ -73,14 +72,16 @@ class Prometheus(Callback):
 
     Raises
     ------
+    DataUnavailableError
+        If prometheus-client is not installed.
     ConfigurationError
-        If prometheus-client is not installed or, when the run starts, the port cannot be had.
+        If, when the run starts, the port cannot be had.
     """
 
     def __init__(self, port: int = 9464, address: str = "127.0.0.1") -> None:
         require(0 <= port <= 65535, f"Prometheus: port={port} must lie in 0 to 65535.")
-        self._client = imported("prometheus_client", "prometheus", "Prometheus")
-        self._families = imported("prometheus_client.core", "prometheus", "Prometheus")
+        self._client = imported("prometheus_client", "fedagent[prometheus]", "Prometheus")
+        self._families = imported("prometheus_client.core", "fedagent[prometheus]", "Prometheus")
         self._port, self._address = port, address
         self._server: Any = None
         self._thread: Any = None

@@ -8,8 +8,7 @@ from flwr.app import ArrayRecord
 
 from fedagent.callbacks import series
 from fedagent.callbacks.base import Callback
-from fedagent.callbacks.extras import imported
-from fedagent.errors import require
+from fedagent.errors import imported, require
 from fedagent.statistics import Evaluation, Statistics
 from fedagent.stopping import RunEnd
 
@@ -27,13 +26,15 @@ class TensorBoard(Callback):
 
     Raises
     ------
-    ConfigurationError
+    DataUnavailableError
         If tensorboard is not installed.
     """
 
     def __init__(self, directory: str | Path, every: int = 1) -> None:
         require(every >= 1, f"TensorBoard: every={every} must be at least 1.")
-        self._open = imported("torch.utils.tensorboard", "tensorboard", "TensorBoard").SummaryWriter
+        self._open = imported(
+            "torch.utils.tensorboard", "fedagent[tensorboard]", "TensorBoard"
+        ).SummaryWriter
         self._directory, self._every = str(directory), every
         self._writer: Any = None
         self._began_at_s = 0.0

@@ -51,7 +51,7 @@ class LoadedClient:
         """Resolve the device and build the module on it."""
         device = resolve_device(client.device)
         model = client.task.build_model().to(device)
-        # A process's first optimizer imports for a second or more: here, not in the first
+        # A process's first Adam imports PyTorch's compiler, 2 s of it: here, not in the first
         # dispatch, and inherited by what is forked afterwards.
         client.training.build_optimizer(model.parameters())
         together = VectorisedTrainer(client.task, model, device)

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from fedagent.client.device import to_device
+from fedagent.client.sgd import SGD
 from fedagent.errors import ConfigurationError, one_of, require
 from fedagent.tasks.task import Batch, Task
 
@@ -124,13 +125,13 @@ class LocalTraining:
         )
         return torch.autocast(device.type, dtype)
 
-    def build_optimizer(self, parameters: Iterable[torch.Tensor]) -> torch.optim.Optimizer:
+    def build_optimizer(self, parameters: Iterable[torch.Tensor]) -> torch.optim.Adam | SGD:
         """Return a fresh optimizer of these parameters."""
         if self.optimizer == "adam":
             return torch.optim.Adam(
                 parameters, lr=self.learning_rate, weight_decay=self.weight_decay
             )
-        return torch.optim.SGD(
+        return SGD(
             parameters,
             lr=self.learning_rate,
             momentum=self.momentum,
@@ -175,12 +176,12 @@ def train(
         with autocast:
             loss = task.loss(model, to_device(batch, device))
         scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-        scaler.unscale_(optimizer)
+        scaler.unscale_(optimizer)  # type: ignore[arg-type]  # looks at nothing that SGD has not
         if dispatched:
             add_proximal_gradient(trained, dispatched, training.proximal_mu)
         if training.max_grad_norm is not None:
             nn.utils.clip_grad_norm_(trained, training.max_grad_norm)
-        scaler.step(optimizer)
+        scaler.step(optimizer)  # type: ignore[arg-type]
         scaler.update()
         total_loss += loss.detach()  # stays on the device: a copy per step would stall a GPU
         steps += 1

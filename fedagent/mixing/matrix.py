@@ -10,7 +10,6 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-import networkx as nx
 import numpy as np
 import numpy.typing as npt
 
@@ -121,6 +120,8 @@ class MixingMatrix:
         return np.repeat(np.arange(self.num_nodes), np.diff(self._starts))
 
     def _warn_unless_connected(self) -> None:
+        import networkx as nx  # noqa: PLC0415  (slow: only those who mix wait for it)
+
         graph = nx.DiGraph()
         graph.add_nodes_from(range(self.num_nodes))
         graph.add_edges_from(zip(self._senders(), self._receivers, strict=True))

@@ -10,17 +10,20 @@ so rows sum to one as well and every node counts the same in the end. On a regul
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import networkx as nx
 import numpy as np
 
 from fedagent.errors import require
 from fedagent.mixing.matrix import MixingMatrix
 
+if TYPE_CHECKING:
+    import networkx
+
 _DELIMITERS = {".csv": ",", ".txt": None}
 
 
-def metropolis(graph: nx.Graph, *, is_connected: bool = True) -> MixingMatrix:
+def metropolis(graph: "networkx.Graph", *, is_connected: bool = True) -> MixingMatrix:
     """Return the Metropolis-Hastings weights of any networkx graph.
 
     Parameters
@@ -50,12 +53,12 @@ def metropolis(graph: nx.Graph, *, is_connected: bool = True) -> MixingMatrix:
 
 def complete(num_nodes: int) -> MixingMatrix:
     """Return c_ik = 1/K: everybody hears everybody, and all models stay the same."""
-    return metropolis(nx.complete_graph(num_nodes))
+    return metropolis(_networkx().complete_graph(num_nodes))
 
 
 def ring(num_nodes: int) -> MixingMatrix:
     """Return weights of 1/3 for a node and its two neighbours."""
-    return metropolis(nx.cycle_graph(num_nodes))
+    return metropolis(_networkx().cycle_graph(num_nodes))
 
 
 def torus(rows: int, columns: int | None = None) -> MixingMatrix:
@@ -68,19 +71,20 @@ def torus(rows: int, columns: int | None = None) -> MixingMatrix:
     if columns is None:
         require(rows >= 1, f"Mixing: a torus of {rows} nodes is too small.")
         rows, columns = _nearest_square(rows)
+    nx = _networkx()
     grid = nx.grid_2d_graph(rows, columns, periodic=True)
     return metropolis(nx.convert_node_labels_to_integers(grid, ordering="sorted"))
 
 
 def star(num_nodes: int) -> MixingMatrix:
     """Return the weights of a star: node 0 hears everybody, the others hear node 0 (1/K)."""
-    return metropolis(nx.star_graph(num_nodes - 1))
+    return metropolis(_networkx().star_graph(num_nodes - 1))
 
 
 def erdos_renyi(num_nodes: int, probability: float = 0.2, seed: int = 0) -> MixingMatrix:
     """Return the weights of a graph that has each edge with `probability` in [0, 1]."""
     require(0.0 <= probability <= 1.0, f"Mixing: probability={probability} must lie in [0, 1].")
-    return metropolis(nx.fast_gnp_random_graph(num_nodes, probability, seed=seed))
+    return metropolis(_networkx().fast_gnp_random_graph(num_nodes, probability, seed=seed))
 
 
 def grouped(groups: Sequence[int] | int, num_nodes: int | None = None) -> MixingMatrix:
@@ -150,3 +154,10 @@ def from_file(path: str, stochastic: bool = True) -> MixingMatrix:
 def _nearest_square(num_nodes: int) -> tuple[int, int]:
     rows = next(r for r in range(int(num_nodes**0.5), 0, -1) if num_nodes % r == 0)
     return rows, num_nodes // rows
+
+
+def _networkx() -> Any:
+    """Return networkx, which is slow to import: only those who mix on a graph wait for it."""
+    import networkx  # noqa: PLC0415
+
+    return networkx

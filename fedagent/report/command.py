@@ -6,10 +6,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from fedagent.errors import FedagentError
+from fedagent.errors import DataUnavailableError, FedagentError
 from fedagent.report.compare import Row, compare
 from fedagent.report.figure import plot_runs
-from fedagent.report.runs import find_runs, read_run
+from fedagent.report.recorder import MODEL_FILE, PLOT_FILE
+from fedagent.report.runs import METRICS_FILE, SUMMARY_FILE, find_runs, read_run
 from fedagent.report.table import render, render_in_two, to_json
 
 FIGURE_FILE = "comparison.png"
@@ -22,7 +23,8 @@ def report(paths: list[Path], figure: Path | None, as_json: bool) -> int:
     Parameters
     ----------
     paths : output folders, searched recursively.
-    figure : where the PNG goes; by default comparison.png in the folder that holds all `paths`.
+    figure : where the PNG goes; by default comparison.png in the folder that holds all `paths`, if
+        matplotlib is installed.
     as_json : print JSON on the standard output and everything else on the standard error.
     """
     errors = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
@@ -35,8 +37,13 @@ def report(paths: list[Path], figure: Path | None, as_json: bool) -> int:
             _print_table(rows)
         if any(run.curve for run in runs):
             target = figure or _common_parent(paths) / FIGURE_FILE
-            plot_runs(runs, target)
-            errors.print(f"Figure: {target}")
+            try:
+                plot_runs(runs, target)
+                errors.print(f"Figure: {target}")
+            except DataUnavailableError as error:
+                if figure:  # asked for, not only offered
+                    raise
+                errors.print(f"No figure: {error}")
         else:
             errors.print("No figure: no run has a value of its metric.")
     except (FedagentError, OSError) as error:
@@ -48,8 +55,9 @@ def report(paths: list[Path], figure: Path | None, as_json: bool) -> int:
 def show(directory: Path) -> None:
     """Print the table of one finished run, and where its files are."""
     _print_table(compare([read_run(directory)]))
+    written = (SUMMARY_FILE, METRICS_FILE, MODEL_FILE, PLOT_FILE)
     Console(soft_wrap=True, highlight=False, markup=False).print(
-        f"Files: {directory} (summary.json, metrics.jsonl, model.safetensors, plots/metric.png)"
+        f"Files: {directory} ({', '.join(file for file in written if (directory / file).exists())})"
     )
 
 

@@ -9,13 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from fedagent import formatting
-from fedagent.errors import require
+from fedagent.errors import imported, require
 from fedagent.report.compare import Row, compare, shared
 from fedagent.report.files import replacing
 from fedagent.report.runs import RunRecord
 
-if TYPE_CHECKING:  # matplotlib takes a second to import: only those who draw wait for it
+if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#444444")
 """Okabe and Ito's colours, which colour-blind readers tell apart too, without the pale yellow."""
@@ -41,17 +42,17 @@ def plot_runs(runs: Iterable[RunRecord], path: Path) -> None:
     ------
     ConfigurationError
         If no run has a value of its metric.
+    DataUnavailableError
+        If matplotlib is not installed.
     """
     rows = compare(run for run in runs if run.curve)
     require(bool(rows), "No run has a value of its metric, so there is nothing to draw.")
-    from matplotlib.figure import Figure  # noqa: PLC0415 (see TYPE_CHECKING)
-
     panels: dict[str, list[int]] = {}
     for index, row in enumerate(rows):
         panels.setdefault(row.experiment["metric"], []).append(index)
     columns = 2 if len(rows) > 3 and max(len(_label(row)) for row in rows) < 45 else 1
     legend_height = 0.2 * -(-len(rows) // columns)
-    figure = Figure(figsize=(7.5, 0.8 + 3.4 * len(panels) + legend_height), layout="constrained")
+    figure = _empty_figure(height=0.8 + 3.4 * len(panels) + legend_height)
     for axes, (metric, indices) in zip(
         figure.subplots(len(panels), squeeze=False)[:, 0], panels.items(), strict=True
     ):
@@ -63,6 +64,13 @@ def plot_runs(runs: Iterable[RunRecord], path: Path) -> None:
     )
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=150)
+
+
+def _empty_figure(height: float) -> "Figure":
+    # Half a second to import: only those who draw wait for it.
+    matplotlib = imported("matplotlib.figure", "fedagent[plots]", "A figure")
+    figure: Figure = matplotlib.Figure(figsize=(7.5, height), layout="constrained")
+    return figure
 
 
 def mean_and_band(curves: Sequence[Sequence[tuple[float, float]]]) -> tuple[Floats, ...]:

@@ -1,6 +1,7 @@
 """What a run leaves behind, so that it can be compared with others and done again."""
 
 import json
+import logging
 import math
 import os
 import platform
@@ -15,6 +16,7 @@ from flwr.app import ArrayRecord
 from safetensors.numpy import save_file
 
 from fedagent.callbacks.base import Callback
+from fedagent.errors import DataUnavailableError
 from fedagent.formatting import to_json
 from fedagent.report.figure import plot_runs
 from fedagent.report.files import replacing
@@ -23,12 +25,16 @@ from fedagent.statistics import Evaluation, Statistics
 from fedagent.stopping import Metric, RunEnd
 from fedagent.wire.records import digest
 
+logger = logging.getLogger("flwr.fedagent")
+
 MODEL_FILE = "model.safetensors"
 PLOT_FILE = "plots/metric.png"
 
 
 class Recorder(Callback):
     """Write metrics.jsonl as the run goes, and summary.json, the model and a plot at its end.
+
+    Without matplotlib there is no plot, and a line in the log says so.
 
     Parameters
     ----------
@@ -100,7 +106,10 @@ class Recorder(Callback):
         # The plot comes last: whatever happens to it, the run is on the disk.
         run = read_run(self._directory)
         if run.curve:
-            plot_runs([run], self._directory / PLOT_FILE)
+            try:
+                plot_runs([run], self._directory / PLOT_FILE)
+            except DataUnavailableError as error:
+                logger.warning("No %s: %s", PLOT_FILE, error)
 
     def _write(self, statistics: Statistics, line: Mapping[str, Any]) -> None:
         # Opened for each line: nothing stays in a buffer when the run is killed.

@@ -1,12 +1,11 @@
 """Data sets that come inside a package, and code that only some applications need."""
 
 from dataclasses import dataclass
-from importlib import import_module
-from importlib.metadata import Distribution, PackageNotFoundError, distribution
+from importlib.metadata import Distribution
 from pathlib import Path
 from types import ModuleType
 
-from fedagent.errors import DataUnavailableError
+from fedagent.errors import DataUnavailableError, imported, installed
 
 
 @dataclass(frozen=True)
@@ -16,9 +15,9 @@ class Package:
     Parameters
     ----------
     name : of the distribution, as ``pip list`` says it.
-    brings : what the application finds in it, as the subject of a sentence: "The packaged MNIST".
+    brings : what the application needs it for, as the subject of a sentence: "The packaged MNIST".
     install : what ``pip install`` must be told to bring it.
-    instead : another way out, as the end of a sentence: "or name a file of your own".
+    instead : what works without it, as an order: "name a file of your own".
     """
 
     name: str
@@ -65,10 +64,8 @@ class Package:
         DataUnavailableError
             If it cannot be imported.
         """
-        try:
-            return import_module(name)
-        except ImportError as error:
-            raise self._missing(error) from error
+        found: ModuleType = imported(name, self.install, self.brings, self.instead or None)
+        return found
 
     @property
     def pip_line(self) -> str:
@@ -76,14 +73,4 @@ class Package:
         return f'pip install "{self.install}"'
 
     def _distribution(self) -> Distribution:
-        try:
-            return distribution(self.name)
-        except PackageNotFoundError as error:
-            raise self._missing(error) from error
-
-    def _missing(self, error: ImportError) -> DataUnavailableError:
-        instead = f", {self.instead}" if self.instead else ""
-        return DataUnavailableError(
-            f"{self.brings} comes with the package {self.name}, which cannot be used here "
-            f"({error}); run: {self.pip_line}{instead}"
-        )
+        return installed(self.name, self.install, self.brings, self.instead or None)

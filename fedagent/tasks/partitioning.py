@@ -7,20 +7,18 @@ Every function here is a `Partition` and follows its contract; it is determinist
     shards          label skew, equal sizes: s shards of the label-sorted data per node
     label_by_speed  the slowest nodes hold classes that nobody else has
 
-The first three are those of Flower Datasets. Nothing here touches the network.
+The first three are those of Flower Datasets, draw by draw: the same seed deals the same examples.
+They are written out here because that package takes two seconds to import, and brings pandas,
+pyarrow and seaborn to every device.
 """
 
-import warnings
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from fedagent.errors import DataUnavailableError, require
-
-if TYPE_CHECKING:
-    from flwr_datasets.partitioner import Partitioner
+from fedagent.errors import require
 
 Indices = npt.NDArray[np.int64]
 
@@ -74,10 +72,8 @@ def iid(
 ) -> list[Indices]:
     """Shuffle the examples and cut them into equal parts (sizes differ by at most one)."""
     classes = _classes(labels, num_partitions)
-    partitioners = _partitioners()
     order = np.random.default_rng(seed).permutation(len(classes))
-    parts = _apply(partitioners.IidPartitioner(num_partitions), classes[order])
-    return [order[part] for part in parts]
+    return np.array_split(order, num_partitions)
 
 
 def dirichlet(
@@ -111,12 +107,15 @@ def dirichlet(
         f"dirichlet: alpha={alpha} must be positive; 0.1 is strong skew, 100 nearly none.",
     )
     classes = _classes(labels, num_partitions, min_size)
-    parts = _apply(
-        _partitioners().DirichletPartitioner(
-            num_partitions, "label", float(alpha), min_partition_size=0, seed=seed
-        ),
-        classes,
-    )
+    rng = np.random.default_rng(seed)
+    pieces = []  # (classes, P) arrays
+    for label in np.unique(classes):
+        examples = np.flatnonzero(classes == label)
+        cuts = np.cumsum(rng.dirichlet(np.full(num_partitions, float(alpha)))) * len(examples)
+        pieces.append(np.split(examples, cuts.astype(int)[:-1]))
+    parts = [np.concatenate(of_one_node) for of_one_node in zip(*pieces, strict=True)]
+    for part in parts:
+        rng.shuffle(part)
     return _topped_up(parts, min_size, np.random.default_rng(seed))
 
 
@@ -156,10 +155,13 @@ def shards(
     )
     kept = np.random.default_rng(seed).permutation(len(classes))
     kept = np.sort(kept[: len(classes) - len(classes) % num_shards])
-    partitioner = _partitioners().ShardPartitioner(
-        num_partitions, "label", num_shards_per_partition=shards_per_partition, seed=seed
-    )
-    return [kept[part] for part in _apply(partitioner, classes[kept])]
+    by_label = kept[np.argsort(classes[kept], kind="stable")].reshape(num_shards, -1)
+    rng = np.random.default_rng(seed)
+    dealt = rng.permutation(num_shards).reshape(num_partitions, shards_per_partition)
+    parts = [by_label[numbers].ravel() for numbers in dealt]
+    for part in parts:
+        rng.shuffle(part)
+    return parts
 
 
 def label_by_speed(
@@ -256,29 +258,3 @@ def _topped_up(parts: list[Indices], min_size: int, rng: np.random.Generator) ->
             parts[receiver] = np.append(parts[receiver], parts[giver][given])
             parts[giver] = np.delete(parts[giver], given)
     return parts
-
-
-def _partitioners() -> Any:
-    """Return Flower Datasets' partitioners; imported late because that takes seconds."""
-    try:
-        from flwr_datasets import partitioner  # noqa: PLC0415
-    except ImportError as error:
-        raise DataUnavailableError(
-            f"This partition comes from Flower Datasets, which cannot be imported ({error}); "
-            'run: pip install "flwr-datasets>=0.5"'
-        ) from error
-    return partitioner
-
-
-def _apply(partitioner: "Partitioner", classes: npt.NDArray[np.int64]) -> list[Indices]:
-    """Return the positions in `classes` that `partitioner` gives to each partition."""
-    from datasets import Dataset  # noqa: PLC0415  (as slow as flwr_datasets, which needs it)
-
-    partitioner.dataset = Dataset.from_dict({"index": np.arange(len(classes)), "label": classes})
-    with warnings.catch_warnings():
-        # Flower warns of parts below the minimum size; `_topped_up` and `_classes` see to them.
-        warnings.simplefilter("ignore")
-        return [
-            np.asarray(partitioner.load_partition(i).with_format("numpy")["index"][:], np.int64)
-            for i in range(partitioner.num_partitions)
-        ]

@@ -13,7 +13,7 @@ from fedagent import FedBuff
 from fedagent.callbacks import Callback, MLflow
 from fedagent.callbacks.background import Background
 from fedagent.config import compose
-from fedagent.errors import ConfigurationError
+from fedagent.errors import ConfigurationError, DataUnavailableError
 from fedagent.report.recorder import MODEL_FILE, PLOT_FILE
 from fedagent.report.runs import METRICS_FILE, SUMMARY_FILE
 from fedagent.simulation import Lognormal
@@ -192,5 +192,5 @@ def test_unreachable_server_is_told_before_the_run(monkeypatch):
 def test_missing_package_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "mlflow", None)
 
-    with pytest.raises(ConfigurationError, match=r"pip install 'fedagent\[mlflow\]'"):
+    with pytest.raises(DataUnavailableError, match=r'pip install "fedagent\[mlflow\]"'):
         MLflow("experiment")

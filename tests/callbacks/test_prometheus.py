@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from fedagent import FedAsync, FedBuff
 from fedagent.callbacks import Callback, Prometheus
-from fedagent.errors import ConfigurationError
+from fedagent.errors import ConfigurationError, DataUnavailableError
 from fedagent.simulation import Equal, Lognormal
 from fedagent.statistics import Statistics
 from fedagent.stopping import RunEnd
@@ -249,5 +249,5 @@ def test_impossible_port_is_refused():
 def test_missing_package_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
 
-    with pytest.raises(ConfigurationError, match=r"pip install 'fedagent\[prometheus\]'"):
+    with pytest.raises(DataUnavailableError, match=r'pip install "fedagent\[prometheus\]"'):
         Prometheus()

@@ -8,7 +8,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from fedagent import FedBuff
 from fedagent.callbacks import TensorBoard
-from fedagent.errors import ConfigurationError
+from fedagent.errors import DataUnavailableError
 from fedagent.simulation import Lognormal
 from fedagent.statistics import Statistics
 from fedagent.stopping import RunEnd
@@ -104,5 +104,5 @@ def test_missing_package_says_how_to_install_it(monkeypatch):
     monkeypatch.delitem(sys.modules, "torch.utils.tensorboard", raising=False)
     monkeypatch.setitem(sys.modules, "tensorboard", None)
 
-    with pytest.raises(ConfigurationError, match=r"pip install 'fedagent\[tensorboard\]'"):
+    with pytest.raises(DataUnavailableError, match=r'pip install "fedagent\[tensorboard\]"'):
         TensorBoard("runs")

@@ -1,9 +1,11 @@
 import json
+import sys
 from pathlib import Path
 
 import pytest
 
 from fedagent.report import report
+from fedagent.report.command import show
 
 from .conftest import Record
 
@@ -66,3 +68,38 @@ def test_runs_without_a_metric_are_reported_without_a_figure(
     assert code == 0
     assert "No figure" in capsys.readouterr().err
     assert not (tmp_path / "comparison.png").exists()
+
+
+def test_without_matplotlib_the_table_comes_and_the_pip_line(
+    record: Record,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    record("a", [0.1])
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    pip_line = 'pip install "fedagent[plots]"'
+
+    assert report([tmp_path], None, as_json=False) == 0, "a figure was only offered"
+    offered = capsys.readouterr()
+    assert report([tmp_path], tmp_path / "f.png", as_json=False) == 2, "a figure was asked for"
+    asked = capsys.readouterr()
+
+    assert "No figure: " in offered.err
+    assert pip_line in offered.err
+    assert pip_line in asked.err
+    assert "final" in offered.out
+    assert "final" in asked.out
+
+
+@pytest.mark.parametrize("is_drawn", [True, False])
+def test_only_files_that_were_written_are_named(
+    is_drawn: bool, record: Record, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record("a", [0.1], plot=is_drawn)
+
+    show(tmp_path / "a")
+
+    named = capsys.readouterr().out.splitlines()[-1]
+    assert "summary.json, metrics.jsonl, model.safetensors" in named
+    assert ("plots/metric.png" in named) == is_drawn

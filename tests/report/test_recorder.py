@@ -1,5 +1,7 @@
 import json
+import logging
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -213,3 +215,19 @@ def test_run_without_the_metric_ends_without_a_plot(record: Record, tmp_path: Pa
 
     assert summary(tmp_path / "run")["final_value"] is None
     assert not (tmp_path / "run/plots").exists()
+
+
+def test_without_matplotlib_a_run_is_complete_but_for_its_plot(
+    record: Record,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    monkeypatch.setattr(logging.getLogger("flwr"), "propagate", True)
+    logging.getLogger("flwr").setLevel(logging.WARNING)
+    record("run", [0.1, 0.95], plot=True)
+
+    left = {str(p.relative_to(tmp_path / "run")) for p in (tmp_path / "run").rglob("*.*")}
+    assert left == {"metrics.jsonl", "summary.json", "model.safetensors"}
+    assert 'pip install "fedagent[plots]"' in caplog.text

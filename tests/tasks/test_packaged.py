@@ -3,7 +3,7 @@ import pytest
 from fedagent.errors import DataUnavailableError
 from fedagent.tasks.packaged import Package
 
-MOON = Package("moon", "The map of the moon", "fedagent[moon]", "or take the sun's")
+MOON = Package("moon", "The map of the moon", "fedagent[moon]", "take the sun's")
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def test_a_module_is_imported_when_it_is_asked_for(installed):
 def test_a_missing_package_says_what_it_brings_the_pip_line_and_the_other_way(use):
     with pytest.raises(DataUnavailableError) as raised:
         use()
-    assert str(raised.value).startswith("The map of the moon comes with the package moon, which")
+    assert str(raised.value).startswith("The map of the moon needs moon, which")
     assert str(raised.value).endswith('run: pip install "fedagent[moon]", or take the sun\'s')
 
 

@@ -1,13 +1,13 @@
 import socket
-import sys
 import warnings
 from functools import partial
 
 import numpy as np
 import pytest
+from datasets import Dataset
+from flwr_datasets.partitioner import DirichletPartitioner, IidPartitioner, ShardPartitioner
 
-from fedagent.errors import ConfigurationError, DataUnavailableError
-from fedagent.tasks import partitioning
+from fedagent.errors import ConfigurationError
 from fedagent.tasks.partitioning import dirichlet, iid, label_by_speed, shards
 
 LABELS = np.repeat(np.arange(10), 400)
@@ -170,7 +170,24 @@ def test_settings_that_cannot_work_are_refused(function, arguments, message):
         function(LABELS, 4, **arguments)
 
 
-def test_missing_flower_datasets_names_the_pip_line(monkeypatch):
-    monkeypatch.setitem(sys.modules, "flwr_datasets", None)
-    with pytest.raises(DataUnavailableError, match=r'pip install "flwr-datasets>=0\.5"'):
-        partitioning.iid(LABELS, 4)
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("count", [1, 7, 40])
+def test_examples_are_dealt_as_flower_datasets_deals_them(count, seed):
+    labels = np.random.default_rng(5).integers(0, 7, 2520) * 3 - 5  # a multiple of every 3 * count
+    order = np.random.default_rng(seed).permutation(2520)  # theirs cuts without shuffling
+    for ours, partitioner, examples in (
+        (iid(labels, count, seed=seed), IidPartitioner(count), order),
+        (
+            dirichlet(labels, count, alpha=5.0, seed=seed),
+            DirichletPartitioner(count, "label", 5.0, min_partition_size=0, seed=seed),
+            np.arange(2520),
+        ),
+        (
+            shards(labels, count, shards_per_partition=3, seed=seed),
+            ShardPartitioner(count, "label", num_shards_per_partition=3, seed=seed),
+            np.arange(2520),
+        ),
+    ):
+        partitioner.dataset = Dataset.from_dict({"example": examples, "label": labels[examples]})
+        theirs = [partitioner.load_partition(k)["example"][:] for k in range(count)]
+        assert [part.tolist() for part in ours] == theirs

@@ -11,7 +11,7 @@ from typing import Any, TypeVar, cast
 import torch
 from flwr.clientapp import ClientApp
 
-from fedagent.errors import ConfigurationError, require
+from fedagent.errors import ConfigurationError, imported, require
 from fedagent.simulation.workers.base import Executor, Work, crash_of, run_work
 from fedagent.simulation.workers.shared_memory import pickled
 from fedagent.simulation.workers.work import ClientResult, WorkItem, load_app
@@ -35,20 +35,17 @@ class Ray(Executor):
 
     Raises
     ------
+    DataUnavailableError
+        If Ray is not installed.
     ConfigurationError
-        If Ray is not installed or the cluster cannot be reached.
+        If the cluster cannot be reached.
     """
 
     def __init__(
         self, client_app: ClientApp | str, workers: int | None = None, address: str | None = None
     ) -> None:
         require(workers is None or workers >= 1, f"workers={workers} must be at least 1 with Ray.")
-        try:
-            import ray  # noqa: PLC0415  (an extra, and it takes seconds)
-        except ImportError as error:
-            raise ConfigurationError(
-                "runtime=ray needs Ray: pip install 'fedagent[simulation]'"
-            ) from error
+        ray = imported("ray", "fedagent[simulation]", "runtime=ray")
         load_app(client_app, ClientApp)  # an app that cannot be loaded should fail here
         self._ray = ray
         self._owns_ray = not ray.is_initialized()

