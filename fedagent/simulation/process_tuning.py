@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch.autograd import profiler
 
-from fedagent.wire.records import quick_records
+from fedagent._flower import quick_records
+from fedagent.wire.npy import serialised
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 _LARGEST_BLOCK, _KEPT_BYTES = 32 << 20, 256 << 20  # the first is the most that glibc accepts
@@ -19,7 +20,7 @@ _LARGEST_BLOCK, _KEPT_BYTES = 32 << 20, 256 << 20  # the first is the most that 
 def process_tuned() -> Iterator[None]:
     """Fill records quickly, leave no marks for a profiler that is off, and keep freed memory."""
     keep_freed_memory()
-    with quick_records(), no_idle_marks():
+    with quick_records(serialised), no_idle_marks():
         yield
 
 
