@@ -1,6 +1,7 @@
 """The warm process: what a task finds in it."""
 
 import importlib
+import json
 import multiprocessing
 import os
 import random
@@ -75,6 +76,49 @@ def serving(tmp_path):
         ours.close()
         process.join(60)
         assert process.exitcode == 0, "the end of the pipe ends the process"
+
+
+def note_surroundings(task, loaded, on_input, ends):
+    """Stand in for a ClientApp that writes down what it finds around it."""
+    on_input(BUNDLE)
+    with open(task.log, "w") as log:
+        log.write(json.dumps([dict(os.environ), sys.argv]))
+    return 0
+
+
+@pytest.mark.parametrize("way", ["fork", "reuse"])
+def test_a_client_app_sees_the_users_environment(way, tmp_path, monkeypatch):
+    monkeypatch.setattr(_flower, "run_client_app", note_surroundings)
+    monkeypatch.setattr(_flower, "load_installed_app", lambda bundle: None)
+    ours, theirs = Pipe()
+    os.set_inheritable(theirs.fileno(), True)
+
+    def be_warm():
+        ours.close()
+        warm.main([str(theirs.fileno()), f"--executor={way}"])
+
+    process = multiprocessing.get_context("fork").Process(target=be_warm, daemon=True)
+    process.start()
+    log = tmp_path / "log"
+    ours.send(SimpleNamespace(task_id=1, log=str(log)))
+    assert ours.poll(60.0)
+    ours.close()
+    process.join(60)
+    environment, argv = json.loads(log.read_text())
+    assert environment == dict(os.environ)
+    assert argv == ["flwr-clientapp"]
+
+
+def test_while_a_process_is_copied_cuda_is_asked_for_without_touching_it(monkeypatch):
+    name = "PYTORCH_NVML_BASED_CUDA_CHECK"
+    monkeypatch.delenv(name, raising=False)
+    with warm.cuda_left_alone():
+        assert os.environ[name] == "1"
+    assert name not in os.environ
+    monkeypatch.setenv(name, "0")  # the user's word counts
+    with warm.cuda_left_alone():
+        assert os.environ[name] == "0"
+    assert os.environ[name] == "0"
 
 
 def test_every_task_has_a_process_of_its_own_and_finds_the_app_loaded(serving):
