@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -133,3 +134,10 @@ def test_the_names_of_the_warm_node_are_not_looked_up_by_a_run():
     words = "import fedagent.simulation, sys; print('flwr.supernode.cli' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_continuous_integration_runs_every_checked_version():
+    jobs = (ALONE.parents[2] / ".github" / "workflows" / "ci.yml").read_text()
+    for version in private_use.CHECKED_VERSIONS:
+        release = version.rpartition(".")[0]
+        assert re.search(rf'flwr: "=={release}\.\*".*checked: true', jobs), version

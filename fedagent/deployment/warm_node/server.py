@@ -67,7 +67,7 @@ class Randomness:
 
 
 @dataclass
-class Forked:
+class ForkedTask:
     """A task that is being done in a process of its own."""
 
     task_id: int
@@ -87,7 +87,7 @@ class WarmProcessServer:
 
     def __init__(self, requests: Connection, undo: Callable[[], None] = lambda: None) -> None:
         self._requests, self._undo = requests, undo
-        self._running: dict[Connection, Forked] = {}
+        self._running: dict[Connection, ForkedTask] = {}
         self._loaded: AppBundle | None = None
         self._randomness = Randomness()
         self._threads = torch.get_num_threads()
@@ -112,7 +112,7 @@ class WarmProcessServer:
         pid = os.fork()
         if pid:
             writer.close()
-            self._running[reader] = Forked(spec.task_id, pid)
+            self._running[reader] = ForkedTask(spec.task_id, pid)
             return
         status = 1
         try:
