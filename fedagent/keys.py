@@ -13,6 +13,8 @@ UNAPPLIED = "fedagent-unapplied"
 prefetch, for clients that go on from their own model."""
 NUM_APPLIED = "num-applied"
 """How many of the node's updates the proxy has applied so far; sent by rules that need it."""
+FOR_CLIENTS = (LOCAL_STEPS, LEARNING_RATE, BATCH_SIZE, TOKEN, UNAPPLIED, NUM_APPLIED)
+"""What a client looks for in a message; where there are several ConfigRecords, they tell which."""
 ROWS = "@rows"
 """Behind the name of a reply's array: which of the dispatched array's rows it replaces."""
 PARTITION_ID = "partition-id"

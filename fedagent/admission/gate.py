@@ -14,7 +14,9 @@ from fedagent._flower import ErrorCode
 from fedagent.errors import require
 from fedagent.model import FrozenVector, ModelSpec, NDArray, Vector, array_of, blocks
 from fedagent.update import Dispatch, Outcome, Rejection, Update
-from fedagent.wire.records import MalformedArrayError, read_array, read_rows, records_of
+from fedagent.wire.npy import MalformedArrayError, read_array
+from fedagent.wire.records import records_of
+from fedagent.wire.rows import read_rows
 
 FAILURES = {
     ErrorCode.LOAD_CLIENT_APP_EXCEPTION: "client-app-not-loaded",

@@ -2,7 +2,7 @@
 
 from fedagent.client.app import build_client_app
 from fedagent.client.device import resolve_device
-from fedagent.client.loaded import ClientSpec
+from fedagent.client.spec import ClientSpec
 from fedagent.client.trainer import LocalTraining, PrivateTraining, train
 
 __all__ = [

@@ -12,10 +12,10 @@ from flwr.app import ArrayRecord, Context, Message, UserConfig
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import ClientAppCallable, Mod
 
-from fedagent.client.batching import train_group
-from fedagent.client.loaded import ClientSpec, LoadedClient, loaded_client
 from fedagent.client.private import fit_private, keep, train_part
-from fedagent.client.requests import config_of, overridden, partition_of, reply_to
+from fedagent.client.request import asked, partition_of, reply_to
+from fedagent.client.shared_batches import train_group
+from fedagent.client.spec import ClientSpec, LoadedClient, loaded_client
 
 
 def build_client_app(
@@ -52,10 +52,10 @@ class TaskApp(ClientApp):
         next(client.task.batches(partition_id, client.training.batch_size))
 
     def train_together(
-        self, requests: Sequence[tuple[Message, Context]], begin: Callable[[int], None]
+        self, requests: Sequence[tuple[Message, Context]], on_start: Callable[[int], None]
     ) -> dict[int, Message]:
         """Do the training requests that can share a batch; see `train_group`."""
-        return {} if self._has_mods else train_group(requests, begin, self._for_run)
+        return {} if self._has_mods else train_group(requests, on_start, self._for_run)
 
     def _for_run(self, context: Context) -> LoadedClient:
         return loaded_client(self._build, tuple(sorted(context.run_config.items())))
@@ -69,7 +69,7 @@ class TaskApp(ClientApp):
 
     def _train_on_node(self, message: Message, context: Context) -> Message:
         client, partition_id = self._for_run(context), partition_of(context)
-        training = overridden(client.training, config_of(message))
+        training = asked(client.training, message)
         model = client.load(message, context)
         batches = client.task.batches(partition_id, training.batch_size)
         fit_private(client.task, model, batches, training, client.device)

@@ -1,13 +1,14 @@
-"""The private part of a model: what a node keeps between messages, and nobody else ever sees."""
+"""The private part of a model: what a node keeps between messages and never sends."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from flwr.app import ArrayRecord, Context
 from torch import nn
 
-from fedagent.client.trainer import LocalTraining, train
+from fedagent.client.trainer import LocalTraining, PrivateTraining, train
 from fedagent.tasks.task import Batch, Task
 
 _KEY = "fedagent-private"
@@ -37,11 +38,20 @@ def fit_private(
 ) -> None:
     """Train the private part of `model` alone, if ``training.private`` asks for it."""
     if task.private and training.private is not None:
-        alone = LocalTraining(
-            "adam", training.private.learning_rate, training.private.steps, training.batch_size
-        )
         with _frozen(task.split_state(dict(model.named_parameters()))[0]):
-            train(task, model, batches, alone, device)
+            train(task, model, batches, _alone(training, training.private), device)
+
+
+def _alone(training: LocalTraining, private: PrivateTraining) -> LocalTraining:
+    """Return how the private part is fitted: as all is trained, but for what `private` says."""
+    return replace(
+        training,
+        optimizer=private.optimizer,
+        learning_rate=private.learning_rate,
+        local_steps=private.steps,
+        momentum=training.momentum if private.optimizer == "sgd" else 0.0,  # adam has its own
+        proximal_mu=0.0,  # it pulls towards what was dispatched, and this part never is
+    )
 
 
 def train_part(

@@ -13,6 +13,7 @@ gradient and the step stay in float32: what is sent is the same whatever a node 
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 from torch import nn
@@ -22,7 +23,14 @@ from fedagent.client.sgd import SGD
 from fedagent.errors import ConfigurationError, one_of, require
 from fedagent.tasks.task import Batch, Task
 
-_PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
+Optimizer = Literal["sgd", "adam"]
+Precision = Literal["float32", "bfloat16", "float16"]
+
+_DTYPES: dict[Precision, torch.dtype | None] = {
+    "float32": None,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
 
 
 @dataclass(frozen=True)
@@ -31,14 +39,18 @@ class PrivateTraining:
 
     Parameters
     ----------
-    steps : of Adam on the private part alone, >= 1.
-    learning_rate : > 0.
+    steps : optimizer steps on the private part alone, >= 1.
+    learning_rate : step size of these, > 0.
+    optimizer : "adam" or "sgd"; all else (momentum of SGD, weight decay, precision and the like) is
+        as in the `LocalTraining` that this belongs to.
     """
 
     steps: int = 20
     learning_rate: float = 0.05
+    optimizer: Optimizer = "adam"
 
     def __post_init__(self) -> None:
+        one_of("PrivateTraining: optimizer", self.optimizer, get_args(Optimizer))
         require(self.steps >= 1, f"PrivateTraining: steps={self.steps} must be at least 1.")
         require(
             self.learning_rate > 0,
@@ -67,7 +79,7 @@ class LocalTraining:
         CUDA only, whose gradients are scaled (Micikevicius et al., arXiv 1710.03740).
     """
 
-    optimizer: str = "sgd"
+    optimizer: Optimizer = "sgd"
     learning_rate: float = 0.05
     local_steps: int = 8
     batch_size: int = 32
@@ -76,11 +88,11 @@ class LocalTraining:
     proximal_mu: float = 0.0
     max_grad_norm: float | None = None
     private: PrivateTraining | None = None
-    precision: str = "float32"
+    precision: Precision = "float32"
 
     def __post_init__(self) -> None:
-        one_of("LocalTraining: optimizer", self.optimizer, ("sgd", "adam"))
-        one_of("LocalTraining: precision", self.precision, tuple(_PRECISIONS))
+        one_of("LocalTraining: optimizer", self.optimizer, get_args(Optimizer))
+        one_of("LocalTraining: precision", self.precision, get_args(Precision))
         # Written so that NaN fails too: every comparison with NaN is false.
         for name, value, holds, must in (
             ("learning_rate", self.learning_rate, self.learning_rate > 0, "be positive"),
@@ -111,7 +123,7 @@ class LocalTraining:
         ConfigurationError
             If the device cannot compute in this precision.
         """
-        dtype = _PRECISIONS[self.precision]
+        dtype = _DTYPES[self.precision]
         if dtype is None:
             return nullcontext()
         require(

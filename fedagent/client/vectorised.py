@@ -22,12 +22,12 @@ Trained = tuple[Tensors, dict[str, float]]
 
 @dataclass(frozen=True)
 class ClientShare:
-    """One client's part in a common training.
+    """One client's share in a common training.
 
     Attributes
     ----------
     start : the dispatched model's state dict.
-    batches : its B_k >= 1 batches, in order; of the same shapes as everybody else's.
+    batches : its B_k >= 1 batches, in order; of the same shapes as those of the others.
     """
 
     start: Mapping[str, torch.Tensor]
@@ -48,10 +48,10 @@ class VectorisedTrainer:
         self._model, self._device = model, device
         self._gradients = GradientsOfMany(task, model)
 
-    def train(self, parts: Sequence[ClientShare], training: LocalTraining) -> list[Trained]:
-        """Train a copy for each part.
+    def train(self, shares: Sequence[ClientShare], training: LocalTraining) -> list[Trained]:
+        """Train a copy for each share.
 
-        Each does as many steps as its part has batches; ``training.local_steps`` is not looked at.
+        Each does as many steps as its share has batches; ``training.local_steps`` is not looked at.
         The results are those of `trainer.train`, to rounding.
 
         Raises
@@ -63,18 +63,18 @@ class VectorisedTrainer:
         """
         if training.precision != "float32":
             raise NotImplementedError(f"precision={training.precision}: clients train one by one.")
-        # Those with most steps first: whoever still trains is a prefix of the stack.
-        order = sorted(range(len(parts)), key=lambda k: -len(parts[k].batches))
-        rows = [parts[k] for k in order]
-        stack = _Stack(self._model, [part.start for part in rows], self._device)
+        # Those with most steps first: the clients that still train are a prefix of the stack.
+        order = sorted(range(len(shares)), key=lambda k: -len(shares[k].batches))
+        rows = [shares[k] for k in order]
+        stack = _Stack(self._model, [share.start for share in rows], self._device)
         optimizer = training.build_optimizer(stack.parameters)
         dispatched = [p.detach().clone() for p in stack.parameters] if training.proximal_mu else []
         losses_sum = torch.zeros(len(rows), device=self._device)
         results: dict[int, Trained] = {}
         self._model.train()
         for step in range(len(rows[0].batches)):
-            active = sum(len(part.batches) > step for part in rows)
-            batch = default_collate([part.batches[step] for part in rows[:active]])
+            active = sum(len(share.batches) > step for share in rows)
+            batch = default_collate([share.batches[step] for share in rows[:active]])
             losses, gradients = self._gradients(stack.first(active), to_device(batch, self._device))
             stack.set_gradients(gradients)
             if dispatched:
@@ -87,7 +87,7 @@ class VectorisedTrainer:
                 if len(rows[row].batches) == step + 1:
                     metrics = {"train-loss": float(losses_sum[row]) / (step + 1)}
                     results[order[row]] = stack.row(row), metrics | {"local-steps": step + 1.0}
-        return [results[k] for k in range(len(parts))]
+        return [results[k] for k in range(len(shares))]
 
 
 class _Stack:

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch.autograd import profiler
 
-from fedagent.wire.records import quick_records
+from fedagent._flower import quick_records
+from fedagent.wire.npy import serialised
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 _LARGEST_BLOCK, _KEPT_BYTES = 32 << 20, 256 << 20  # the first is the most that glibc accepts
@@ -23,7 +24,7 @@ _LARGEST_BLOCK, _KEPT_BYTES = 32 << 20, 256 << 20  # the first is the most that 
 @contextmanager
 def process_tuned() -> Iterator[None]:
     """Tune this process; undo it at the end."""
-    with quick_records(), no_idle_marks(), freed_memory_kept(), old_objects_left_alone():
+    with quick_records(serialised), no_idle_marks(), freed_memory_kept(), old_objects_left_alone():
         yield
 
 

@@ -1,1 +1,1 @@
-"""What travels: records and arrays, and how they are checked when they come back."""
+"""What travels: Flower's records, arrays as bytes, and arrays of which only some rows changed."""

@@ -170,3 +170,26 @@ def test_mods_see_every_message():
     for message_type in ("train", "evaluate", "query"):
         ask(app, message_type)
     assert seen == ["train", "evaluate", "query"]
+
+
+def test_mods_of_the_client_see_every_message_inside_those_of_the_app():
+    order = []
+
+    def noting(name):
+        def mod(message, context, next_app):
+            order.append(name)
+            return next_app(message, context)
+
+        return mod
+
+    client = ClientSpec(
+        QuadraticTask(), LocalTraining(), "cpu", [noting("first"), noting("second")]
+    )
+    app = build_client_app(lambda run_config: client, mods=[noting("app")])
+
+    app(
+        Message(RecordDict(), dst_node_id=5, message_type="query"),
+        Context(1, 5, {"partition-id": 0}, RecordDict(), {}),
+    )
+
+    assert order == ["app", "first", "second"]

@@ -130,6 +130,52 @@ def test_evaluation_fits_first_too():
     assert not node.state
 
 
+def seen_by(optimizer, **training):
+    """Return what a model's private part is fitted with, and what its shared part is."""
+    built = []
+
+    class Seen(LocalTraining):
+        def build_optimizer(self, parameters):
+            optimizer = super().build_optimizer(parameters)
+            built.append((self, type(optimizer).__name__))
+            return optimizer
+
+    private = PrivateTraining(steps=3, learning_rate=0.125, optimizer=optimizer)
+    spec = ClientSpec(PairTask(), Seen(local_steps=2, private=private, **training), "cpu")
+    app = build_client_app(lambda _: spec)
+    built.clear()
+    Node(app, 0).ask(0.0)
+    return built[-2:]
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("precision", "bfloat16"), ("weight_decay", 0.25), ("max_grad_norm", 0.5), ("momentum", 0.5)],
+)
+def test_the_private_part_is_fitted_as_the_client_is_told_to_train(setting, value):
+    (fit, optimizer), (train, _) = seen_by("sgd", **{setting: value})
+    assert (fit.local_steps, fit.learning_rate, optimizer) == (3, 0.125, "SGD")
+    assert getattr(fit, setting) == getattr(train, setting) == value
+
+
+def test_adam_has_a_momentum_of_its_own_and_nothing_pulls_a_private_part():
+    (fit, optimizer), (train, _) = seen_by("adam", momentum=0.5, proximal_mu=0.5)
+    assert (optimizer, fit.momentum, fit.proximal_mu) == ("Adam", 0.0, 0.0)
+    assert (train.momentum, train.proximal_mu) == (0.5, 0.5)
+
+
+def test_momentum_carries_the_private_part_further():
+    def own(momentum):
+        private = PrivateTraining(steps=2, learning_rate=0.5, optimizer="sgd")
+        training = LocalTraining(local_steps=1, momentum=momentum, private=private)
+        node = Node(build_client_app(lambda _: ClientSpec(PairTask(), training, "cpu")), 0)
+        node.ask(0.0)
+        return node.own
+
+    assert own(0.0) == 0.875  # from 0.5, half of the way to 1, twice
+    assert own(0.5) == 1.0  # 0.25, then 0.125 and half of the 0.25
+
+
 def test_afterwards_everything_can_be_trained_again():
     app = app_of(PrivateTraining(steps=1))
     Node(app, 0).ask(0.0)
@@ -158,7 +204,9 @@ def test_nodes_with_a_private_part_are_trained_one_by_one():
     assert all("fedagent-private" in a.state for a in answers)
 
 
-@pytest.mark.parametrize(("field", "value"), [("steps", 0), ("learning_rate", float("nan"))])
+@pytest.mark.parametrize(
+    ("field", "value"), [("steps", 0), ("learning_rate", float("nan")), ("optimizer", "sgdd")]
+)
 def test_private_training_that_cannot_work_is_refused(field, value):
     with pytest.raises(ConfigurationError, match=field):
         PrivateTraining(**{field: value})

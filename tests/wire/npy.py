@@ -4,6 +4,13 @@ import struct
 
 from flwr.app import Array
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays_of
+
+ARRAYS = arrays_of.arrays(
+    st.sampled_from(["float32", "float64", "float16", "int64", "uint8", "bool"]),
+    arrays_of.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4),
+)
+"""Arrays of numbers of every shape and dtype that a model has."""
 
 
 def header_of(descr="'<f4'", fortran="False", shape="(2,)") -> bytes:

@@ -145,7 +145,7 @@ def _naming(certificate: x509.Certificate, host: str) -> Finding:
     return Finding(
         "certificate",
         "broken",
-        f"does not name {host}, only {', '.join(map(str, (*domains, *addresses))) or 'nobody'}",
+        f"does not name {host}, only {', '.join(map(str, (*domains, *addresses))) or 'no host'}",
         f"Connect to a name it has, or: fedagent certificates --host {host} --force (name all "
         "other hosts again).",
     )

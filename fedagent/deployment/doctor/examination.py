@@ -73,7 +73,10 @@ def examine(wanted: Examination, now: datetime | None = None) -> list[Finding]:
     now = now or datetime.now(UTC)
     findings = [check_python(), *check_packages()]
     if all(finding.status != "broken" for finding in findings):
-        findings.append(check_gpu())
+        # Imports Flower, and the checks above must work without it.
+        from fedagent.deployment.doctor.flower import check_private_names  # noqa: PLC0415
+
+        findings += [*check_private_names(), check_gpu()]
     findings += [check_memory(), check_disk(wanted.folder)]
     findings += [check_port(port) for port in wanted.ports]
     if wanted.certificate:
@@ -87,11 +90,11 @@ def examine(wanted: Examination, now: datetime | None = None) -> list[Finding]:
     if wanted.node_key:
         findings += check_node_key(wanted.node_key)
     if not wanted.superlink:
-        nobody = "no --superlink to ask"
+        why = "there is no --superlink to ask"
         return [
             *findings,
-            Finding("superlink", "not checked", nobody),
-            Finding("clock", "not checked", nobody),
+            Finding("superlink", "not checked", why),
+            Finding("clock", "not checked", why),
         ]
     address = SuperLink.at(wanted.superlink, wanted.root_certificates, wanted.insecure)
     return findings + check_superlink(address)

@@ -34,7 +34,7 @@ def check_package(name: str, installed: str | None, needed: str) -> Finding:
 
     Parameters
     ----------
-    needed : a version specifier such as ">=1.41,<1.43".
+    needed : a version specifier such as ">=1.41,<2".
     """
     requirement = Requirement(f"{name}{needed}")
     fix = f"pip install '{requirement}'"
@@ -184,7 +184,7 @@ def _available_memory() -> float | None:
 
 def _is_flower(host: str, port: int) -> bool:
     """Return whether a Flower process answers on the port, with or without TLS."""
-    anyone = ssl.create_default_context()  # nothing is told to it: whoever it is may answer
+    anyone = ssl.create_default_context()  # nothing is told to it: any server may answer
     anyone.check_hostname, anyone.verify_mode = False, ssl.CERT_NONE
     return any(
         _says_uvicorn(connection)

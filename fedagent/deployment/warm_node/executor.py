@@ -1,4 +1,4 @@
-"""``python -m fedagent.deployment.warm_node.executor``: Flower's SuperExec with a warm executor.
+"""The program that is Flower's SuperExec with a warm executor.
 
 Started by ``fedagent node``, with the file descriptor of a pipe to the SuperNode and the flags of
 flower-superexec. See `fedagent.deployment.warm_node.node`.
@@ -6,7 +6,6 @@ flower-superexec. See `fedagent.deployment.warm_node.node`.
 
 import argparse
 import subprocess
-import sys
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -137,7 +136,3 @@ def main(arguments: Sequence[str]) -> None:
     warm = [f"--executor={ours.executor}", *(f"--preload={module}" for module in ours.preload)]
     executor = WarmExecutor(link, warm)
     _flower.run_superexec(superexec, executor, executor.pause)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

@@ -4,10 +4,10 @@ Flower's SuperNode starts a new process for every message, which imports everyth
 looks for messages every 3 s, for tasks every second and for replies every half. This is the same
 SuperNode, with the same flags, tokens and isolation; only what starts its ClientApps differs:
 
-    SuperNode (Flower's)  <- HTTP ->  SuperExec (Flower's, `executor.py`)
+    SuperNode (Flower's)  <- HTTP ->  SuperExec (Flower's, `executor`)
           ^                               |  launch(task)
           |                               v
-          +------------- HTTP ------- warm process (`warm.py`): everything imported,
+          +------------- HTTP ------- warm process (`server`): everything imported,
                                           forks a process per task
 
 Between SuperNode and SuperExec there is a pipe: "task" wakes the SuperExec, and word that a task's
@@ -40,18 +40,19 @@ def node(arguments: Sequence[str]) -> NoReturn:
     ----------
     arguments : our own flags and those of flower-supernode.
     """
-    flags = _all_arguments().parse_args(arguments)  # --help or a wrong one ends the program here
     ours, flowers = _own_arguments().parse_known_args(arguments)
     if ours.executor == "flower":
         _flower.run_supernode(flowers, None)
-    if (reason := _why_not_here()) is not None:
+    if (reason := _why_not_here(is_asked_for=ours.executor != "auto")) is not None:
         print(
             f"fedagent node: WARNING: {reason}. Falling back to Flower's own executor: every "
             "message will start a new process and import everything again. Say "
-            "--executor=flower to silence this.",
+            "--executor=flower to silence this, or --executor=fork to try a version that was not "
+            f"checked. {_flower.remedy()}",
             file=sys.stderr,
         )
         _flower.run_supernode(flowers, None)
+    flags = _all_arguments().parse_args(arguments)  # --help or a wrong one ends the program here
     if "port" not in _given(flowers):
         flags.port = free_port()
         flowers = [*flowers, f"--port={flags.port}"]
@@ -115,16 +116,16 @@ class Supervisor:
 
 
 def free_port() -> int:
-    """Return a port of this machine that nobody listens on."""
+    """Return a port of this machine that is free."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
-def _why_not_here() -> str | None:
+def _why_not_here(is_asked_for: bool) -> str | None:
     if not hasattr(os, "fork"):
         return "this system cannot fork"
-    return _flower.why_no_warm_executor()
+    return _flower.why_no_warm_executor(is_asked_for)
 
 
 def _superexec_arguments(flags: argparse.Namespace) -> list[str]:
@@ -183,7 +184,8 @@ def _with_own_flags(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
         default="auto",
         help="How a ClientApp starts. fork: a copy of a process that has imported everything. "
         "reuse: always the same process, for CUDA, which cannot be copied. flower: a new process "
-        "that imports everything again. auto (default): reuse where there is CUDA, else fork.",
+        "that imports everything again. auto (default): reuse where there is CUDA, else fork; "
+        "flower on a version of Flower that was not checked.",
     )
     group.add_argument(
         "--preload",

@@ -15,7 +15,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, Pipe, wait
 from typing import Any, Protocol, cast, runtime_checkable
@@ -61,13 +61,13 @@ class Randomness:
         self._unseeded -= {name for name in before if _GENERATORS[name][0]() != before[name]}
 
     def renew(self) -> None:
-        """Seed what nobody has seeded from the system's entropy."""
+        """Seed what no import has seeded from the system's entropy."""
         for name in self._unseeded:
             _GENERATORS[name][1]()
 
 
 @dataclass
-class Forked:
+class ForkedTask:
     """A task that is being done in a process of its own."""
 
     task_id: int
@@ -77,11 +77,17 @@ class Forked:
 
 
 class WarmProcessServer:
-    """Receives tasks, does each in a forked process, and says when they have ended."""
+    """Receives tasks, does each in a forked process, and says when they have ended.
 
-    def __init__(self, requests: Connection) -> None:
-        self._requests = requests
-        self._running: dict[Connection, Forked] = {}
+    Parameters
+    ----------
+    requests : pipe on which tasks come.
+    undo : called in each copy, before its task, to undo what is for this process only.
+    """
+
+    def __init__(self, requests: Connection, undo: Callable[[], None] = lambda: None) -> None:
+        self._requests, self._undo = requests, undo
+        self._running: dict[Connection, ForkedTask] = {}
         self._loaded: AppBundle | None = None
         self._randomness = Randomness()
         self._threads = torch.get_num_threads()
@@ -106,12 +112,13 @@ class WarmProcessServer:
         pid = os.fork()
         if pid:
             writer.close()
-            self._running[reader] = Forked(spec.task_id, pid)
+            self._running[reader] = ForkedTask(spec.task_id, pid)
             return
         status = 1
         try:
             reader.close()
             self._requests.close()
+            self._undo()
             for sign in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(sign, signal.SIG_DFL)
             torch.set_num_threads(self._threads)
@@ -195,19 +202,30 @@ def main(arguments: Sequence[str]) -> None:
     ours = parser.parse_args(arguments)
     requests = Connection(ours.requests)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the SuperNode's end ends this process
-    # Asked so, CUDA stays untouched and a process can still be copied.
-    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
-    _flower.import_client_runtime()
-    for module in ours.preload:
-        try:
-            importlib.import_module(module)
-        except ImportError as error:
-            print(f"fedagent node: --preload={module}: {error}", file=sys.stderr)
-    if ours.executor == "reuse" or (ours.executor == "auto" and torch.cuda.is_available()):
-        reuse(requests)
-    else:
-        WarmProcessServer(requests).serve()
+    sys.argv = ["flwr-clientapp"]  # what a ClientApp finds there under Flower, too
+    with ExitStack() as setup:
+        setup.enter_context(cuda_left_alone())
+        _flower.import_client_runtime()
+        for module in ours.preload:
+            try:
+                importlib.import_module(module)
+            except ImportError as error:
+                print(f"fedagent node: --preload={module}: {error}", file=sys.stderr)
+        is_reused = ours.executor == "auto" and torch.cuda.is_available()
+        if not (is_reused or ours.executor == "reuse"):
+            return WarmProcessServer(requests, setup.close).serve()
+    return reuse(requests)
 
 
-if __name__ == "__main__":
-    main(sys.argv[1:])
+@contextmanager
+def cuda_left_alone() -> Iterator[None]:
+    """Let PyTorch ask the driver whether there is CUDA, and not CUDA: a copy could not use it."""
+    name = "PYTORCH_NVML_BASED_CUDA_CHECK"
+    if name in os.environ:
+        yield
+        return
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop(name, None)

@@ -19,9 +19,9 @@ from typing import Any
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
-from fedagent._flower import entries_of, record_of
+from fedagent._flower import array_of, entries_of, record_of
 from fedagent.errors import FedagentError
-from fedagent.wire.records import QuickArray, made_of
+from fedagent.wire.npy import QuickArray
 
 _SLOT_BYTES = 16 << 30  # of address space: pages never written to take no memory
 _SLOTS = 4
@@ -143,7 +143,7 @@ class _Pickler(pickle.Pickler):
             arrays.append(array.data)
             # What arrives belongs to its receiver, which reads it faster like that.
             parts = QuickArray, array.dtype, array.shape, array.stype
-            return made_of, (*parts, pickle.PickleBuffer(array.data))
+            return array_of, (*parts, pickle.PickleBuffer(array.data))
 
         self.arrays = arrays  # not the other way round: a cycle would keep them until it is found
         self.dispatch_table = {Array: reduced, QuickArray: reduced, **_RECORDS}

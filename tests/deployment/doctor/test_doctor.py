@@ -2,6 +2,7 @@ import json
 import shutil
 import socket
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from rich.console import Console
 from typer.testing import CliRunner
 
+from fedagent._flower import USES
+from fedagent._flower.private_use import PrivateName
 from fedagent.cli import cli
 from fedagent.deployment import make_certificates
 from fedagent.deployment.doctor import machine, reachability
@@ -22,6 +25,7 @@ from fedagent.deployment.doctor.credentials import (
 )
 from fedagent.deployment.doctor.examination import Examination, examine, render
 from fedagent.deployment.doctor.finding import Finding
+from fedagent.deployment.doctor.flower import check_private_names
 from fedagent.deployment.doctor.reachability import SuperLink, check_clock, check_superlink
 from fedagent.errors import ConfigurationError
 from tests.deployment.conftest import Peer, serving
@@ -58,12 +62,12 @@ def test_an_old_python_is_broken(version, status):
 
 @pytest.mark.parametrize(
     ("installed", "status"),
-    [("1.40.9", "broken"), ("1.41.0", "ok"), ("1.42.1", "ok"), ("1.43.0", "broken")],
+    [("1.40.9", "broken"), ("1.41.0", "ok"), ("1.44.0", "ok"), ("2.0.0", "broken")],
 )
 def test_flwr_must_be_in_the_range(installed, status):
-    finding = machine.check_package("flwr", installed, ">=1.41,<1.43")
+    finding = machine.check_package("flwr", installed, ">=1.41,<2")
     assert finding.status == status
-    assert (status == "ok") or "pip install 'flwr<1.43,>=1.41'" in finding.fix
+    assert (status == "ok") or "pip install 'flwr<2,>=1.41'" in finding.fix
 
 
 def test_a_missing_package_is_broken_and_says_how_to_get_it():
@@ -74,6 +78,35 @@ def test_a_missing_package_is_broken_and_says_how_to_get_it():
 
 def test_what_runs_these_tests_fits():
     assert _statuses(machine.check_packages()) == ["ok", "ok"]
+
+
+def test_every_use_of_private_names_is_a_finding():
+    findings = _by_name(check_private_names())
+    assert {name: finding.status for name, finding in findings.items()} == {
+        **{f"flwr: {use.purpose}": "ok" for use in USES},
+        "flwr: checked": "ok",
+    }
+
+
+@pytest.mark.parametrize("use", USES, ids=lambda use: use.purpose)
+def test_a_private_name_that_is_gone_is_a_finding_with_its_price_and_a_fix(use, monkeypatch):
+    gone = replace(use, names=(PrivateName("flwr.app", "gone"),))
+    monkeypatch.setattr("fedagent._flower.USES", (gone,))
+    finding = check_private_names()[0]
+    assert "has no flwr.app.gone" in finding.what
+    if use.substitute is None:
+        assert (finding.status, "no simulation can begin" in finding.what) == ("broken", True)
+    else:
+        assert (finding.status, use.substitute in finding.what) == ("warning", True)
+    assert "pip install 'flwr==1.42.0'" in finding.fix
+
+
+def test_a_version_of_flower_that_was_not_checked_is_a_warning(monkeypatch):
+    monkeypatch.setattr("fedagent._flower.private_use.metadata.version", lambda name: "1.44.0")
+    finding = check_private_names()[-1]
+    assert (finding.name, finding.status) == ("flwr: checked", "warning")
+    assert "1.41.0 and 1.42.0, not with 1.44.0" in finding.what
+    assert "--executor=fork" in finding.fix
 
 
 def test_a_gpu_that_torch_cannot_use_is_a_warning(monkeypatch):

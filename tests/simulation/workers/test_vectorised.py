@@ -224,7 +224,7 @@ def test_a_dispatched_model_that_does_not_fit_fails_its_own_node_only(noted):
 
 def test_more_data_than_fits_is_trained_in_turns(noted, monkeypatch):
     # Of 3 * 8 * (6 * 4 + 8).
-    monkeypatch.setattr("fedagent.client.batching._MAX_BATCHES_BYTES", 1300)
+    monkeypatch.setattr("fedagent.client.shared_batches._MAX_BATCHES_BYTES", 1300)
     executor, app = noted()
     assert all(weights(a) for a in answers(executor, [item(n) for n in range(4)]))
     assert app.num_alone == 4  # one alone is no group

@@ -5,16 +5,16 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 import torch
-from flwr.app import ArrayRecord, Context, Message, UserConfig, UserConfigValue
+from flwr.app import Context, Message, UserConfig, UserConfigValue
 from flwr.clientapp.typing import Mod
 from torch import nn
 
 from fedagent.client.device import resolve_device
 from fedagent.client.private import recall
+from fedagent.client.request import model_in
 from fedagent.client.trainer import LocalTraining
 from fedagent.client.vectorised import VectorisedTrainer
 from fedagent.tasks.task import Task
-from fedagent.wire.records import records_of
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class LoadedClient:
     device: torch.device
     model: nn.Module
     mods: Sequence[Mod]
-    together: VectorisedTrainer
+    vectorised: VectorisedTrainer
 
     @classmethod
     def of(cls, client: ClientSpec) -> "LoadedClient":
@@ -54,15 +54,15 @@ class LoadedClient:
         # A process's first Adam imports PyTorch's compiler, 2 s of it: here, not in the first
         # dispatch, and inherited by what is forked afterwards.
         client.training.build_optimizer(model.parameters())
-        together = VectorisedTrainer(client.task, model, device)
-        return cls(client.task, client.training, device, model, client.mods, together)
+        vectorised = VectorisedTrainer(client.task, model, device)
+        return cls(client.task, client.training, device, model, client.mods, vectorised)
 
     def load(self, message: Message, context: Context) -> nn.Module:
         """Copy the dispatched arrays into the module: training must never change a base version.
 
         The private part comes from the node itself, whatever was dispatched.
         """
-        arrays = records_of(message.content, ArrayRecord)["arrays"]
+        _, arrays = model_in(message)
         shared, _ = self.task.split_state(arrays.to_torch_state_dict())
         self.model.load_state_dict(shared | recall(self.task, context))
         return self.model

@@ -6,15 +6,15 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 import torch
-from flwr.app import ArrayRecord, Context, Message
+from flwr.app import Context, Message
 
 from fedagent.client.device import tensors_of
-from fedagent.client.loaded import LoadedClient
-from fedagent.client.requests import config_of, overridden, partition_of, reply_to
+from fedagent.client.request import asked, model_in, partition_of, reply_to
+from fedagent.client.spec import LoadedClient
 from fedagent.client.trainer import LocalTraining
 from fedagent.client.vectorised import ClientShare
 from fedagent.update import Kind
-from fedagent.wire.records import records_of, to_record
+from fedagent.wire.records import to_record
 
 _MAX_BATCHES_BYTES = 256 << 20  # of the batches of clients that train together
 
@@ -23,7 +23,7 @@ Request = tuple[Message, Context]
 
 def train_group(
     requests: Sequence[Request],
-    begin: Callable[[int], None],
+    on_start: Callable[[int], None],
     client_for: Callable[[Context], LoadedClient],
 ) -> dict[int, Message]:
     """Do the training requests that can share a batch; return their replies by index.
@@ -36,7 +36,7 @@ def train_group(
     Parameters
     ----------
     requests : what the app is called with; messages are not changed.
-    begin : called with a request's index before its batches are drawn, to seed generators.
+    on_start : called with a request's index before its batches are drawn, to seed generators.
     client_for : what the process has made of a request's run.
 
     Raises
@@ -50,7 +50,7 @@ def train_group(
     for index, request in enumerate(requests):
         if request[0].metadata.message_type != Kind.TRAIN:
             continue
-        begin(index)
+        on_start(index)
         drawn = _draw(request, client_for, starts, room)
         if drawn is not None:
             room -= drawn.num_bytes
@@ -59,7 +59,7 @@ def train_group(
     for group in groups.values():
         if len(group) > 1:
             client, training = next((d.client, d.training) for d in group.values())
-            results = client.together.train([drawn.part for drawn in group.values()], training)
+            results = client.vectorised.train([drawn.share for drawn in group.values()], training)
             for (index, drawn), (state, metrics) in zip(group.items(), results, strict=True):
                 metrics["num-examples"] = drawn.num_examples
                 arrays = to_record({key: t.cpu().numpy() for key, t in state.items()})
@@ -73,7 +73,7 @@ class _Drawn:
 
     client: LoadedClient
     training: LocalTraining
-    part: ClientShare
+    share: ClientShare
     num_examples: int
     num_bytes: int
     form: Hashable
@@ -89,7 +89,7 @@ def _draw(
     message, context = request
     try:
         client, partition_id = client_for(context), partition_of(context)
-        training = overridden(client.training, config_of(message))
+        training = asked(client.training, message)
         num_examples = client.task.num_examples(partition_id)
         endless = client.task.batches(partition_id, training.batch_size)
         batches = list(islice(endless, 1))
@@ -99,15 +99,15 @@ def _draw(
         if client.mods or num_bytes > room or is_special:
             return None
         batches += islice(endless, training.local_steps - 1)
-        arrays = records_of(message.content, ArrayRecord)["arrays"]
+        _, arrays = model_in(message)
         version = tuple(id(array.data) for array in arrays.values())
         if version not in starts:
             starts[version] = arrays.to_torch_state_dict()
-    except Exception:  # whoever does this request alone finds the same, and answers for it
+    except Exception:  # done alone, the request meets the same and is answered for
         return None
     shapes = {tuple((t.shape, t.dtype) for t in tensors_of(batch)) for batch in batches}
     if len(batches) < training.local_steps or len(shapes) > 1:
         return None
     form = id(client), replace(training, local_steps=1), shapes.pop()
-    part = ClientShare(starts[version], batches)
-    return _Drawn(client, training, part, num_examples, num_bytes, form)
+    share = ClientShare(starts[version], batches)
+    return _Drawn(client, training, share, num_examples, num_bytes, form)

@@ -1,24 +1,20 @@
-"""AREA's promise, end to end, and the mod by which nodes tell their partition."""
+"""AREA's promise, end to end."""
 
 from collections import Counter
 
 import numpy as np
 import pytest
 import torch
-from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.supercore.task_identity import TaskIdentity
 
 from fedagent import AsyncStrategy
-from fedagent.client import ClientSpec, LocalTraining, build_client_app
-from fedagent.client.mods import area_difference_mod, partition_id_mod, sparse_rows_mod
+from fedagent.client.mods import area_difference_mod
 from fedagent.errors import FedagentError
 from fedagent.rules import AREA
-from fedagent.rules import FedBuff as FedBuffRule
 from fedagent.simulation import Reliability, Scripted
-from fedagent.wire.records import to_record
 from tests import toy
-from tests.client.quadratic import QuadraticTask
 
 NODE = 5
 
@@ -101,30 +97,6 @@ def test_evaluation_passes_untouched():
 
     assert phone.ask([0.0], [1.0], num_applied=None)["w"].tolist() == [1.0]
     assert not phone.state
-
-
-def test_mods_of_the_client_see_every_message_inside_those_of_the_app():
-    order = []
-
-    def noting(name):
-        def mod(message, context, next_app):
-            order.append(name)
-            return next_app(message, context)
-
-        return mod
-
-    client = ClientSpec(
-        QuadraticTask(), LocalTraining(), "cpu", [noting("first"), noting("second")]
-    )
-    app = build_client_app(lambda run_config: client, mods=[noting("app")])
-    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, NODE, 1
-
-    app(
-        Message(RecordDict(), dst_node_id=NODE, message_type="query"),
-        Context(1, NODE, {"partition-id": 0}, RecordDict(), {}),
-    )
-
-    assert order == ["app", "first", "second"]
 
 
 # --- on a fleet -------------------------------------------------------------------------------
@@ -218,120 +190,3 @@ def test_model_stays_the_mean_when_replies_are_refused_or_lost():
     y = last_applied(witness, log)
     assert len(y) == 4
     np.testing.assert_allclose(x, np.mean(list(y.values()), axis=0), rtol=0, atol=5e-6)
-
-
-@pytest.mark.parametrize("kind", ["train", "evaluate"])
-def test_a_reply_says_whose_partition_it_is_about(kind):
-    assert _reply_metrics(kind, {"partition-id": 3, "num-partitions": 5}) == {
-        "loss": 0.5,
-        "partition-id": 3,
-    }
-
-
-def test_a_node_without_partition_answers_as_ever():
-    assert _reply_metrics("train", {}) == {"loss": 0.5}
-
-
-def test_an_error_reply_has_nothing_to_add_to():
-    message = Message(RecordDict(), dst_node_id=NODE, message_type="train")
-    context = Context(1, NODE, {"partition-id": 3}, RecordDict(), {})
-    failed = Message(Error(1, "no"), reply_to=message)
-    assert partition_id_mod(message, context, lambda *_: failed) is failed
-
-
-def _reply_metrics(kind: str, node_config: dict) -> dict:
-    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, NODE, 1
-    message = Message(RecordDict(), dst_node_id=NODE, message_type=kind)
-    content = RecordDict({"metrics": MetricRecord({"loss": 0.5})})
-    reply = partition_id_mod(
-        message,
-        Context(1, NODE, node_config, RecordDict(), {}),
-        lambda message, context: Message(content, reply_to=message),
-    )
-    return dict(reply.content.metric_records["metrics"])
-
-
-# --- only the rows that changed -------------------------------------------------------------------
-
-TABLE = {"table": np.zeros((50, 3), np.float32), "scale": np.array(1.0, np.float32)}
-
-
-def sparse_reply(trained: dict, config=None, kind="train") -> dict:
-    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, NODE, 1
-    config = {"fedagent-token": "t"} if config is None else config
-    content = RecordDict({"arrays": to_record(TABLE), "config": ConfigRecord(config)})
-    message = Message(content, dst_node_id=NODE, message_type=kind)
-
-    def train(message: Message, context: Context) -> Message:
-        message.content["arrays"].to_torch_state_dict(keep_input=False)  # as Flower users do
-        return Message(RecordDict({"arrays": to_record(trained)}), reply_to=message)
-
-    reply = sparse_rows_mod(message, Context(1, NODE, {}, RecordDict(), {}), train)
-    return {k: a.numpy() for k, a in reply.content.array_records["arrays"].items()}
-
-
-def with_rows(**rows) -> dict:
-    table = TABLE["table"].copy()
-    for row, value in rows.items():
-        table[int(row[1:])] = value
-    return {**TABLE, "table": table}
-
-
-def test_only_changed_rows_travel():
-    sent = sparse_reply(with_rows(r7=[0.0, 0.0, 2.0], r49=1.0))
-    assert set(sent) == {"table", "table@rows", "scale"}
-    assert sent["table"].tolist() == [[0.0, 0.0, 2.0], [1.0, 1.0, 1.0]]
-    assert sent["table@rows"].tolist() == [7, 49]
-    assert sent["table@rows"].dtype == np.int32
-
-
-def test_an_array_without_a_change_is_no_row():
-    sent = sparse_reply(TABLE)
-    assert sent["table"].shape == (0, 3)
-    assert sent["table@rows"].shape == (0,)
-
-
-def test_a_row_that_became_nan_is_sent_to_be_refused():
-    assert sparse_reply(with_rows(r3=np.nan))["table@rows"].tolist() == [3]
-
-
-def test_an_array_that_changed_everywhere_travels_whole():
-    sent = sparse_reply({**TABLE, "table": np.ones((50, 3), np.float32)})
-    assert set(sent) == {"table", "scale"}
-
-
-@pytest.mark.parametrize(("config", "kind"), [({}, "train"), (None, "evaluate")])
-def test_who_cannot_read_rows_gets_whole_arrays(config, kind):
-    assert set(sparse_reply(with_rows(r7=1.0), config, kind)) == {"table", "scale"}
-
-
-@pytest.mark.parametrize("rule", ["FedBuff", "AREA"])
-def test_a_run_with_sparse_replies_makes_the_same_bytes(rule):
-    def final(mods) -> tuple[bytes, int]:
-        app = ClientApp(mods=mods)
-
-        @app.train()
-        def _train(message: Message, context: Context) -> Message:
-            arrays = {k: a.numpy() for k, a in message.content["arrays"].items()}
-            node = int(context.node_config["partition-id"])
-            arrays["table"][[node, 20 + node]] += np.random.rand(2, 3).astype(np.float32)
-            content = {"arrays": to_record(arrays), "metrics": MetricRecord({"num-examples": 1})}
-            return Message(RecordDict(content), reply_to=message)
-
-        log = toy.Log()
-        chosen = AREA(4, 1) if rule == "AREA" else FedBuffRule(2)
-        result = toy.run(
-            AsyncStrategy(chosen, concurrency=3, callbacks=[log], fraction_evaluate=0.0),
-            Scripted(num_nodes=4, times=(1.0, 1.3, 2.9, 7.1)),
-            rounds=9,
-            client=app,
-            initial={k: torch.from_numpy(a) for k, a in TABLE.items()},
-        ).result
-        assert {s.outcome for s in log.settlements if s.reason != "run-ended"} == {"applied"}
-        return result.arrays["table"].data, log.statistics.bytes_up
-
-    area = [area_difference_mod] if rule == "AREA" else []
-    whole, whole_bytes = final(area)
-    sparse, sparse_bytes = final([sparse_rows_mod, *area])
-    assert sparse == whole
-    assert sparse_bytes < whole_bytes

@@ -1,0 +1,93 @@
+"""One task of a ClientApp in a process that is warm already: Flower's runtime, minus the start."""
+
+import hashlib
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, NoReturn, cast
+
+from flwr.app import Context, RecordDict
+from flwr.clientapp import ClientApp
+
+_CLIENT_APP = "flwr.supernode.runtime.run_clientapp"
+
+
+@dataclass(frozen=True)
+class AppBundle:
+    """The app that a message was for, and its Context without the state."""
+
+    fab_id: str
+    fab_version: str
+    fab_hash: str
+    context: Context
+
+
+def run_client_app(
+    spec: Any, loaded: AppBundle | None, on_input: Callable[[AppBundle], None], ends: bool
+) -> int:
+    """Do one task in this process; return its exit status.
+
+    Parameters
+    ----------
+    spec : flwr.supercore.superexec.executor.ExecutionSpec.
+    loaded : the app that this process has installed and imported already.
+    on_input : called with the app that the task is for, before it is loaded.
+    ends : whether the process ends with the task. Otherwise Flower's way to exit, which kills the
+        process after some seconds, must be kept from it.
+    """
+    module: Any = import_module(_CLIENT_APP)
+    handlers: Any = import_module("flwr.supercore.exit.exit_handler")
+    pull, install = module.pull_task_input, module.install_from_fab
+
+    def pull_and_tell(client: Any) -> Any:
+        message, context, run, fab = pull(client)
+        known = Context(
+            context.run_id, context.node_id, context.node_config, RecordDict(), context.run_config
+        )
+        on_input(AppBundle(run.fab_id, run.fab_version, fab.hash_str, known))
+        return message, context, run, fab
+
+    def install_unless_loaded(content: bytes, **kwargs: Any) -> Any:
+        if loaded is None or hashlib.sha256(content).hexdigest() != loaded.fab_hash:
+            return install(content, **kwargs)
+        return None
+
+    def end(code: int, **_: Any) -> NoReturn:
+        handlers.trigger_exit_handlers(run_before_force_exit=True)
+        handlers.trigger_exit_handlers(run_before_force_exit=False)
+        sys.exit(0 if 0 <= code < 100 else 1)
+
+    patched = {"pull_task_input": pull_and_tell, "install_from_fab": install_unless_loaded}
+    patched |= {} if ends else {"flwr_exit": end}
+    originals = {name: getattr(module, name) for name in patched}
+    certificates = import_module("flwr.supercore.tls").validate_and_resolve_root_certificates
+    try:
+        vars(module).update(patched)
+        module.run_clientapp(
+            runtime_api_address=spec.runtime_api_address,
+            token=spec.token,
+            insecure=spec.insecure,
+            certificates=certificates(spec.root_certificates_path, spec.insecure),
+            parent_pid=spec.parent_pid if ends else None,
+            runtime_dependency_install=spec.runtime_dependency_install,
+        )
+    except SystemExit as exit_:
+        return exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
+    finally:
+        vars(module).update(originals)
+    return 0
+
+
+def import_client_runtime() -> None:
+    """Import what every task uses; most of httpx is imported by its first client."""
+    import_module(_CLIENT_APP)
+    import_module("httpx").Client().close()
+
+
+def load_installed_app(bundle: AppBundle) -> ClientApp:
+    """Import an app that a task has installed, as Flower would for the next one."""
+    load = import_module("flwr.clientapp.utils").get_load_client_app_fn(
+        default_app_ref="", app_path=None, multi_app=True
+    )
+    return cast(ClientApp, load(bundle.fab_id, bundle.fab_version, bundle.fab_hash))

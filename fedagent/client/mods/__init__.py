@@ -1,0 +1,8 @@
+"""Flower mods that a rule may need on its clients; `ClientSpec.mods` names them."""
+
+from fedagent.client.mods.area import area_difference_mod
+from fedagent.client.mods.continue_locally import continue_locally_mod
+from fedagent.client.mods.partition_id import partition_id_mod
+from fedagent.client.mods.sparse_rows import sparse_rows_mod
+
+__all__ = ["area_difference_mod", "continue_locally_mod", "partition_id_mod", "sparse_rows_mod"]

@@ -1,0 +1,129 @@
+"""Arrays as they travel: in the bytes of a ``.npy`` file."""
+
+import io
+import math
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from flwr.app import Array
+
+from fedagent._flower import array_of
+from fedagent.model import ArraySpec, NDArray
+
+NUMPY_STYPE = "numpy.ndarray"
+"""What Flower calls the bytes of a ``.npy`` file."""
+
+_MAX_HEADER_BYTES = 4096
+
+
+class MalformedArrayError(ValueError):
+    """A received array is not what the model holds under that name; `reason` is counted."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
+class QuickArray(Array):
+    """An array that is read without parsing its header again: a tenth of a small job's time."""
+
+    def numpy(self) -> NDArray:
+        """Return the array, writable and in memory of its own, as Flower's does."""
+        if self.stype != NUMPY_STYPE:
+            return super().numpy()
+        shape, is_fortran, dtype, offset = _parse_header(_header(self.data))
+        if dtype.hasobject:
+            return super().numpy()  # which refuses it
+        return _view(self.data, shape, is_fortran, dtype, offset).copy(order="K")
+
+    def __eq__(self, other: object) -> bool:
+        """Compare with any array: Flower's own compares with its very class only."""
+        names = ("dtype", "shape", "stype", "data")
+        return isinstance(other, Array) and all(
+            getattr(self, name) == getattr(other, name) for name in names
+        )
+
+    __hash__ = None  # type: ignore[assignment]  # as Flower's
+
+
+def serialised(array: NDArray) -> Array:
+    """Return an array of numbers in the bytes of ``numpy.save``, each copied once."""
+    header, dtype = _header_for(array.shape, array.dtype)
+    data = b"".join((header, np.asarray(array, order="C").data))
+    return array_of(Array, dtype, array.shape, NUMPY_STYPE, data)
+
+
+def view_of(array: Array) -> NDArray:
+    """Read an array from a trusted source without copying it: read only."""
+    return _view(array.data, *_parse_header(_header(array.data)))
+
+
+def read_array(array: Array, spec: ArraySpec) -> NDArray:
+    """Read one array from an untrusted source without copying it.
+
+    Flower's ``Array.numpy()`` believes the header inside the data: 128 bytes can ask for terabytes.
+    Here header, declaration and length must agree with `spec` before any memory is used.
+
+    Returns
+    -------
+    A read-only view of the received bytes.
+
+    Raises
+    ------
+    MalformedArrayError
+        With reason ``dtype``, ``shape`` or ``malformed``.
+    """
+    if array.stype != NUMPY_STYPE:
+        raise MalformedArrayError("malformed", f"{spec.name!r} is serialised as {array.stype!r}")
+    try:
+        shape, is_fortran, dtype, offset = _parse_header(_header(array.data))
+    except Exception as error:  # it is parsed as Python: a TokenError or RecursionError, say
+        raise MalformedArrayError("malformed", f"{spec.name!r}: {error}") from error
+    if dtype != np.dtype(spec.dtype) or array.dtype != spec.dtype:
+        raise MalformedArrayError("dtype", f"{spec.name!r} is {dtype}, the model's is {spec.dtype}")
+    if shape != spec.shape or tuple(array.shape) != spec.shape:
+        raise MalformedArrayError("shape", f"{spec.name!r} is {shape}, the model's is {spec.shape}")
+    if len(array.data) != offset + spec.size * dtype.itemsize:
+        raise MalformedArrayError(
+            "malformed", f"{spec.name!r} has {len(array.data) - offset} bytes of data"
+        )
+    return _view(array.data, spec.shape, is_fortran, dtype, offset)
+
+
+def _view(
+    data: bytes, shape: tuple[int, ...], is_fortran: bool, dtype: np.dtype[Any], offset: int
+) -> NDArray:
+    flat = np.frombuffer(data, dtype, math.prod(shape), offset)
+    return flat.reshape(shape, order="F" if is_fortran else "C")
+
+
+@lru_cache(maxsize=1024)
+def _header_for(shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[bytes, str]:
+    """Return what ``numpy.save`` writes before the data of a C-ordered array, and its dtype."""
+    stream = io.BytesIO()
+    description = np.lib.format.dtype_to_descr(dtype)
+    np.lib.format.write_array_header_1_0(
+        stream, {"descr": description, "fortran_order": False, "shape": shape}
+    )
+    return stream.getvalue(), str(dtype)
+
+
+def _header(data: bytes) -> bytes:
+    """Return the beginning of a ``.npy`` file up to its data: magic, version, length, header."""
+    begin = 10 if data[6:7] == b"\x01" else 12
+    return data[: min(begin + int.from_bytes(data[8:begin], "little"), _MAX_HEADER_BYTES)]
+
+
+@lru_cache(maxsize=1024)  # the arrays of a model come with the same headers with every reply
+def _parse_header(header: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
+    """Return shape, whether the order is Fortran's, dtype, and where the data begins."""
+    stream = io.BytesIO(header)
+    version = np.lib.format.read_magic(stream)
+    read = (
+        np.lib.format.read_array_header_1_0
+        if version == (1, 0)
+        else np.lib.format.read_array_header_2_0
+    )
+    shape, is_fortran, dtype = read(stream, max_header_size=_MAX_HEADER_BYTES)
+    return shape, is_fortran, dtype, stream.tell()

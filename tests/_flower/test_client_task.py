@@ -1,0 +1,116 @@
+"""One task in a process that is warm already."""
+
+import hashlib
+import importlib
+import signal
+import sys
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+from flwr.app import (
+    Context,
+    Message,
+    MetricRecord,
+    RecordDict,
+)
+from flwr.clientapp import ClientApp
+from flwr.supercore.constant import TaskType
+from flwr.supercore.superexec.executor import ExecutionSpec
+
+from fedagent._flower import (
+    AppBundle,
+    import_client_runtime,
+    load_installed_app,
+    run_client_app,
+)
+from tests._flower.message import request
+
+
+def execution(task_type=TaskType.CLIENT_APP):
+    return ExecutionSpec(task_type, "127.0.0.1:9", "token", True, None, False, None, True, 5, "f")
+
+
+@pytest.fixture
+def task(monkeypatch):
+    """Do one task: its input is at hand, its app installed, and its reply noted."""
+    import_client_runtime()
+    module = importlib.import_module("flwr.supernode.runtime.run_clientapp")
+    content = b"a bundle"
+    bundle = AppBundle(
+        "me/app",
+        "1.0.0",
+        hashlib.sha256(content).hexdigest(),
+        Context(1, 2, {"partition-id": 0}, RecordDict(), {"lr": 0.1}),
+    )
+    noted = {"replies": [], "installed": 0, "handlers": signal.getsignal(signal.SIGTERM)}
+
+    def install(*_, **__):
+        noted["installed"] += 1
+
+    app = ClientApp()
+
+    @app.train()
+    def train(message, context):
+        assert context.state == RecordDict({"kept": MetricRecord({"x": 1})})
+        return Message(message.content, reply_to=message)
+
+    def pull(client):
+        run = SimpleNamespace(fab_id="me/app", fab_version="1.0.0", run_id=1)
+        fab = SimpleNamespace(hash_str=bundle.fab_hash, content=content)
+        state = RecordDict({"kept": MetricRecord({"x": 1})})
+        return request(), Context(1, 2, {"partition-id": 0}, state, {"lr": 0.1}), run, fab
+
+    monkeypatch.setattr(module, "pull_task_input", pull)
+    monkeypatch.setattr(module, "install_from_fab", install)
+    monkeypatch.setattr(module, "get_load_client_app_fn", lambda **_: lambda *_: app)
+    monkeypatch.setattr(module, "push_message", lambda c, reply, x: noted["replies"].append(reply))
+    monkeypatch.setattr(module, "push_task_output", lambda **_: None)
+    monkeypatch.setattr(
+        module,
+        "HeartbeatSender",
+        lambda _: SimpleNamespace(start=lambda: None, stop=lambda: None, is_running=True),
+    )
+    previous = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT)}
+    yield (
+        lambda loaded: (run_client_app(execution(), loaded, seen.append, ends=False), seen),
+        (
+            noted,
+            bundle,
+        ),
+    )
+    for sign, handler in previous.items():
+        signal.signal(sign, handler)
+
+
+seen: list[AppBundle] = []
+
+
+def test_a_task_is_done_in_this_process_and_says_which_app_it_was_for(task):
+    seen.clear()
+    do, (noted, bundle) = task
+    assert do(None) == (0, [bundle])
+    assert [reply.has_content() for reply in noted["replies"]] == [True]
+    assert noted["installed"] == 1
+
+
+def test_an_app_that_is_loaded_is_not_installed_again(task):
+    do, (noted, bundle) = task
+    do(bundle)
+    assert noted["installed"] == 0
+    do(replace(bundle, fab_hash="another"))
+    assert noted["installed"] == 1
+
+
+def test_an_installed_app_is_found_as_flower_finds_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("FLWR_HOME", str(tmp_path))
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    folder = tmp_path / "apps" / f"me.app.1.0.0.{'f' * 8}"
+    folder.mkdir(parents=True)
+    (folder / "pyproject.toml").write_text(
+        '[project]\nname = "app"\nversion = "1.0.0"\n[tool.flwr.app]\npublisher = "me"\n'
+        '[tool.flwr.app.components]\nclientapp = "warm_toy:app"\nserverapp = "warm_toy:app"\n'
+    )
+    (folder / "warm_toy.py").write_text("from flwr.clientapp import ClientApp\napp = ClientApp()\n")
+    bundle = AppBundle("me/app", "1.0.0", "f" * 64, Context(1, 2, {}, RecordDict(), {}))
+    assert isinstance(load_installed_app(bundle), ClientApp)

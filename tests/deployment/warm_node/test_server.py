@@ -1,0 +1,165 @@
+"""The warm process: what a task finds in it."""
+
+import importlib
+import json
+import multiprocessing
+import os
+import random
+import signal
+import sys
+from multiprocessing.connection import Pipe
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from flwr.app import Context, RecordDict
+
+from fedagent import _flower
+from fedagent._flower import AppBundle
+from fedagent.deployment.warm_node import server as warm
+
+BUNDLE = AppBundle("me/app", "1.0.0", "f" * 64, Context(1, 2, {}, RecordDict(), {}))
+
+
+def do_task(task, loaded, on_input, ends):
+    """Stand in for a ClientApp: task 9 is killed, 8 fails, the others say what they found."""
+    on_input(BUNDLE)
+    if task.task_id == 9:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if task.task_id == 7:
+        sys.modules["known.to.nobody.else"] = sys
+        importlib.import_module("this")
+    found = (loaded is not None, ends, "this" in sys.modules)
+    drawn = (random.random(), np.random.rand(), torch.rand(1).item())
+    with open(task.log, "a") as log:
+        print(task.task_id, os.getpid(), *found, *drawn, file=log)
+    return 1 if task.task_id == 8 else 0
+
+
+def serve(requests, other_end, way, log):
+    other_end.close()  # a forked process holds both
+
+    def load(bundle):
+        with open(log, "a") as file:
+            file.write(f"load {os.getpid()} {bundle.fab_id}\n")
+        np.random.seed(7)  # the app seeds one of the generators when it is imported
+        return SimpleNamespace(warm_up=lambda context: context.node_id / (context.node_id - 2))
+
+    _flower.run_client_app, _flower.load_installed_app = do_task, load
+    warm.WarmProcessServer(requests).serve() if way == "fork" else warm.reuse(requests)
+
+
+@pytest.fixture
+def serving(tmp_path):
+    ends = []
+
+    def start(way):
+        ours, theirs = Pipe()
+        log = tmp_path / "log"
+        process = multiprocessing.get_context("fork").Process(
+            target=serve, args=(theirs, ours, way, log), daemon=True
+        )
+        process.start()
+        theirs.close()
+        ends.append((ours, process))
+
+        def give(task_id):
+            ours.send(SimpleNamespace(task_id=task_id, log=str(log)))
+            assert ours.poll(60.0)
+            return ours.recv()
+
+        return give, process, lambda: [line.split() for line in log.read_text().splitlines()]
+
+    yield start
+    for ours, process in ends:
+        ours.close()
+        process.join(60)
+        assert process.exitcode == 0, "the end of the pipe ends the process"
+
+
+def note_surroundings(task, loaded, on_input, ends):
+    """Stand in for a ClientApp that writes down what it finds around it."""
+    on_input(BUNDLE)
+    with open(task.log, "w") as log:
+        log.write(json.dumps([dict(os.environ), sys.argv]))
+    return 0
+
+
+@pytest.mark.parametrize("way", ["fork", "reuse"])
+def test_a_client_app_sees_the_users_environment(way, tmp_path, monkeypatch):
+    monkeypatch.setattr(_flower, "run_client_app", note_surroundings)
+    monkeypatch.setattr(_flower, "load_installed_app", lambda bundle: None)
+    ours, theirs = Pipe()
+    os.set_inheritable(theirs.fileno(), True)
+
+    def be_warm():
+        ours.close()
+        warm.main([str(theirs.fileno()), f"--executor={way}"])
+
+    process = multiprocessing.get_context("fork").Process(target=be_warm, daemon=True)
+    process.start()
+    log = tmp_path / "log"
+    ours.send(SimpleNamespace(task_id=1, log=str(log)))
+    assert ours.poll(60.0)
+    ours.close()
+    process.join(60)
+    environment, argv = json.loads(log.read_text())
+    assert environment == dict(os.environ)
+    assert argv == ["flwr-clientapp"]
+
+
+def test_while_a_process_is_copied_cuda_is_asked_for_without_touching_it(monkeypatch):
+    name = "PYTORCH_NVML_BASED_CUDA_CHECK"
+    monkeypatch.delenv(name, raising=False)
+    with warm.cuda_left_alone():
+        assert os.environ[name] == "1"
+    assert name not in os.environ
+    monkeypatch.setenv(name, "0")  # the user's word counts
+    with warm.cuda_left_alone():
+        assert os.environ[name] == "0"
+    assert os.environ[name] == "0"
+
+
+def test_every_task_has_a_process_of_its_own_and_finds_the_app_loaded(serving):
+    give, process, lines = serving("fork")
+    assert [give(1), give(2), give(3)] == [(1, False), (2, False), (3, False)]
+    tasks = [line for line in lines() if line[0] != "load"]
+    assert len({pid for _, pid, *_ in tasks} | {str(process.pid)}) == 4
+    assert [line[2:4] for line in tasks] == [["False", "True"], ["True", "True"], ["True", "True"]]
+
+
+def test_an_app_is_loaded_once_where_tasks_are_forked_from_even_if_it_cannot_warm_up(serving):
+    give, process, lines = serving("fork")
+    for task_id in (8, 1, 2):  # the first one fails: its app may not even be installed
+        give(task_id)
+    loads = [line for line in lines() if line[0] == "load"]
+    assert loads == [["load", str(process.pid), "me/app"]]
+
+
+def test_what_a_task_has_imported_the_next_one_finds(serving):
+    give, _, lines = serving("fork")
+    give(1), give(7), give(2)
+    assert [line[4] for line in lines() if line[0] != "load"] == ["False", "True", "True"]
+
+
+def test_every_task_draws_anew_unless_its_app_has_seeded_the_generator(serving):
+    give, _, lines = serving("fork")
+    for task_id in (1, 2, 3, 4):
+        give(task_id)
+    drawn = [line[5:] for line in lines() if line[0] != "load"]
+    by_python, by_numpy, by_torch = (set(column) for column in zip(*drawn[1:], strict=True))
+    assert (len(by_python), len(by_numpy), len(by_torch)) == (3, 1, 3)
+
+
+def test_a_task_that_is_killed_is_reported_and_the_next_one_works(serving):
+    give, _, _ = serving("fork")
+    assert give(9) == (9, True)
+    assert give(1) == (1, False)
+
+
+def test_a_reused_process_does_one_task_after_the_other(serving):
+    give, process, lines = serving("reuse")
+    assert [give(1), give(8), give(2)] == [(1, False), (8, False), (2, False)]
+    assert {pid for _, pid, *_ in lines()} == {str(process.pid)}
+    assert {line[3] for line in lines()} == {"False"}, "its tasks must not end it"
