@@ -12,7 +12,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from fedagent.cli import cli
-from fedagent.deployment import make_certificates
+from fedagent.deployment.certificates import make_certificates
 from fedagent.deployment.doctor import machine, reachability
 from fedagent.deployment.doctor.credentials import (
     check_certificate,
