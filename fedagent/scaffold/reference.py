@@ -10,7 +10,7 @@ from pathlib import Path
 from fedagent.errors import DataUnavailableError
 
 _APPS = ("server/__init__.py", "server/app.py", "clients/__init__.py", "clients/app.py")
-_OF_OUR_APPLICATIONS = ("app", "experiment")
+_OF_OUR_APPLICATIONS = ("app", "experiment", "tuned")
 
 
 def files_for(application: str) -> dict[str, str]:
