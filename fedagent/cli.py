@@ -1,5 +1,6 @@
-"""The command line: ``fedagent`` run, report, new, certificates, doctor and node."""
+"""The command line: ``fedagent`` run, report and new; certificates, doctor and node."""
 
+import itertools
 import logging
 import shlex
 import sys
@@ -11,12 +12,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from fedagent.deployment.commands import PASSES_FLAGS_ON, commands
 from fedagent.errors import ConfigurationError, FedagentError, require
 
 if TYPE_CHECKING:
+    from argparse import Namespace
+    from collections.abc import Iterator, Mapping
+
     from omegaconf import DictConfig
 
-# What a command needs is imported in it: fedagent.config brings PyTorch, which fedagent node, for
+# What a command needs is imported in it: a simulation brings PyTorch, which fedagent node, for
 # one, must not hold in memory.
 
 cli = typer.Typer(
@@ -62,28 +67,27 @@ class FlowerApp:
         return app
 
 
-@cli.command(
-    context_settings={
-        "allow_extra_args": True,
-        "ignore_unknown_options": True,
-        "help_option_names": [],
-    },
-)
+@cli.command(context_settings=PASSES_FLAGS_ON)
 def run(context: typer.Context) -> None:
-    """Run the Flower App in this folder on a simulated fleet: fedagent run [OVERRIDES]."""
+    """Run the Flower App in this folder on a simulated fleet: fedagent run [OVERRIDES] [FLAGS]."""
     import hydra  # noqa: PLC0415
+
+    from fedagent.config import flags, parse_arguments  # noqa: PLC0415
 
     sys.path.insert(0, str(Path.cwd()))
     app = FlowerApp.found_in(Path.cwd())
-    if {"--help", "-h"} & set(context.args):
+    sys.argv = ["fedagent run"]  # what Hydra calls the program
+    asked = parse_arguments(context.args)
+    if asked.help:
         typer.echo(_usage(app))
         return
-    _check(context.args, app.config_dir)
-    sys.argv = ["fedagent run", *context.args]
+    _check(asked, app.config_dir)
+    # In the one order that Hydra reads: it stops at the first flag that overrides stand around.
+    sys.argv += [*asked.overrides, *flags(asked)]
 
     def job(cfg: "DictConfig") -> None:
         try:
-            _simulate(app, cfg)
+            _simulate(app, cfg, asked)
         except FedagentError as error:  # before Hydra turns it into a traceback
             errors.print(f"fedagent: {error}")
             sys.exit(2)
@@ -137,93 +141,7 @@ in fedagent's repository goes through it.""",
     )
 
 
-@cli.command()
-def certificates(
-    host: Annotated[
-        list[str] | None,
-        typer.Option(help="A name or IP address of the SuperLink; repeat for more."),
-    ] = None,
-    node: Annotated[
-        list[str] | None, typer.Option(help="A name for a device's key pair; repeat for more.")
-    ] = None,
-    directory: Annotated[Path, typer.Option(help="Where the files go.")] = Path("certificates"),
-    days: Annotated[int, typer.Option(help="Validity of the server certificate.")] = 365,
-    force: Annotated[
-        bool, typer.Option("--force", help="Overwrite a server certificate or a node key.")
-    ] = False,
-) -> None:
-    """Make a development CA and server certificate (--host), and keys of nodes (--node)."""
-    from fedagent.deployment import certificates as made  # noqa: PLC0415
-
-    hosts, nodes = host or [], node or []
-    require(
-        bool(hosts or nodes),
-        "Nothing to make: name the SuperLink with --host, devices with --node, or both.",
-    )
-    written = []
-    if hosts:
-        written += made.make_certificates(directory, hosts, days=days, force=force)
-    if nodes:
-        written += made.make_node_keys(directory, nodes, force=force)
-    typer.echo(f"Wrote {', '.join(str(path) for path in written)}.\n")
-    typer.echo(made.who_takes_what(directory, nodes))
-
-
-@cli.command()
-def doctor(
-    superlink: Annotated[
-        str | None, typer.Option(help="HOST:PORT of the SuperLink, as a device connects to it.")
-    ] = None,
-    root_certificates: Annotated[
-        Path | None, typer.Option(help="The CA that devices trust (ca.crt).")
-    ] = None,
-    insecure: Annotated[bool, typer.Option("--insecure", help="The SuperLink has no TLS.")] = False,
-    certificate: Annotated[
-        Path | None, typer.Option(help="The SuperLink's own certificate (server.crt).")
-    ] = None,
-    key: Annotated[Path | None, typer.Option(help="Its private key (server.key).")] = None,
-    host: Annotated[
-        list[str] | None, typer.Option(help="A name the certificate must have; repeat for more.")
-    ] = None,
-    node_key: Annotated[
-        Path | None, typer.Option(help="A SuperNode's private key (nodes/NAME.key).")
-    ] = None,
-    port: Annotated[
-        list[int] | None,
-        typer.Option(help="A port that Flower will listen on here; 9094 is a SuperNode's."),
-    ] = None,
-    folder: Annotated[Path, typer.Option(help="Where results and databases go.")] = Path(),
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, not a table.")] = False,
-) -> None:
-    """Check this machine and its way to a SuperLink; every finding comes with its fix."""
-    from fedagent.deployment import doctor as check_up  # noqa: PLC0415
-
-    wanted = check_up.Examination(
-        superlink=superlink,
-        root_certificates=root_certificates,
-        insecure=insecure,
-        certificate=certificate,
-        key=key,
-        hosts=host or [],
-        node_key=node_key,
-        ports=port or [],
-        folder=folder,
-    )
-    raise typer.Exit(check_up.doctor(wanted, as_json))
-
-
-@cli.command(
-    context_settings={
-        "allow_extra_args": True,
-        "ignore_unknown_options": True,
-        "help_option_names": [],
-    },
-)
-def node(context: typer.Context) -> None:
-    """Run a SuperNode whose ClientApps start warm: fedagent node [FLAGS OF flower-supernode]."""
-    from fedagent.deployment.warm_node.node import node as run_node  # noqa: PLC0415
-
-    run_node(context.args)
+cli.add_typer(commands)
 
 
 def main() -> None:
@@ -235,10 +153,10 @@ def main() -> None:
         sys.exit(2)
 
 
-def _simulate(app: FlowerApp, cfg: "DictConfig") -> None:
+def _simulate(app: FlowerApp, cfg: "DictConfig", asked: "Namespace") -> None:
     from hydra.core.hydra_config import HydraConfig  # noqa: PLC0415
 
-    from fedagent.config import instantiate  # noqa: PLC0415
+    from fedagent.config import flags, instantiate  # noqa: PLC0415
     from fedagent.report.command import show  # noqa: PLC0415
     from fedagent.simulation import run_simulation  # noqa: PLC0415
 
@@ -247,34 +165,83 @@ def _simulate(app: FlowerApp, cfg: "DictConfig") -> None:
     logging.getLogger("flwr").propagate = False  # Hydra's root handler would say it all again
     job = HydraConfig.get()
     output_dir = cfg.output_dir or job.runtime.output_dir
-    overrides = [o for o in job.overrides.task if not o.startswith("output_dir=")]
+    # Whatever says where configurations come from must reach the apps, which compose once more.
+    words = [flag for flag in flags(asked) if flag.startswith("--config-")]
+    words += [o for o in job.overrides.hydra if o.startswith("hydra.searchpath=")]
+    words += [o for o in job.overrides.task if not o.startswith("output_dir=")]
     run_simulation(
         app.serverapp,
         app.clientapp,
         fleet=instantiate(cfg.fleet),
         seed=cfg.seed,
         runtime=instantiate(cfg.runtime),
-        run_config={"overrides": shlex.join([*overrides, f"output_dir='{output_dir}'"])},
+        run_config={"overrides": shlex.join([*words, f"output_dir='{output_dir}'"])},
     )
     if (Path(output_dir) / "summary.json").is_file():  # an app of your own need not write one
         show(Path(output_dir))
 
 
-def _check(arguments: list[str], config_dir: Path) -> None:
-    """Compose once before Hydra takes over, so that a misspelt override is explained."""
+def _check(asked: "Namespace", config_dir: Path) -> None:
+    """Compose what is asked for before Hydra does, whose own words for a misspelling are many.
+
+    Raises
+    ------
+    ConfigurationError
+        If flags exclude each other, or an override does not fit.
+    """
+    from fedagent.config import check, choices, compose, flags  # noqa: PLC0415
+
+    modes = ("run", "multirun", "cfg", "info", "shell_completion")
+    chosen = [f"--{mode.replace('_', '-')}" for mode in modes if getattr(asked, mode)]
+    require(len(chosen) <= 1, f"{' and '.join(chosen)} exclude each other; keep one of them.")
+    require(not asked.resolve or bool(asked.cfg), "--resolve goes with --cfg; add --cfg=job.")
+    if asked.hydra_help or asked.shell_completion:
+        return
+    words = asked.overrides
+    is_sweep = asked.multirun or "hydra.mode=MULTIRUN" in words
+    where = [flag for flag in flags(asked) if flag.startswith("--config-")]
+    for job in _jobs(words, choices(config_dir)) if is_sweep else [words]:
+        cfg = compose(shlex.join([*where, *job]), config_dir)
+        if not (asked.cfg or asked.info):
+            check(cfg, follow=False)  # a job's own code may bring resolvers of its own
+
+
+def _jobs(words: list[str], groups: "Mapping[str, list[str]]") -> "Iterator[list[str]]":
+    """Yield what shows whether every job of a sweep can be composed.
+
+    All combinations of choices, since each has keys of its own; every other value once.
+    """
+    values = [_swept(word, groups) for word in words]
+    is_choice = [word.lstrip("+~").split("=")[0] in groups for word in words]
+    first = [those[0] for those in values]
+    combined = (those if free else those[:1] for those, free in zip(values, is_choice, strict=True))
+    yield from map(list, itertools.product(*combined))
+    for place, those in enumerate(values):
+        for value in those[1:] if not is_choice[place] else ():
+            yield [*first[:place], value, *first[place + 1 :]]
+
+
+def _swept(word: str, groups: "Mapping[str, list[str]]") -> list[str]:
+    """Return an override for every value that a word of a sweep stands for."""
     from hydra.core.override_parser.overrides_parser import OverridesParser  # noqa: PLC0415
+    from hydra.core.override_parser.types import Glob, IntervalSweep  # noqa: PLC0415
+    from hydra.errors import HydraException  # noqa: PLC0415
 
-    from fedagent.config import compose  # noqa: PLC0415
-
-    words = [a for a in arguments if not a.startswith("-")]
-    parsed = OverridesParser.create().parse_overrides(words)
-    single = [w for w, o in zip(words, parsed, strict=True) if not o.is_sweep_override()]
-    swept = [
-        f"{o.key_or_group}={next(o.sweep_string_iterator())}"
-        for o in parsed
-        if o.is_sweep_override()
-    ]
-    compose(shlex.join(single + swept), config_dir)
+    try:
+        override = OverridesParser.create().parse_overrides([word])[0]
+    except HydraException:
+        return [word]  # composing says what is wrong with it
+    if not override.is_sweep_override():
+        return [word]
+    key, swept = override.get_key_element(), override.value()
+    if isinstance(swept, IntervalSweep):  # which an optimiser samples from
+        values = [str(swept.start)]
+    elif isinstance(swept, Glob):
+        values = swept.filter(groups.get(override.key_or_group, []))
+    else:
+        values = list(override.sweep_string_iterator())
+    require(bool(values), f"{word} stands for no value; `fedagent run --help` lists the choices.")
+    return [f"{key}={value}" for value in values[: 1 if override.is_range_sweep() else None]]
 
 
 def _usage(app: FlowerApp) -> str:
@@ -283,7 +250,7 @@ def _usage(app: FlowerApp) -> str:
     groups = "\n".join(
         f"  {group:<11} {', '.join(names)}" for group, names in choices(app.config_dir).items()
     )
-    return f"""Usage: fedagent run [OVERRIDES] [-m]
+    return f"""Usage: fedagent run [OVERRIDES] [FLAGS]
 
 Run the Flower App in this folder on a simulated fleet.
 
@@ -292,5 +259,5 @@ Groups and their choices (strategy=fedasync):
 
 Any value can be set (strategy.buffer_size=20) and swept with -m (-m seed=1,2,3).
   --cfg job     print the configuration and exit
-  --hydra-help  Hydra's own options
+  --hydra-help  Hydra's other flags
 """

@@ -1,26 +1,33 @@
 """From a Hydra override string to objects: the same on a laptop, a server and a device."""
 
 import copy
-import difflib
 import inspect
 import shlex
 import typing
-from collections.abc import Iterator
-from contextlib import contextmanager
+from argparse import Namespace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
+from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import hydra
+from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import ConfigCompositionException, HydraException
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from fedagent.errors import ConfigurationError
-from fedagent.tasks.task import Task
+from fedagent.errors import ConfigurationError, must_fit, require, suggestion
 
+if TYPE_CHECKING:
+    from fedagent.tasks.task import Task  # brings PyTorch, which a look at a configuration spares
+
+BASE = "base"
+"""The folder of a group whose files the group's choices share; they are no choices themselves."""
 _UNREPORTED = {"output_dir", "runtime", "display", "monitor"}
 
 
@@ -29,7 +36,8 @@ def compose(overrides: str, config_dir: Path) -> DictConfig:
 
     Parameters
     ----------
-    overrides : Hydra overrides, separated by spaces, quoted as in a shell.
+    overrides : Hydra overrides, separated by spaces, quoted as in a shell; flags that begin with
+        ``--config-`` may stand among them.
     config_dir : the folder with config.yaml.
 
     Returns
@@ -47,20 +55,29 @@ def compose(overrides: str, config_dir: Path) -> DictConfig:
 
 @lru_cache(maxsize=2)  # the workers of a simulation are forked with what its server has composed
 def _composed(overrides: str, config_dir: Path) -> DictConfig:
-    words = shlex.split(overrides)
     try:
-        with _hydra(config_dir):
-            cfg = hydra.compose("config", words, return_hydra_config=True)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigurationError(_explain(error, words, config_dir)) from error
-    choices = {k: v for k, v in cfg.hydra.runtime.choices.items() if not k.startswith("hydra")}
-    parsed = OverridesParser.create().parse_overrides(words)
-    values = {o.key_or_group: o.value() for o in parsed}
+        asked = parse_arguments(shlex.split(overrides))
+    except ValueError as error:
+        raise ConfigurationError(f"overrides={overrides!r} cannot be read: {error}.") from error
+    for flag in flags(asked):
+        require(flag.startswith("--config-"), f"{flag} is for `fedagent run`, not for overrides.")
+    source, words = Source.named_by(asked, config_dir), asked.overrides
+    try:
+        parsed = OverridesParser.create().parse_overrides(words)
+        cfg = source.compose(words)
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        raise ConfigurationError(source.explain(error, words)) from error
+    chosen = {k: v for k, v in cfg.hydra.runtime.choices.items() if not k.startswith("hydra")}
+    if any(BASE in str(choice).replace("'", "/").split("/") for choice in chosen.values()):
+        shared = ConfigurationError(f"What lies in a folder {BASE} is part of choices, and none.")
+        raise ConfigurationError(source.explain(shared, words))
+    source.check_plain(parsed)
+    values = {o.key_or_group: o.value() for o in parsed if not o.is_hydra_override()}
     with open_dict(cfg):
         del cfg["hydra"]
         cfg.about = {
             key: value
-            for key, value in {**choices, **values}.items()
+            for key, value in {**chosen, **values}.items()
             if key not in _UNREPORTED and not key.startswith("monitor.") and value is not None
         }
         cfg.about.seed = cfg.seed
@@ -75,41 +92,41 @@ def instantiate(node: Any, **objects: Any) -> Any:
     ConfigurationError
         If a value cannot work, in the words of whatever refused it.
     """
-    _check_types(node)
     try:
+        check(node)
         # Objects go to the finished partial: Hydra would take dataclasses apart into nodes.
         built = hydra.utils.instantiate(node, _convert_="all", _partial_=bool(objects))
         return built(**objects) if objects else built
-    except HydraException as error:
+    except TypeError as error:
+        raise ConfigurationError(f"{node['_target_']} was given a wrong type: {error}") from error
+    except (HydraException, OmegaConfBaseException) as error:
         cause = error.__cause__
         if isinstance(cause, ConfigurationError):
             raise cause from error
-        raise ConfigurationError(str(error)) from error
+        raise ConfigurationError(_brief(error)) from error
 
 
-def _check_types(node: Any) -> None:
-    """Refuse scalars of the wrong type by name, before they fail somewhere inside a constructor."""
+def check(node: Any, *, follow: bool = True) -> None:
+    """Raise a ``ConfigurationError`` unless all scalars in `node` are what annotations allow.
+
+    Otherwise they would fail inside a constructor. What interpolations bring is checked too, unless
+    `follow` is false.
+    """
+    if isinstance(node, ListConfig):
+        for element in node._iter_ex(resolve=follow):
+            check(element, follow=follow)
     if not isinstance(node, DictConfig):
         return
     hints = _parameter_types(node["_target_"]) if "_target_" in node else {}
-    for key, value in node.items():
-        name = str(key)
-        if isinstance(value, DictConfig):
-            _check_types(value)
+    keys: list[Any] = list(node)
+    for key in keys:
+        if OmegaConf.is_interpolation(node, key) and not follow:
             continue
-        if isinstance(value, ListConfig):
-            for element in value:
-                _check_types(element)
-            continue
-        allowed = typing.get_args(hints.get(name)) or (hints.get(name, object),)
-        if float in allowed:
-            allowed = (*allowed, int)
-        scalars = {bool, int, float, str, type(None)}
-        if set(allowed) <= scalars and type(value) not in allowed:
-            expected = " or ".join(t.__name__ for t in allowed if t is not type(None))
-            raise ConfigurationError(
-                f"{name}={value!r} must be {expected} ({node['_target_']} says so)."
-            )
+        value = node[key]
+        if isinstance(value, DictConfig | ListConfig):
+            check(value, follow=follow)
+        elif key in hints:
+            must_fit(node._get_full_key(key), value, hints[key], node["_target_"])
 
 
 @lru_cache
@@ -120,17 +137,23 @@ def _parameter_types(target: str) -> dict[str, Any]:
         return {}  # instantiate says what is wrong with it
     if isinstance(described, type):
         described = inspect.getattr_static(described, "__init__")
-    return typing.get_type_hints(described)
+    try:
+        return typing.get_type_hints(described)
+    except NameError:  # some are for type checkers only, and describe no scalars
+        annotations = inspect.get_annotations(described)
+        return {name: hint for name, hint in annotations.items() if not isinstance(hint, str)}
 
 
-def build_task(cfg: DictConfig) -> Task:
+def build_task(cfg: DictConfig) -> "Task":
     """Return the application of a configuration, built once per process."""
     OmegaConf.resolve(cfg.app)
     return _build_task(OmegaConf.to_yaml(cfg.app), OmegaConf.to_yaml(cfg.fleet, resolve=True))
 
 
 @lru_cache(maxsize=2)
-def _build_task(app: str, fleet: str) -> Task:
+def _build_task(app: str, fleet: str) -> "Task":
+    from fedagent.tasks.task import Task  # noqa: PLC0415
+
     node = OmegaConf.create(app)
     # A task that asks gets the fleet's speeds, and draws them if its partition needs them: a
     # million nodes take many seconds, in every process.
@@ -141,64 +164,135 @@ def _build_task(app: str, fleet: str) -> Task:
     return task
 
 
-@contextmanager
-def _hydra(config_dir: Path) -> Iterator[None]:
-    """Initialise Hydra's global state; inside a Hydra job, put the job's back afterwards."""
-    outer = GlobalHydra.instance().hydra
-    GlobalHydra.instance().clear()
-    try:
-        with hydra.initialize_config_dir(str(config_dir.resolve()), version_base="1.3"):
-            yield
-    finally:
-        GlobalHydra.instance().hydra = outer
+def parse_arguments(words: Sequence[str]) -> Namespace:
+    """Return Hydra's flags and the overrides among `words`, told apart by Hydra's own parser.
+
+    A flag that is unknown, or without a value that it takes, is a ``ConfigurationError``.
+    """
+
+    def refuse(message: str) -> NoReturn:
+        raise ConfigurationError(f"{message}; `fedagent run --hydra-help` lists Hydra's flags.")
+
+    parser = get_args_parser()
+    parser.error = refuse  # type: ignore[method-assign]
+    return parser.parse_intermixed_args(words)
 
 
-def choices(config_dir: Path) -> dict[str, list[str]]:
-    """Return the config groups of a folder and what each offers."""
+def flags(asked: Namespace) -> list[str]:
+    """Return the words that ask for the same flags, without the overrides."""
+    return [
+        f"--{name.replace('_', '-')}" + ("" if value is True else f"={value}")
+        for name, value in vars(asked).items()
+        if value and name != "overrides"
+    ]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where configurations come from: the primary one's folder, further ones, and its name."""
+
+    folders: tuple[Path, ...]
+    name: str
+
+    @classmethod
+    def named_by(cls, asked: Namespace, config_dir: Path) -> "Source":
+        """Return `config_dir`, unless flags name something else."""
+        folders = [Path(asked.config_path or config_dir)]
+        folders += [Path(asked.config_dir)] if asked.config_dir else []
+        name = str(asked.config_name or "config").removesuffix(".yaml")
+        for folder in folders:
+            require(folder.is_dir(), f"{folder} is no folder; name one with configurations.")
+        offered = [path.stem for folder in folders for path in sorted(folder.glob("*.yaml"))]
+        require(name in offered, f"{folders[0]} has no {name}.yaml; {suggestion(name, offered)}")
+        folders.sort(key=lambda folder: not (folder / f"{name}.yaml").is_file())
+        return cls(tuple(folder.resolve() for folder in folders), name)
+
+    def compose(self, words: Sequence[str]) -> DictConfig:
+        """Return Hydra's configuration, its own part included; a running Hydra job goes on."""
+        further = [f"hydra.searchpath=['file://{folder}']" for folder in self.folders[1:]]
+        outer = GlobalHydra.instance().hydra
+        GlobalHydra.instance().clear()
+        try:
+            with hydra.initialize_config_dir(str(self.folders[0]), version_base="1.3"):
+                return hydra.compose(self.name, [*further, *words], return_hydra_config=True)
+        finally:
+            GlobalHydra.instance().hydra = outer
+
+    def keys(self, words: Sequence[str]) -> list[str]:
+        """Return every key, dotted, of the configuration with the groups' choices in `words`."""
+        groups = choices(*self.folders)
+        try:
+            cfg = self.compose([word for word in words if word.split("=")[0] in groups])
+        except (HydraException, OmegaConfBaseException, ValueError):  # a choice is what is wrong
+            cfg = self.compose([])
+        return sorted({*groups, *_dotted(OmegaConf.to_container(cfg, resolve=False))})
+
+    def explain(self, error: Exception, words: Sequence[str]) -> str:
+        """Say in a line or two what is wrong with the overrides, and what would be right."""
+        groups = choices(*self.folders)
+        try:
+            known = self.keys(words)
+        except HydraException:  # the files do not fit each other, whatever the words are
+            return _brief(error)
+        for word in sorted(words, key=lambda word: word.split("=")[0] not in groups):
+            if found := _wrong(word, known, groups):
+                return found
+        return _brief(error)
+
+    def check_plain(self, overrides: Sequence[Override]) -> None:
+        """Refuse another type than the primary configuration gives its numbers and switches."""
+        primary = OmegaConf.load(self.folders[0] / f"{self.name}.yaml")
+        defaults = OmegaConf.to_container(primary, resolve=False)
+        for override in overrides:
+            key, value = override.key_or_group, override.value()
+            default = defaults.get(key) if isinstance(defaults, dict) else None
+            is_told = value is not None and not str(value).startswith("${")
+            if is_told and isinstance(default, bool | int | float):
+                must_fit(key, value, type(default), f"{self.name}.yaml")
+
+
+def choices(*folders: Path) -> dict[str, list[str]]:
+    """Return the config groups of folders and what each offers."""
     groups: dict[str, list[str]] = {}
-    for path in sorted(config_dir.rglob("*.yaml")):
-        if path.parent != config_dir:
-            group = path.parent.relative_to(config_dir).as_posix()
-            groups.setdefault(group, []).append(path.stem)
+    for folder in folders:
+        for path in sorted(folder.rglob("*.yaml")):
+            group = path.parent.relative_to(folder)
+            if group.parts and BASE not in group.parts:
+                groups.setdefault(group.as_posix(), []).append(path.stem)
     return groups
 
 
-def _explain(error: Exception, words: list[str], config_dir: Path) -> str:
-    """Say what is wrong with the overrides, and what would be right."""
-    message = str(error).strip()
-    if isinstance(error, ConfigCompositionException) and error.__cause__ is not None:
-        message = f"{message} {str(error.__cause__).splitlines()[0]}"
-    known = sorted({*choices(config_dir), *_keys(config_dir, words)})
-    for word in words:
-        key = word.lstrip("+~").split("=")[0]
-        if key not in known:
-            close = difflib.get_close_matches(key, known, n=3, cutoff=0.5)
-            hint = (
-                f"did you mean {' or '.join(close)}?"
-                if close
-                else (f"there are: {', '.join(k for k in known if '.' not in k)}.")
-            )
-            return f"{key!r} is not a setting: {hint}\n({message})"
-    return message
+def _dotted(node: Any, prefix: str = "") -> Iterator[str]:
+    for name, child in node.items() if isinstance(node, dict) else ():
+        yield f"{prefix}{name}"
+        yield from _dotted(child, f"{prefix}{name}.")
 
 
-def _keys(config_dir: Path, words: list[str]) -> list[str]:
-    """Return every key, dotted, of the configuration with the groups' choices among `words`."""
-    groups = choices(config_dir)
-    chosen = [word for word in words if word.split("=")[0] in groups]
-    with _hydra(config_dir):
-        try:
-            cfg = hydra.compose("config", chosen)
-        except (HydraException, OmegaConfBaseException):  # a choice is what is wrong
-            cfg = hydra.compose("config")
+def _brief(error: Exception) -> str:
+    """Return what Hydra and OmegaConf say, without search path and object types."""
+    lines = [*str(error).split("\n"), *str(error.__cause__ or "").split("\n")[:1]]
+    said = takewhile(lambda line: not line.startswith("Config search path"), lines)
+    return " ".join(line.strip() for line in said if line and "object_type" not in line)
 
-    def walk(node: Any, prefix: str) -> list[str]:
-        if not isinstance(node, dict):
-            return [prefix]
-        return [prefix] * bool(prefix) + [
-            key
-            for name, child in node.items()
-            for key in walk(child, f"{prefix}.{name}" if prefix else str(name))
-        ]
 
-    return walk(OmegaConf.to_container(cfg, resolve=False), "")
+def _wrong(word: str, known: Sequence[str], groups: Mapping[str, Sequence[str]]) -> str | None:
+    """Return what to say of a word that names no setting, or a choice that is not offered."""
+    try:
+        override = OverridesParser.create().parse_overrides([word])[0]
+    except HydraException as error:
+        key = word.lstrip("+~")
+        if "=" not in word:
+            hint = f"write {key}=VALUE." if key in known else suggestion(key, known)
+            return f"{word} is not KEY=VALUE; {hint}"
+        reason = str(error).split("\n", maxsplit=1)[0]
+        return f"{word} cannot be read ({reason}); close what is open, quote what is special."
+    key = override.key_or_group
+    if override.is_sweep_override():
+        return f"{word} names several values; sweep with -m, or write a list: {key}=[a,b]."
+    if key not in known and "/" not in key and not (override.is_add() or override.is_force_add()):
+        return f"{key!r} is not a setting; {suggestion(key, known)}"
+    value = override.value()
+    for choice in value if isinstance(value, list) else [value]:
+        if key in groups and choice not in groups[key] and not override.is_delete():
+            return f"{word} is no choice; {suggestion(str(choice), groups[key])}"
+    return None

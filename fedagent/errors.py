@@ -21,13 +21,16 @@ A package that only some users need is asked for here, so that a missing one is 
 line: `imported` for its code, `installed` for its files.
 """
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from importlib import import_module
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from numbers import Integral, Real
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+_SCALARS = (bool, int, float, str, type(None))
 
 
 class FedagentError(Exception):
@@ -52,9 +55,68 @@ def require(condition: bool, message: str) -> None:
         raise ConfigurationError(message)
 
 
-def one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
+def one_of(name: str, value: object, choices: Iterable[str]) -> None:
     """Raise a ``ConfigurationError`` that names the choices unless `value` is one of them."""
-    require(value in choices, f"{name}={value!r} is unknown; choose one of: {', '.join(choices)}.")
+    known = tuple(choices)
+    close = _resembling(str(value), known)
+    hint = f" Did you mean {close}?" if close else ""
+    message = f"{name}={value!r} is unknown; choose one of: {', '.join(known)}.{hint}"
+    require(value in known, message)
+
+
+def suggestion(word: str, known: Iterable[str]) -> str:
+    """Return "did you mean this or that?", or what there is at the top if nothing resembles `word`.
+
+    Parameters
+    ----------
+    word : a name or a dotted key that is not known; its last part is looked for beside where it
+        stands, then everywhere.
+    known : names or dotted keys.
+    """
+    names = list(known)
+    parent, dot, leaf = word.rpartition(".")
+    beside = [name.rpartition(".")[2] for name in names if _parent(name) == parent]
+    close = (
+        _resembling(leaf, beside, parent + dot)
+        or " or ".join(name for name in names if name.endswith(f".{leaf}"))
+        or _resembling(word, names)
+    )
+    there = ", ".join(name for name in names if not _parent(name) and "/" not in name)
+    return f"did you mean {close}?" if close else f"there are: {there}."
+
+
+def _parent(key: str) -> str:
+    return key.rpartition(".")[0]
+
+
+def _resembling(word: str, known: Iterable[str], prefix: str = "") -> str:
+    found = difflib.get_close_matches(word, list(known), n=2, cutoff=0.6)
+    return " or ".join(prefix + name for name in found)
+
+
+def must_fit(name: str, value: object, annotation: object, where: str) -> None:
+    """Raise a ``ConfigurationError`` unless `value` fits a scalar annotation.
+
+    Parameters
+    ----------
+    name : of the setting.
+    value : what was given.
+    annotation : scalar types, ``Literal`` or a union of them, as in ``int | Literal["auto"]``; an
+        integer fits ``float``. Everything fits any other annotation.
+    where : the place that the annotation stands in, for the message.
+    """
+    is_union = get_origin(annotation) in (Union, UnionType)
+    members = get_args(annotation) if is_union else (annotation,)
+    literals = [member for member in members if get_origin(member) is Literal]
+    words = [word for literal in literals for word in get_args(literal)]
+    scalars = set(members) - set(literals)
+    accepted = scalars | ({int} if float in scalars else set())
+    if not scalars <= set(_SCALARS) or value in words or type(value) in accepted:
+        return
+    if words and scalars <= {type(None)}:
+        one_of(name, value, words)
+    expected = [*map(repr, words), *(t.__name__ for t in _SCALARS[:-1] if t in scalars)]
+    raise ConfigurationError(f"{name}={value!r} must be {' or '.join(expected)} ({where} says so).")
 
 
 class Interval:

@@ -6,21 +6,21 @@ from pathlib import Path
 
 import pytest
 
+from fedagent.cli import main
+
 ROOT = Path(__file__).parents[1]
-SMALL = [
-    "fleet.num_nodes=4",
-    "concurrency=2",
-    "local_steps=1",
-    "stopping.max_updates=4",
-    "strategy.buffer_size=2",
-    "runtime=inline",
-]
+SMALL = ["debug=on", "app.model=linear"]
+COMMANDS = ("run", "report", "new", "certificates", "doctor", "node")
 
 
 def fedagent(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess:
+    return started([Path(sys.executable).parent / "fedagent", *arguments], cwd)
+
+
+def started(command: list, cwd: Path = ROOT) -> subprocess.CompletedProcess:
     environment = {**os.environ, "FLWR_TELEMETRY_ENABLED": "0"}
     return subprocess.run(
-        [Path(sys.executable).parent / "fedagent", *arguments],
+        command,
         cwd=cwd,
         text=True,
         capture_output=True,
@@ -30,17 +30,64 @@ def fedagent(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess:
     )
 
 
-def test_run_help_lists_groups_and_choices():
-    done = fedagent("run", "--help")
-    assert done.returncode == 0
-    assert "strategy" in done.stdout
-    assert "fedbuff" in done.stdout
+@pytest.fixture
+def said(monkeypatch, capsys):
+    """Call the command line in this process; return exit status and what it printed."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["fedagent", *arguments])
+        with pytest.raises(SystemExit) as end:
+            main()
+        return end.value.code, *capsys.readouterr()
+
+    return call
+
+
+def test_run_help_lists_groups_and_choices_and_not_what_they_share(said):
+    status, printed, _ = said("run", "--help")
+    assert status == 0
+    assert "strategy" in printed
+    assert "fedbuff" in printed
+    assert "base" not in printed
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_also_as_a_module(command):
+    done = started([sys.executable, "-m", "fedagent", command, "--help"])
+    assert done.returncode == 0, done.stderr
+    assert "usage" in done.stdout.lower()
+
+
+def test_the_list_of_commands_costs_no_machine_learning():
+    listed = "import sys, fedagent.cli as c; print([n for n in sys.modules if n in sys.argv])"
+    done = started([sys.executable, "-c", listed, "torch", "hydra", "flwr", "cryptography"])
+    assert done.stdout.strip() == "[]"
+    assert all(command in fedagent("--help").stdout for command in COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--cfg", "job", "strategy=fedasync"], "alpha: 0.6"),
+        (["seed=7", "-c", "job", "learning_rate=0.25"], "seed: 7"),  # overrides around a flag
+        (["--cfg=job", "--resolve", "--package", "fleet", "seed=7"], "seed: 7"),
+        (["--cfg", "hydra"], "sweep:"),
+        (["--info", "defaults"], "strategy/fedbuff"),
+        (["--config-name", "config", "-c", "job"], "seed: 1"),
+        (["--hydra-help"], "--multirun"),
+        (["--version"], "Hydra"),
+    ],
+)
+def test_hydras_own_flags_pass_through(said, arguments, says):
+    status, printed, complaint = said("run", *arguments)
+    assert status == 0, complaint
+    assert says in printed
 
 
 def test_a_run_leaves_its_files_and_a_sweep_is_reported(tmp_path):
-    done = fedagent(
-        "run", "-m", *SMALL, "seed=1,2", "strategy=fedbuff", f"hydra.sweep.dir={tmp_path}"
-    )
+    done = fedagent("run", "-m", *SMALL, "seed=1,2", "display=true", f"hydra.sweep.dir={tmp_path}")
     assert done.returncode == 0, done.stderr
     for number in "01":
         folder = tmp_path / number
@@ -52,24 +99,65 @@ def test_a_run_leaves_its_files_and_a_sweep_is_reported(tmp_path):
     report = fedagent("report", str(tmp_path), "--json")
     assert report.returncode == 0, report.stderr
     rows = json.loads(report.stdout)
-    assert "fedbuff" in report.stdout or len(rows) >= 1
+    assert [row["num_reached"] for row in rows] == [0]  # two seeds of one experiment
     assert (tmp_path / "comparison.png").is_file()
 
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["strategy=fedbuf"], "fedbuff"),
-        (["strategy.bufer_size=3"], "did you mean strategy.buffer_size"),
-        (["-m", "seed=1,2", "strategy.bufer_size=3,4"], "did you mean strategy.buffer_size"),
-        ([*SMALL, "strategy.normalise=sum"], "choose one of: buffer, weights"),
+        (["strategy=fedbuf"], "did you mean fedbuff?"),
+        (["stratgy=fedbuff"], "did you mean strategy?"),
+        (["strategy.bufer_size=3"], "did you mean strategy.buffer_size?"),
+        (["seed"], "write seed=VALUE"),
+        (["seed=abc"], "seed='abc' must be int"),
+        (["fleet.links.latency_s=low"], "fleet.links.latency_s='low' must be float"),
+        (["monitor=[json"], "monitor=[json cannot be read"),
+        (["--cfg", "job", "stratgy=fedbuff"], "did you mean strategy?"),
+        (["-c", "jbo"], "choose from"),
+        (["--resolve"], "--resolve goes with --cfg"),
+        (["--cfg", "job", "-m"], "exclude each other"),
+        (["--no-such-flag"], "--hydra-help"),
+        # what is wrong with one of a sweep's jobs is said before the first of them starts
+        (["-m", *SMALL, "strategy=fedasync,fedbuf"], "did you mean fedbuff?"),
+        (["-m", *SMALL, "seed=1,2", "strategy.bufer_size=3,4"], "strategy.buffer_size?"),
+        (["-m", *SMALL, "strategy=fedbuff,fedavg", "strategy.buffer_size=2"], "not a setting"),
+        (["-m", *SMALL, "learning_rate=0.1,fast"], "learning_rate='fast' must be float"),
+        (["-m", *SMALL, "strategy=glob(nothing*)"], "stands for no value"),
     ],
 )
-def test_a_wrong_override_is_one_message_and_no_traceback(arguments, says):
-    done = fedagent("run", *arguments)
-    assert done.returncode != 0
+def test_a_wrong_word_is_one_message_before_anything_runs(said, arguments, says, tmp_path):
+    status, printed, complaint = said("run", *arguments, f"output_dir={tmp_path}")
+    assert (status, printed) == (2, "")
+    assert says in complaint
+    assert len(complaint.splitlines()) <= 2
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("strategy=fedbuf", "did you mean fedbuff?"),
+        ("strategy.normalise=sum", "choose one of: buffer, weights"),  # known once it is built
+    ],
+)
+def test_a_wrong_value_ends_the_program_without_a_traceback(override, says):
+    done = fedagent("run", *SMALL, override)
+    assert done.returncode == 2
     assert says in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_run_takes_its_configuration_from_where_flags_say(tmp_path):
+    more = tmp_path / "more"
+    more.mkdir()
+    (more / "brief.yaml").write_text("defaults:\n  - config\n  - _self_\nseed: 7\n")
+    done = fedagent(
+        "run", *SMALL, "--config-name=brief", f"--config-dir={more}", f"output_dir={tmp_path}/out"
+    )
+    assert done.returncode == 0, done.stderr
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["about"]["seed"] == 7
 
 
 def test_run_elsewhere_says_where_to_go(tmp_path):

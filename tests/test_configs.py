@@ -5,26 +5,21 @@ from pathlib import Path
 from sys import float_info
 
 import pytest
+import torch
+from omegaconf import OmegaConf
 
-from fedagent.config import choices, compose, instantiate
+from fedagent.config import build_task, choices, compose, instantiate
 from fedagent.simulation import run_simulation
 
 CONF = Path(__file__).parents[1] / "conf"
 GROUPS = choices(CONF)
-SMALL = [
-    "fleet.num_nodes=4",
-    "concurrency=2",
-    "local_steps=1",
-    "stopping.max_updates=4",
-    "client.batch_size=8",
-    "display=false",
-]
-# Only what the option is about; everything else stays as small as above.
+# Only what the option is about; everything else stays as small as debug=on makes it.
 EXTRA = {
-    "strategy=malenia": ["concurrency=4", "stopping.max_updates=8"],  # it needs every node
-    "strategy=ringleader": ["concurrency=4", "stopping.max_updates=8"],
+    "strategy=malenia": ["stopping.max_updates=8"],  # it needs every node
+    "strategy=ringleader": ["stopping.max_updates=8"],
     "strategy=hierarchical": ["strategy.send_every=2", "strategy.edge.buffer_size=1"],
     "strategy=halos": ["strategy.send_every=2"],
+    "runtime=processes": ["runtime.workers=2"],
     "monitor=mlflow": [
         "monitor.mlflow.tracking_uri=sqlite:///${output_dir}/mlflow.db",
         "monitor.mlflow.artifacts=[]",  # its default store puts them into the working directory
@@ -42,6 +37,7 @@ EXTRA = {
         "strategy=collaborative",
         f"mixing.path={Path(__file__).parent / 'mixing' / 'path_of_four.csv'}",
     ],
+    "experiment=recommendation_stars": ["target=0.8"],  # the stars of four users are easier
     "experiment=two_node_linear": ["fleet.num_nodes=2"],
     "experiment=two_node_logistic": ["fleet.num_nodes=2"],
     "experiment=mission_cnn": ["fleet.num_nodes=2"],
@@ -49,21 +45,14 @@ EXTRA = {
 }
 
 
-def _overrides(group: str, choice: str) -> list[str]:
-    overrides = [*SMALL, "runtime=inline", f"{group}={choice}", *EXTRA.get(f"{group}={choice}", [])]
-    strategy = compose(" ".join(overrides), CONF).strategy
-    if "buffer_size" in strategy:
-        overrides.append("strategy.buffer_size=2")
-    if "buffer_size" in strategy.get("rule", {}):
-        overrides.append("strategy.rule.buffer_size=2")
-    return overrides
-
-
 @pytest.mark.parametrize(
-    ("group", "choice"), [(g, c) for g, names in GROUPS.items() for c in names]
+    ("group", "choice"),
+    # What is tuned is a strategy, which runs as it is, with other rates.
+    [(g, c) for g, names in GROUPS.items() for c in names if g != "tuned"],
 )
 def test_every_shipped_choice_runs(group, choice, tmp_path):
-    overrides = " ".join([*_overrides(group, choice), f"output_dir={tmp_path}"])
+    words = ["debug=on", f"{group}={choice}", *EXTRA.get(f"{group}={choice}", [])]
+    overrides = " ".join([*dict.fromkeys(words), f"output_dir={tmp_path}"])
     cfg = compose(overrides, CONF)
     run_simulation(
         "server.app:app",
@@ -75,7 +64,36 @@ def test_every_shipped_choice_runs(group, choice, tmp_path):
     )
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["num_updates"] >= 2
+    assert summary["time_to_target_s"] != 0.0  # which a fresh model would have reached
     is_share = summary["metric"]["mode"] == "max"  # of right answers; an error has no upper end
     assert 0.0 <= summary["final_value"] <= (1.0 if is_share else float_info.max)
     assert (tmp_path / "model.safetensors").is_file()
     assert (tmp_path / "plots" / "metric.png").is_file()
+
+
+@pytest.mark.parametrize("app", GROUPS["app"])
+def test_an_application_says_what_its_target_is(app):
+    assert "target" in OmegaConf.load(CONF / "app" / f"{app}.yaml")  # null, if there is none
+
+
+@pytest.mark.parametrize(
+    "choice", [f"{group}={name}" for group in ("app", "experiment") for name in GROUPS[group]]
+)
+def test_a_target_lies_on_the_better_side_of_a_fresh_model(choice):
+    cfg = compose(choice, CONF)
+    torch.manual_seed(cfg.seed)
+    task = build_task(cfg)
+    fresh = task.evaluate(task.build_model(), torch.device("cpu"))[task.metric.name]
+    assert cfg.target is None or task.metric.is_better(cfg.target, fresh)
+
+
+def test_only_an_application_without_a_fixed_scale_has_no_target():
+    without = [app for app in GROUPS["app"] if compose(f"app={app}", CONF).target is None]
+    assert without == ["regression"]
+
+
+@pytest.mark.parametrize("app", GROUPS["app"])
+def test_debugging_is_small_whatever_the_application(app):
+    cfg = compose(f"app={app} debug=on", CONF)
+    assert (cfg.fleet.num_nodes, cfg.concurrency, cfg.stopping.max_updates) == (4, 4, 4)
+    assert (cfg.runtime.workers, cfg.display, cfg.about.debug) == (0, False, "on")

@@ -1,5 +1,4 @@
-"""What a real fleet needs beyond Flower's defaults: certificates, keys and a check-up."""
+"""What a real fleet needs beyond Flower's defaults: certificates, keys, a check-up, warm nodes.
 
-from fedagent.deployment.certificates import make_certificates, make_node_keys
-
-__all__ = ["make_certificates", "make_node_keys"]
+Its modules are imported by name: a node's processes should hold what they need and nothing else.
+"""

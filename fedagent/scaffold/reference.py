@@ -16,7 +16,7 @@ _APPS = (
     "clients/app.py",
     "clients/references.py",
 )
-_OF_OUR_APPLICATIONS = ("app", "experiment")
+_OF_OUR_APPLICATIONS = ("app", "experiment", "tuned")
 
 
 def files_for(application: str) -> dict[str, str]:

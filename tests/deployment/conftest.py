@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from fedagent.deployment import make_certificates, make_node_keys
+from fedagent.deployment.certificates import make_certificates, make_node_keys
 
 
 @dataclass

@@ -13,7 +13,7 @@ from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 from typer.testing import CliRunner
 
 from fedagent.cli import cli
-from fedagent.deployment import make_certificates, make_node_keys
+from fedagent.deployment.certificates import make_certificates, make_node_keys
 from fedagent.errors import ConfigurationError
 
 

@@ -8,7 +8,7 @@ from contextlib import ExitStack, suppress
 import pytest
 
 from benchmarks.flower_processes import free_port
-from fedagent.deployment import make_certificates, make_node_keys
+from fedagent.deployment.certificates import make_certificates, make_node_keys
 from fedagent.deployment.doctor.reachability import SuperLink, check_superlink
 
 

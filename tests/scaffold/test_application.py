@@ -96,7 +96,8 @@ def test_a_new_project_is_a_flower_app_with_every_choice_but_ours(tmp_path):
     assert new["tool"]["flwr"]["app"]["components"] == ours["components"]
     assert new["tool"]["flwr"]["app"]["config"] == {"overrides": ""}
     assert new["project"]["name"] == "mine"
-    expected = {g: c for g, c in choices(ROOT / "conf").items() if g not in ("app", "experiment")}
+    ours = ("app", "experiment", "tuned")
+    expected = {g: c for g, c in choices(ROOT / "conf").items() if g not in ours}
     assert choices(tmp_path / "conf") == {**expected, "app": ["mine"]}
 
 

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from fedagent._flower import USES
 from fedagent._flower.private_use import PrivateName
 from fedagent.cli import cli
-from fedagent.deployment import make_certificates
+from fedagent.deployment.certificates import make_certificates
 from fedagent.deployment.doctor import machine, reachability
 from fedagent.deployment.doctor.credentials import (
     check_certificate,
