@@ -1,0 +1,1 @@
+"""How long until a run is under way."""
