@@ -170,3 +170,20 @@ def test_report_of_nothing_says_so(tmp_path):
     done = fedagent("report", str(tmp_path))
     assert done.returncode != 0
     assert str(tmp_path) in done.stderr
+
+
+def test_a_run_that_stalls_says_why_leaves_its_files_and_fails(tmp_path):
+    stalls = ["+strategy.min_available_nodes=9", "timeout_s=5"]
+    run = fedagent("run", *SMALL, *stalls, f"output_dir={tmp_path / 'stalled'}")
+    assert run.returncode == 2, run.stdout
+    assert "Traceback" not in run.stderr
+    assert "stalled: only 4 of min_available_nodes=9 nodes connected within 5 s" in run.stderr
+    summary = json.loads((tmp_path / "stalled" / "summary.json").read_text())
+    assert summary["end"]["kind"] == "stalled"
+    assert (tmp_path / "stalled" / "model.safetensors").is_file()
+
+    whole = fedagent("run", *SMALL, f"output_dir={tmp_path / 'whole'}")
+    assert whole.returncode == 0, whole.stderr
+    table = json.loads(fedagent("report", "--json", str(tmp_path)).stdout)
+    assert sum(row["num_seeds"] for row in table) == 1
+    assert [u["end"]["kind"] for row in table for u in row["unfinished"]] == ["stalled"]
