@@ -5,7 +5,6 @@ import math
 import threading
 from collections import Counter
 from collections.abc import Iterable, Mapping, Set
-from dataclasses import dataclass
 
 from flwr.app import Message, RecordDict, UserConfig
 from flwr.serverapp import Grid
@@ -20,14 +19,23 @@ from fedagent.simulation.workers.base import Executor
 _LOOK_S = 5e-4  # real time between two looks at threads that are not at rest yet
 
 
-@dataclass(eq=False)
 class _Wait:
     """A thread that waits for replies to messages, at most until a virtual time."""
 
-    wanted: Set[str]
-    until_s: float
-    ended: threading.Condition
-    is_over: bool = False
+    def __init__(self, wanted: Set[str], until_s: float, lock: threading.RLock) -> None:
+        self.wanted, self.until_s, self.is_over = wanted, until_s, False
+        self._lock = lock
+        self._woken: threading.Condition | None = None  # few ever sleep
+
+    def sleep(self, real_s: float | None = None) -> None:
+        """Give the lock to others until woken."""
+        self._woken = self._woken or threading.Condition(self._lock)
+        self._woken.wait(real_s)
+
+    def wake(self) -> None:
+        """Let the thread go on, if it sleeps."""
+        if self._woken is not None:
+            self._woken.notify()
 
 
 class SimulationGrid(Grid):
@@ -112,8 +120,9 @@ class SimulationGrid(Grid):
             self._threads.join()
             known = [m for m in messages if m.metadata.dst_node_id in self._nodes.ids]
             ids = [self._engine.accept(message) for message in known]
-            self._sent.setdefault(threading.current_thread(), []).extend(known)
-            if not self._threads.others():
+            if known:
+                self._sent.setdefault(threading.current_thread(), []).extend(known)
+            if not self._threads.others():  # nobody else can send at this moment
                 self._begin_sent()
             return ids
 
@@ -148,20 +157,20 @@ class SimulationGrid(Grid):
         The thread that has waited longest moves the clock, the others sleep.
         """
         self._looks.clear()
-        wait = _Wait(wanted, until_s, threading.Condition(self._lock))
+        wait = _Wait(wanted, until_s, self._lock)
         self._waits.append(wait)
         try:
             while not wait.is_over:
                 if wait is not self._waits[0]:
-                    wait.ended.wait()
+                    wait.sleep()
                 elif self._threads.others_are_at_rest():
                     self._step()
                 else:
-                    wait.ended.wait(_LOOK_S)
+                    wait.sleep(_LOOK_S)
         finally:
             self._waits.remove(wait)
             if self._waits:
-                self._waits[0].ended.notify()
+                self._waits[0].wake()
         arrived = self._engine.arrived
         return [arrived.pop(i) for i in list(arrived) if i in wanted]
 
@@ -174,7 +183,7 @@ class SimulationGrid(Grid):
         elif over := [wait for wait in self._waits if self._can_end(wait)]:
             for wait in over:
                 wait.is_over = True
-                wait.ended.notify()
+                wait.wake()
         else:
             due_s = min(wait.until_s for wait in self._waits)
             if engine.next_s() <= due_s:
@@ -193,8 +202,11 @@ class SimulationGrid(Grid):
 
     def _begin_sent(self) -> None:
         """Begin what threads have sent at this moment: each one's in its order, they in nodes'."""
-        sent, self._sent = list(filter(None, self._sent.values())), {}
-        sent.sort(key=lambda m: (m[0].metadata.dst_node_id, m[0].metadata.message_type))
+        if not self._sent:
+            return
+        sent, self._sent = list(self._sent.values()), {}
+        if len(sent) > 1:
+            sent.sort(key=lambda m: (m[0].metadata.dst_node_id, m[0].metadata.message_type))
         for message in itertools.chain.from_iterable(sent):
             self._engine.begin(message)
 

@@ -38,6 +38,8 @@ class ServerThreads:
 
     def others(self) -> list[threading.Thread]:
         """Return the ServerApp's threads that are alive, without the calling one."""
+        if threading.active_count() == 1:  # as usual, and quickly: this is asked for every event
+            return []
         caller = threading.current_thread()
         return [t for t in threading.enumerate() if t is not caller and self._counts(t)]
 
