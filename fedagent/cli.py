@@ -4,8 +4,6 @@ import itertools
 import logging
 import shlex
 import sys
-import tomllib
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,13 +11,16 @@ import typer
 from rich.console import Console
 
 from fedagent.deployment.commands import PASSES_FLAGS_ON, commands
-from fedagent.errors import ConfigurationError, FedagentError, require
+from fedagent.errors import FedagentError, require
 
 if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Iterator, Mapping
 
+    from flwr.app import UserConfig
     from omegaconf import DictConfig
+
+    from fedagent.simulation.flower_app import FlowerApp
 
 # What a command needs is imported in it: a simulation brings PyTorch, which fedagent node, for
 # one, must not hold in memory.
@@ -33,66 +34,44 @@ cli = typer.Typer(
 errors = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
 
 
-@dataclass(frozen=True)
-class FlowerApp:
-    """The Flower App in a folder: its components and its Hydra configuration."""
-
-    serverapp: str
-    clientapp: str
-    config_dir: Path
-
-    @classmethod
-    def found_in(cls, folder: Path) -> "FlowerApp":
-        """Read ``[tool.flwr.app.components]`` from the folder's pyproject.toml.
-
-        Raises
-        ------
-        ConfigurationError
-            If the folder holds no Flower App, or one without conf/config.yaml.
-        """
-        try:
-            project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))
-            components = project["tool"]["flwr"]["app"]["components"]
-            app = cls(components["serverapp"], components["clientapp"], folder / "conf")
-        except (OSError, KeyError, tomllib.TOMLDecodeError) as error:
-            raise ConfigurationError(
-                f"{folder} is not a Flower App ({error!r}); change to the folder whose "
-                "pyproject.toml has [tool.flwr.app.components]."
-            ) from error
-        require(
-            (app.config_dir / "config.yaml").is_file(),
-            f"{app.config_dir / 'config.yaml'} is missing: `fedagent run` takes its fleet and "
-            "strategy from there.",
-        )
-        return app
-
-
 @cli.command(context_settings=PASSES_FLAGS_ON)
 def run(context: typer.Context) -> None:
     """Run the Flower App in this folder on a simulated fleet: fedagent run [OVERRIDES] [FLAGS]."""
     import hydra  # noqa: PLC0415
 
-    from fedagent.config import flags, parse_arguments  # noqa: PLC0415
+    from fedagent.config import choices, flags, parse_arguments  # noqa: PLC0415
+    from fedagent.scaffold.reference import FLOWER_APP, reference_folder  # noqa: PLC0415
+    from fedagent.simulation.flower_app import FlowerApp, take_run_config  # noqa: PLC0415
 
     sys.path.insert(0, str(Path.cwd()))
     app = FlowerApp.found_in(Path.cwd())
     sys.argv = ["fedagent run"]  # what Hydra calls the program
-    asked = parse_arguments(context.args)
+    run_config, words = take_run_config(context.args)
+    asked = parse_arguments(words)
+    if app.has_conf:
+        require(
+            not run_config, "--run-config: this app is configured by words such as seed=3 alone."
+        )
+        config_dir, settings = app.folder / "conf", None
+    else:
+        config_dir, settings = reference_folder() / "conf", app.run_config(run_config)
+        asked.config_name = asked.config_name or FLOWER_APP
+        app.check_words(asked.overrides, choices(config_dir))
     if asked.help:
-        typer.echo(_usage(app))
+        typer.echo(_usage(config_dir, settings))
         return
-    _check(asked, app.config_dir)
+    _check(asked, config_dir)
     # In the one order that Hydra reads: it stops at the first flag that overrides stand around.
     sys.argv += [*asked.overrides, *flags(asked)]
 
     def job(cfg: "DictConfig") -> None:
         try:
-            _simulate(app, cfg, asked)
+            _simulate(app, cfg, asked, settings)
         except FedagentError as error:  # before Hydra turns it into a traceback
             errors.print(f"fedagent: {error}")
             sys.exit(2)
 
-    hydra.main(version_base="1.3", config_path=str(app.config_dir), config_name="config")(job)()
+    hydra.main(version_base="1.3", config_path=str(config_dir), config_name="config")(job)()
 
 
 @cli.command()
@@ -153,15 +132,21 @@ def main() -> None:
         sys.exit(2)
 
 
-def _simulate(app: FlowerApp, cfg: "DictConfig", asked: "Namespace") -> None:
+def _simulate(
+    app: "FlowerApp", cfg: "DictConfig", asked: "Namespace", settings: "UserConfig | None"
+) -> None:
+    """Run the app, with the run config `settings` if it is not one that Hydra configures."""
     from hydra.core.hydra_config import HydraConfig  # noqa: PLC0415
 
     from fedagent.config import flags, instantiate  # noqa: PLC0415
+    from fedagent.report import simulated  # noqa: PLC0415
     from fedagent.report.command import show  # noqa: PLC0415
     from fedagent.simulation import run_simulation  # noqa: PLC0415
 
-    # The display says what a terminal should; Flower's own lines would tear it apart.
-    logging.getLogger("flwr").setLevel(logging.WARNING if cfg.display else logging.INFO)
+    # The display says what a terminal should; Flower's own lines would tear it apart. Where there
+    # is none of ours, they are the display.
+    is_quiet = bool(cfg.display) is (settings is None)
+    logging.getLogger("flwr").setLevel(logging.WARNING if is_quiet else logging.INFO)
     logging.getLogger("flwr").propagate = False  # Hydra's root handler would say it all again
     job = HydraConfig.get()
     output_dir = cfg.output_dir or job.runtime.output_dir
@@ -169,15 +154,18 @@ def _simulate(app: FlowerApp, cfg: "DictConfig", asked: "Namespace") -> None:
     words = [flag for flag in flags(asked) if flag.startswith("--config-")]
     words += [o for o in job.overrides.hydra if o.startswith("hydra.searchpath=")]
     words += [o for o in job.overrides.task if not o.startswith("output_dir=")]
-    run_simulation(
+    overrides: UserConfig = {"overrides": shlex.join([*words, f"output_dir='{output_dir}'"])}
+    result = run_simulation(
         app.serverapp,
         app.clientapp,
         fleet=instantiate(cfg.fleet),
         seed=cfg.seed,
         runtime=instantiate(cfg.runtime),
-        run_config={"overrides": shlex.join([*words, f"output_dir='{output_dir}'"])},
+        run_config=overrides if settings is None else settings,
     )
-    if (Path(output_dir) / "summary.json").is_file():  # an app of your own need not write one
+    if settings is not None:
+        simulated.tell(result.statistics, Path(output_dir))
+    elif (Path(output_dir) / "summary.json").is_file():  # an app of your own need not write one
         show(Path(output_dir))
 
 
@@ -244,20 +232,36 @@ def _swept(word: str, groups: "Mapping[str, list[str]]") -> list[str]:
     return [f"{key}={value}" for value in values[: 1 if override.is_range_sweep() else None]]
 
 
-def _usage(app: FlowerApp) -> str:
+def _usage(config_dir: Path, settings: "UserConfig | None") -> str:
     from fedagent.config import choices  # noqa: PLC0415
+    from fedagent.simulation.flower_app import GROUPS  # noqa: PLC0415
 
+    offered = choices(config_dir)
     groups = "\n".join(
-        f"  {group:<11} {', '.join(names)}" for group, names in choices(app.config_dir).items()
+        f"  {group:<11} {', '.join(names)}"
+        for group, names in offered.items()
+        if settings is None or group in GROUPS
     )
+    example = "strategy.buffer_size=20" if settings is None else "fleet.num_nodes=50"
     return f"""Usage: fedagent run [OVERRIDES] [FLAGS]
 
 Run the Flower App in this folder on a simulated fleet.
 
-Groups and their choices (strategy=fedasync):
+Groups and their choices ({"strategy=fedasync" if settings is None else "fleet=two_class"}):
 {groups}
 
-Any value can be set (strategy.buffer_size=20) and swept with -m (-m seed=1,2,3).
+Any value can be set ({example}) and swept with -m (-m seed=1,2,3).
   --cfg job     print the configuration and exit
   --hydra-help  Hydra's other flags
+{"" if settings is None else _usage_of_run_config(settings)}"""
+
+
+def _usage_of_run_config(settings: "UserConfig") -> str:
+    from fedagent.formatting import to_json  # noqa: PLC0415
+
+    listed = "\n".join(f"  {key}={to_json(value)}" for key, value in settings.items())
+    return f"""  --run-config  the app's own settings, as for flwr run: 'key=1 other="text"'
+
+This app's settings:
+{listed or "  none"}
 """

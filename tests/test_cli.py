@@ -187,3 +187,114 @@ def test_a_run_that_stalls_says_why_leaves_its_files_and_fails(tmp_path):
     table = json.loads(fedagent("report", "--json", str(tmp_path)).stdout)
     assert sum(row["num_seeds"] for row in table) == 1
     assert [u["end"]["kind"] for row in table for u in row["unfinished"]] == ["stalled"]
+
+
+# --- an app that brings no conf/ ------------------------------------------------------------------
+
+
+PYPROJECT = """
+[tool.flwr.app.components]
+serverapp = "pinging:server"
+clientapp = "pinging:client"
+[tool.flwr.app.config]
+rounds = 2
+lr = 0.1
+seed = 9
+"""
+PINGING = """
+from flwr.app import Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp import ServerApp
+
+server, client = ServerApp(), ClientApp()
+
+@server.main()
+def main(grid, context):
+    print("run config:", dict(sorted(context.run_config.items())))
+    for _ in range(context.run_config["rounds"]):
+        nodes = list(grid.get_node_ids())
+        asked = [Message(RecordDict(), node, "train") for node in nodes]
+        assert len(list(grid.send_and_receive(asked))) == len(nodes)
+
+@client.train()
+def train(message, context):
+    if context.node_config["partition-id"] == 0:
+        raise ValueError("broken")
+    return Message(RecordDict({"m": MetricRecord({"n": 1})}), reply_to=message)
+"""
+
+
+@pytest.fixture
+def plain_app(tmp_path) -> Path:
+    """The folder of a Flower App that knows nothing of fedagent."""
+    (tmp_path / "pyproject.toml").write_text(PYPROJECT)
+    (tmp_path / "pinging.py").write_text(PINGING)
+    return tmp_path
+
+
+def test_any_flower_app_runs_on_a_simulated_fleet(plain_app):
+    words = ["fleet=two_class", "fleet.num_nodes=6", "fleet.ratio=5", "runtime.workers=2", "seed=3"]
+    settings = ["--run-config", "rounds=3 lr=0.5"]
+    done = fedagent("run", *words, *settings, "output_dir=out", cwd=plain_app)
+    assert done.returncode == 0, done.stderr
+    assert "run config: {'lr': 0.5, 'rounds': 3, 'seed': 9}" in done.stdout
+    assert "ended after 15 virtual s · 15 updates · 15 applied, 3 failed(error-2)" in done.stdout
+    told = json.loads((plain_app / "out" / "simulation.json").read_text())
+    assert told["virtual_s"] == 15.0
+    assert told["outcomes"] == {"applied": 15, "failed(error-2)": 3}
+    assert told["concurrency"] == 6
+
+
+def test_any_flower_app_can_be_swept(plain_app):
+    words = ["-m", "fleet=equal,two_class", "runtime=inline", "hydra.sweep.dir=swept"]
+    done = fedagent("run", *words, cwd=plain_app)
+    assert done.returncode == 0, done.stderr
+    files = [plain_app / "swept" / number / "simulation.json" for number in "01"]
+    assert [json.loads(f.read_text())["virtual_s"] for f in files] == [2.0, 50.0]
+
+
+def test_help_of_any_flower_app_lists_its_settings_and_only_the_groups_it_has(plain_app):
+    done = fedagent("run", "--help", cwd=plain_app)
+    assert done.returncode == 0, done.stderr
+    assert "lognormal" in done.stdout
+    assert "rounds=2" in done.stdout
+    assert "--run-config" in done.stdout
+    assert "strategy" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["strategy=fedbuff"], "this app decides its strategy itself"),
+        (["scheduler.seed=1"], "this app decides its scheduler itself"),
+        (["lr=0.5"], "write --run-config 'lr=0.5'"),
+        (["--run-config", "lrr=0.5"], "did you mean lr?"),
+        (["--run-config"], "expected one argument"),
+        (["flet=equal"], "did you mean fleet"),
+        (["fleet=equall"], "did you mean equal?"),
+        (["seed=abc"], "seed='abc' must be int"),
+    ],
+)
+def test_a_wrong_word_to_any_flower_app_is_one_message(
+    said, plain_app, monkeypatch, arguments, says
+):
+    monkeypatch.chdir(plain_app)
+    status, printed, complaint = said("run", *arguments)
+    assert (status, printed) == (2, "")
+    assert says in complaint
+    assert len(complaint.splitlines()) == 1
+    assert not (plain_app / "outputs").exists()
+
+
+def test_an_app_whose_import_fails_is_told_its_own_line(plain_app):
+    (plain_app / "pinging.py").write_text("import math\nimport no_such_package\n")
+    done = fedagent("run", "runtime=inline", cwd=plain_app)
+    assert done.returncode == 2
+    assert "pinging.py:2: ModuleNotFoundError: No module named 'no_such_package'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_app_with_conf_takes_no_run_config(said):
+    status, _, complaint = said("run", "--run-config", "a=1")
+    assert status == 2
+    assert "words such as seed=3 alone" in complaint

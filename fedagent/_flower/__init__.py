@@ -9,6 +9,7 @@ from fedagent._flower.client_task import (
     load_installed_app,
     run_client_app,
 )
+from fedagent._flower.legacy import legacy_server_reproducible
 from fedagent._flower.messages import (
     DRIVER_NODE_ID,
     ErrorCode,
@@ -31,6 +32,7 @@ from fedagent._flower.private_use import (
     remedy,
 )
 from fedagent._flower.records import array_of, entries_of, quick_records, record_of
+from fedagent._flower.run_config import fused_run_config
 from fedagent._flower.supernode import (
     Supervision,
     end_process,
@@ -62,6 +64,7 @@ __all__ = [
     "entries_of",
     "expire_task",
     "failed_reply",
+    "fused_run_config",
     "identify_process",
     "import_client_runtime",
     "installed_version",
@@ -69,6 +72,7 @@ __all__ = [
     "is_for_client_app",
     "launch_accepted",
     "launch_cold",
+    "legacy_server_reproducible",
     "load_installed_app",
     "pulls_over_network",
     "quick_records",

@@ -64,6 +64,18 @@ RECORDS = PrivateUse(
     "records are filled the public way: small jobs of a simulation take longer, nothing else "
     "changes",
 )
+LEGACY_SERVER = PrivateUse(
+    "legacy servers that do the same on every machine",
+    "The pool that their clients work in, and the order of their results, depend on the machine.",
+    tuple(_names("flwr.server.compat.app", "init_defaults")),
+    "in a simulation of a ServerApp(server_fn=...), virtual time depends on the CPU cores, and the "
+    "last bits of models vary from run to run",
+)
+RUN_CONFIG = PrivateUse(
+    "run configurations of Flower Apps",
+    "Nothing public reads --run-config as flwr run does.",
+    tuple(_names("flwr.common.config", "flatten_dict", "parse_config_args")),
+)
 WARM_NODE = PrivateUse(
     "ClientApps that start warm",
     "Flower has one way to start a ClientApp, a new process per message, and none to choose "
@@ -112,6 +124,6 @@ WARM_NODE = PrivateUse(
     "Flower's own executor starts them: every message pays for a new process that imports "
     "everything again",
 )
-RUN_USES = (IDENTITY, MESSAGE_IDS, RUNS, RECORDS)
+RUN_USES = (IDENTITY, MESSAGE_IDS, RUNS, RECORDS, LEGACY_SERVER)
 """What runs use. Looking for these names imports nothing more."""
-USES = (*RUN_USES, WARM_NODE)
+USES = (*RUN_USES, RUN_CONFIG, WARM_NODE)

@@ -17,6 +17,8 @@ _APPS = (
     "clients/references.py",
 )
 _OF_OUR_APPLICATIONS = ("app", "experiment", "tuned")
+FLOWER_APP = "flower_app"
+"""The configuration of apps that are laid out in another way."""
 
 
 def files_for(application: str) -> dict[str, str]:
@@ -27,11 +29,11 @@ def files_for(application: str) -> dict[str, str]:
     DataUnavailableError
         If the installation is incomplete.
     """
-    root = _root()
+    root = reference_folder()
     configs = sorted(
         path.relative_to(root)
         for path in (root / "conf").rglob("*.yaml")
-        if path.parent.name not in _OF_OUR_APPLICATIONS
+        if path.parent.name not in _OF_OUR_APPLICATIONS and path.stem != FLOWER_APP
     )
     names = [*_APPS, *(path.as_posix() for path in configs)]
     files = {name: (root / name).read_text(encoding="utf-8") for name in names}
@@ -41,13 +43,19 @@ def files_for(application: str) -> dict[str, str]:
     return files
 
 
-def _root() -> Path:
-    """Return the folder with conf/, server/ and clients/."""
+def reference_folder() -> Path:
+    """Return the folder with conf/, server/ and clients/.
+
+    Raises
+    ------
+    DataUnavailableError
+        If the installation is incomplete.
+    """
     package = Path(__file__).parents[1]
     for root in (package / "reference", package.parent):
         if all((root / name).is_file() for name in ("conf/config.yaml", *_APPS)):
             return root
     raise DataUnavailableError(
-        f"{package} lacks the files that a new project starts from; install fedagent again: "
+        f"{package} lacks the files that apps and projects start from; install fedagent again: "
         "pip install --force-reinstall fedagent"
     )

@@ -51,7 +51,7 @@ class Engine:
         self._fleet, self._executor, self._seed = fleet, executor, seed
         self._run_config = run_config
         self._events: EventQueue[Callable[[], None]] = EventQueue()
-        self._num_jobs = 0
+        self._num_messages = self._num_jobs = 0
 
     # --- time ---------------------------------------------------------------------------------
 
@@ -78,11 +78,17 @@ class Engine:
 
     # --- a job's life -------------------------------------------------------------------------
 
-    def begin(self, message: Message) -> str:
-        """Hand a message to its node; return the id that its reply will name."""
-        self._num_jobs += 1
-        message_id = f"sim-{self._num_jobs}"
+    def accept(self, message: Message) -> str:
+        """Give a message the id that its reply will name."""
+        self._num_messages += 1
+        message_id = f"sim-{self._num_messages}"
         set_message_id(message, message_id)
+        return message_id
+
+    def begin(self, message: Message) -> None:
+        """Hand an accepted message to its node; of equal times, what begins first ends first."""
+        self._num_jobs += 1
+        message_id = message.metadata.message_id
         node, now_s = self.nodes.get(message.metadata.dst_node_id), self.clock.now()
         is_train = message.metadata.message_type.startswith(Kind.TRAIN)
         kind = Kind.TRAIN if is_train else Kind.EVALUATE
@@ -97,7 +103,6 @@ class Engine:
         job.ready_s = node.profile.latency_s + node.downloaded_s
         node.waiting.append(job)
         self._begin_next(node)
-        return message_id
 
     def _begin_next(self, node: Node) -> None:
         if node.current is not None or not node.waiting:

@@ -1,6 +1,9 @@
 """A Flower grid over a simulated fleet: real work, virtual time."""
 
+import itertools
 import math
+import threading
+from collections import Counter
 from collections.abc import Iterable, Mapping, Set
 
 from flwr.app import Message, RecordDict, UserConfig
@@ -10,7 +13,29 @@ from fedagent._flower import Run
 from fedagent.simulation.engine import Engine
 from fedagent.simulation.fleets import Fleet
 from fedagent.simulation.nodes import Online
+from fedagent.simulation.server_threads import ServerThreads
 from fedagent.simulation.workers.base import Executor
+
+_LOOK_S = 5e-4  # real time between two looks at threads that are not at rest yet
+
+
+class _Wait:
+    """A thread that waits for replies to messages, at most until a virtual time."""
+
+    def __init__(self, wanted: Set[str], until_s: float, lock: threading.RLock) -> None:
+        self.wanted, self.until_s, self.is_over = wanted, until_s, False
+        self._lock = lock
+        self._woken: threading.Condition | None = None  # few ever sleep
+
+    def sleep(self, real_s: float | None = None) -> None:
+        """Give the lock to others until woken."""
+        self._woken = self._woken or threading.Condition(self._lock)
+        self._woken.wait(real_s)
+
+    def wake(self) -> None:
+        """Let the thread go on, if it sleeps."""
+        if self._woken is not None:
+            self._woken.notify()
 
 
 class SimulationGrid(Grid):
@@ -26,6 +51,12 @@ class SimulationGrid(Grid):
     `pull_messages` returns what has virtually arrived and moves the clock to the next arrival if
     nothing has, at most to what ``clock.wake_at`` announced.
 
+    Several threads may use the grid, as those of a ``ServerApp(server_fn=...)`` do, one for each
+    client. The clock moves only while all of the ServerApp's threads are at rest. What they have
+    sent until then left at one moment, so it begins in the order of nodes, whichever thread came
+    first, and neither times nor bytes depend on how threads are scheduled. Which of two threads
+    sends first to one node at one moment is the ServerApp's to say.
+
     Attributes
     ----------
     clock : the virtual clock.
@@ -38,7 +69,11 @@ class SimulationGrid(Grid):
         self._engine = Engine(fleet, executor, run, run_config, seed)
         self._nodes, self.clock = self._engine.nodes, self._engine.clock
         self.statistics = self._engine.statistics
-        self._looks = 0
+        self._lock = threading.RLock()
+        self._threads = ServerThreads()
+        self._sent: dict[threading.Thread, list[Message]] = {}
+        self._waits: list[_Wait] = []
+        self._looks: Counter[threading.Thread] = Counter()
 
     def set_run(self, run: Run) -> None:
         """Set the run."""
@@ -63,53 +98,117 @@ class SimulationGrid(Grid):
     def get_node_ids(self) -> Iterable[int]:
         """Return the nodes that are online now, without a list of them.
 
-        Flower's strategies wait for nodes by looking again and again. The third look in a row, with
-        nothing sent or pulled in between, moves the clock on to the next coming or going.
+        Flower's strategies wait for nodes by looking again and again. The fourth look in a row,
+        with nothing sent or pulled in between, moves the clock on to the next coming or going;
+        a round of Flower's legacy server takes three.
         """
         if self._nodes.is_always_online:
             return self._nodes.ids
-        self._looks += 1
-        if self._looks >= 3:
-            change_s = self._nodes.next_change_s(self.clock.now())
-            self._engine.pass_time_until(min(change_s, self.clock.horizon_s))
-        return Online(self._nodes, self.clock.now())
+        with self._lock:
+            looks = self._looks[threading.current_thread()] + 1
+            self._looks[threading.current_thread()] = looks
+            if looks >= 4 and not self._waits and self._threads.others_are_at_rest():
+                self._begin_sent()
+                change_s = self._nodes.next_change_s(self.clock.now())
+                self._engine.pass_time_until(min(change_s, self.clock.horizon_s))
+            return Online(self._nodes, self.clock.now())
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Send messages; an unknown node's id is left out, as Flower's simulation does."""
-        self._looks = 0
-        known = (m for m in messages if m.metadata.dst_node_id in self._nodes.ids)
-        return [self._engine.begin(message) for message in known]
+        with self._lock:
+            self._looks.clear()
+            self._threads.join()
+            known = [m for m in messages if m.metadata.dst_node_id in self._nodes.ids]
+            ids = [self._engine.accept(message) for message in known]
+            if known:
+                self._sent.setdefault(threading.current_thread(), []).extend(known)
+            if not self._threads.others():  # nobody else can send at this moment
+                self._begin_sent()
+            return ids
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """Return the replies that have arrived, in order of arrival; see the class."""
-        self._looks = 0
         wanted = message_ids if isinstance(message_ids, Set) else set(message_ids)
-        arrived = self._engine.arrived
-        while wanted and not any(i in wanted for i in arrived) and self._engine.has_events:
-            if self._engine.next_s() > self.clock.horizon_s:
-                self.clock.advance_to(self.clock.horizon_s)
-                break
-            self._engine.step()
-        self._engine.pass_time_until(self.clock.now())
-        return [arrived.pop(i) for i in list(arrived) if i in wanted]
+        with self._lock:
+            return self._pull(wanted, self.clock.horizon_s)
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
     ) -> Iterable[Message]:
         """Push messages and wait for the replies, at most `timeout` virtual seconds."""
-        missing = set(self.push_messages(messages))
-        deadline_s = math.inf if timeout is None else self.clock.now() + timeout
-        self.clock.wake_at(deadline_s)
-        replies: list[Message] = []
-        while missing:
-            arrived = list(self.pull_messages(missing))
-            replies += arrived
-            missing -= {m.metadata.reply_to_message_id for m in arrived}
-            if not arrived:  # the deadline came first, or nothing is under way any more
-                self.clock.pause()
-                break
-        self.clock.wake_at(math.inf)
-        return replies
+        with self._lock:
+            missing = set(self.push_messages(messages))
+            deadline_s = math.inf if timeout is None else self.clock.now() + timeout
+            replies: list[Message] = []
+            while missing:
+                arrived = self._pull(missing, deadline_s)
+                replies += arrived
+                missing -= {m.metadata.reply_to_message_id for m in arrived}
+                if not arrived:  # the deadline came first, or nothing is under way any more
+                    self.clock.advance_to(deadline_s if timeout is not None else 0.0)
+                    break
+            return replies
+
+    # --- time, which one thread lets pass for all that wait -------------------------------------
+
+    def _pull(self, wanted: Set[str], until_s: float) -> list[Message]:
+        """Take what has arrived of what is wanted; let time pass, until `until_s`, for the first.
+
+        The thread that has waited longest moves the clock, the others sleep.
+        """
+        self._looks.clear()
+        wait = _Wait(wanted, until_s, self._lock)
+        self._waits.append(wait)
+        try:
+            while not wait.is_over:
+                if wait is not self._waits[0]:
+                    wait.sleep()
+                elif self._threads.others_are_at_rest():
+                    self._step()
+                else:
+                    wait.sleep(_LOOK_S)
+        finally:
+            self._waits.remove(wait)
+            if self._waits:
+                self._waits[0].wake()
+        arrived = self._engine.arrived
+        return [arrived.pop(i) for i in list(arrived) if i in wanted]
+
+    def _step(self) -> None:
+        """Do what is next: finish this moment, end waits, or move on to the next moment."""
+        engine, now_s = self._engine, self.clock.now()
+        self._begin_sent()
+        if engine.next_s() <= now_s:
+            engine.step()
+        elif over := [wait for wait in self._waits if self._can_end(wait)]:
+            for wait in over:
+                wait.is_over = True
+                wait.wake()
+        else:
+            due_s = min(wait.until_s for wait in self._waits)
+            if engine.next_s() <= due_s:
+                engine.step()
+            else:
+                self.clock.advance_to(due_s)
+
+    def _can_end(self, wait: "_Wait") -> bool:
+        """Whether a wait has something to return, or nothing more to wait for."""
+        return (
+            not wait.wanted
+            or not self._engine.has_events
+            or self.clock.now() >= wait.until_s
+            or any(i in wait.wanted for i in self._engine.arrived)
+        )
+
+    def _begin_sent(self) -> None:
+        """Begin what threads have sent at this moment: each one's in its order, they in nodes'."""
+        if not self._sent:
+            return
+        sent, self._sent = list(self._sent.values()), {}
+        if len(sent) > 1:
+            sent.sort(key=lambda m: (m[0].metadata.dst_node_id, m[0].metadata.message_type))
+        for message in itertools.chain.from_iterable(sent):
+            self._engine.begin(message)
 
     def attributes(self, node_id: int) -> Mapping[str, float]:
         """Return what is known of a node; see `fedagent.nodes.geography`."""

@@ -7,7 +7,7 @@ from flwr.app import Context, RecordDict, UserConfig
 from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
 
-from fedagent._flower import DRIVER_NODE_ID, empty_run, identify_process
+from fedagent._flower import DRIVER_NODE_ID, empty_run, identify_process, legacy_server_reproducible
 from fedagent.simulation.fleets import Equal, Fleet
 from fedagent.simulation.grid import SimulationGrid
 from fedagent.simulation.process_tuning import process_tuned
@@ -75,7 +75,8 @@ def run_simulation(
         run_config=dict(run_config or {}),
     )
     executor = (runtime or Runtime()).executor(client_app)
-    with executor, reproducible(seed), process_tuned():
+    legacy = legacy_server_reproducible(fleet.num_nodes)
+    with executor, reproducible(seed), process_tuned(), legacy:
         grid = SimulationGrid(fleet, executor, empty_run(_RUN_ID), dict(run_config or {}), seed)
         server(grid, context)
     return SimulationResult(context, grid.statistics)

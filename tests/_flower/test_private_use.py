@@ -12,7 +12,7 @@ import pytest
 
 from fedagent._flower import USES, private_use
 from fedagent._flower.private_use import PrivateName, PrivateUse, announce
-from fedagent._flower.uses import IDENTITY, MESSAGE_IDS, RECORDS, RUN_USES, WARM_NODE
+from fedagent._flower.uses import IDENTITY, MESSAGE_IDS, RECORDS, RUN_CONFIG, RUN_USES, WARM_NODE
 from fedagent.errors import FedagentError
 
 ALONE = Path(__file__).with_name("without_a_name.py")
@@ -27,7 +27,14 @@ def outcomes(*names: str) -> dict[str, dict]:
     return {line["name"]: line for line in map(json.loads, done.stdout.splitlines())}
 
 
-REPLACEABLE = ["create_empty", "TypedDict", "_data", "_check_key_fn", "_check_value_fn"]
+REPLACEABLE = [
+    "create_empty",
+    "TypedDict",
+    "_data",
+    "_check_key_fn",
+    "_check_value_fn",
+    "init_defaults",
+]
 NEEDED = ["TaskIdentity", "_message_id"]
 
 
@@ -75,7 +82,7 @@ def test_every_use_is_possible_here_and_says_why_it_is_one():
         assert use.missing == (), use.purpose
         assert use.why
         assert use.names
-    assert [use for use in USES if use.substitute is None] == [IDENTITY, MESSAGE_IDS]
+    assert [use for use in USES if use.substitute is None] == [IDENTITY, MESSAGE_IDS, RUN_CONFIG]
 
 
 @pytest.mark.parametrize(

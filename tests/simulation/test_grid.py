@@ -584,11 +584,11 @@ def test_looking_for_nodes_between_other_things_takes_no_time():
     grid = grid_of(fleet_of(50.0, 1.0, profiles={1: {**OFFLINE, "phase_s": 5.0}}))
     for _ in range(5):
         grid.push_messages([request(0)])
-        for _ in range(2):
+        for _ in range(3):
             assert list(grid.get_node_ids()) == [1001]
     for _ in range(5):
         list(grid.pull_messages([]))
-        for _ in range(2):
+        for _ in range(3):
             assert list(grid.get_node_ids()) == [1001]
     assert grid.clock.now() == 0.0
 
@@ -596,7 +596,7 @@ def test_looking_for_nodes_between_other_things_takes_no_time():
 def test_work_goes_on_while_somebody_looks_for_nodes():
     grid = grid_of(fleet_of(2.0, 1.0, profiles={1: {**OFFLINE, "phase_s": 5.0}}), count)
     ids = list(grid.push_messages([request(0), request(0), request(0)]))
-    for _ in range(3):
+    for _ in range(4):
         online = list(grid.get_node_ids())
     assert (online, grid.clock.now()) == ([1001, 1002], 5.0)
     assert [r.content["metrics"]["asked"] for r in grid.pull_messages(ids)] == [1, 2]

@@ -2,6 +2,7 @@
 
 import importlib
 import logging
+import sysconfig
 import traceback
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -152,16 +153,47 @@ def load_app(reference: object, kind: type) -> object:
     ConfigurationError
         If there is no such module or attribute, or if it is something else.
     """
-    app = reference
-    if isinstance(reference, str):
-        module_name, _, attribute = reference.partition(":")
-        try:
-            app = getattr(importlib.import_module(module_name), attribute or "app")
-        except (ImportError, AttributeError) as error:
+    app = _imported(reference, kind) if isinstance(reference, str) else reference
+    if not isinstance(app, kind):
+        raise ConfigurationError(f"{reference!r} is a {type(app).__name__}, not a {kind.__name__}.")
+    return app
+
+
+def _imported(reference: str, kind: type) -> object:
+    module_name, _, attribute = reference.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:  # whatever the user's module does when it is imported
+        missing = getattr(error, "name", None) if isinstance(error, ModuleNotFoundError) else None
+        if missing is not None and f"{module_name}.".startswith(f"{missing}."):
             raise ConfigurationError(
                 f"Cannot load {reference!r}: {error}. Write it as 'module:attribute' and run from "
                 "the folder that holds the module."
             ) from error
-    if not isinstance(app, kind):
-        raise ConfigurationError(f"{reference!r} is a {type(app).__name__}, not a {kind.__name__}.")
-    return app
+        logger.debug("Importing %s failed", module_name, exc_info=True)
+        raise ConfigurationError(
+            f"Importing {module_name} failed, at {_own_line(error)}: {type(error).__name__}: "
+            f"{error}. Mend it there, or install what is missing."
+        ) from error
+    name = attribute or "app"
+    if not hasattr(module, name):
+        apps = [key for key, value in vars(module).items() if isinstance(value, kind)]
+        raise ConfigurationError(
+            f"Cannot load {reference!r}: {module.__file__} has no {name!r}; its {kind.__name__}s "
+            f"are: {', '.join(apps) or 'none'}."
+        )
+    return getattr(module, name)
+
+
+def _own_line(error: Exception) -> str:
+    """Return "file:line" of the user's code that failed, not of a library that it called."""
+    if isinstance(error, SyntaxError):  # which no code was running for
+        return f"{error.filename}:{error.lineno}"
+    places = [
+        place
+        for place in traceback.extract_tb(error.__traceback__)
+        if not place.filename.startswith("<frozen") and place.filename != __file__
+    ]
+    libraries = (sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"))
+    own = [place for place in places if not place.filename.startswith(libraries)] or places
+    return f"{own[-1].filename}:{own[-1].lineno}"

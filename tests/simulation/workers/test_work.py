@@ -1,6 +1,7 @@
 """One client's work: private, reproducible, and its failures are the node's own."""
 
 import random
+import sys
 from contextlib import suppress
 
 import numpy as np
@@ -193,3 +194,69 @@ def test_the_attribute_is_app_unless_named():
 def test_what_cannot_be_loaded_is_refused_with_its_name(reference, kind, named):
     with pytest.raises(ConfigurationError, match=named):
         load_app(reference, kind)
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """Write modules of a package of the user's; return its name and folder."""
+    monkeypatch.syspath_prepend(tmp_path)
+    numbers = iter(range(100))
+
+    def write(**sources: str):
+        name = f"users_app_{next(numbers)}"
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "__init__.py").touch()
+        for module, source in sources.items():
+            (folder / f"{module}.py").write_text(source)
+        return name, folder
+
+    yield write
+    for name in [name for name in sys.modules if name.startswith("users_app_")]:
+        del sys.modules[name]
+
+
+@pytest.mark.parametrize(
+    ("source", "line", "says"),
+    [
+        ("import numpy\n\nimport no_such_package_of_theirs\n", 3, "no_such_package_of_theirs"),
+        ("from numpy import no_such_name\n", 1, "ImportError: cannot import name 'no_such_name'"),
+        ("x = 1\ny = x / 0\n", 2, "ZeroDivisionError: division by zero"),
+        ("def f(:\n    pass\n", 1, "SyntaxError"),
+        ("import numpy\nnumpy.zeros(-1)\n", 2, "ValueError"),
+        # the line is the user's, not the library's that it called
+        ("import json\n\n\njson.loads('{')\n", 4, "JSONDecodeError"),
+    ],
+)
+@pytest.mark.parametrize("is_deeper", [False, True], ids=["itself", "what it imports"])
+def test_an_app_whose_import_fails_says_so_with_its_own_line(
+    package, source, line, says, is_deeper
+):
+    if is_deeper:
+        app = "from .task import *\n"
+        name, folder = package(client=app, task=source)
+        place = folder / "task.py"
+    else:
+        name, folder = package(client=source)
+        place = folder / "client.py"
+    with pytest.raises(ConfigurationError) as refusal:
+        load_app(f"{name}.client:app", ClientApp)
+    assert f"{place}:{line}" in str(refusal.value)
+    assert says in str(refusal.value)
+    assert "module:attribute" not in str(refusal.value)
+    assert refusal.value.__cause__ is not None
+
+
+def test_a_module_that_is_not_there_is_told_from_one_whose_import_fails(package):
+    name, _ = package()
+    for reference in (f"{name}.client:app", f"no_{name}.client:app"):
+        with pytest.raises(ConfigurationError, match="run from the folder that holds the module"):
+            load_app(reference, ClientApp)
+
+
+def test_an_attribute_that_is_not_there_names_those_that_are(package):
+    name, _ = package(
+        client="from flwr.clientapp import ClientApp\nmine = ClientApp()\nother = 3\n"
+    )
+    with pytest.raises(ConfigurationError, match="has no 'app'; its ClientApps are: mine"):
+        load_app(f"{name}.client", ClientApp)
