@@ -7,6 +7,7 @@ import os
 import platform
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,11 @@ from flwr.app import ArrayRecord
 from safetensors.numpy import save_file
 
 from fedagent.callbacks.base import Callback
-from fedagent.errors import DataUnavailableError
+from fedagent.errors import DataUnavailableError, OutputError
 from fedagent.formatting import to_json
 from fedagent.report.figure import plot_runs
-from fedagent.report.files import replacing
+from fedagent.report.files import append_line, replacing
+from fedagent.report.folder import begin
 from fedagent.report.runs import METRICS_FILE, SUMMARY_FILE, read_run
 from fedagent.statistics import Evaluation, Statistics
 from fedagent.stopping import Metric, RunEnd
@@ -43,12 +45,28 @@ class Recorder(Callback):
     target : the value of `metric` whose time is wanted, or None.
     about : what defines the experiment, such as strategy, fleet, partition and seed. Runs that
         differ in "seed" only are one line of a comparison, so keep dates and paths out of it.
+    overwrite : whether a run that `directory` holds may be lost. A run that is resumed goes on in
+        its folder anyway.
+
+    Raises
+    ------
+    ConfigurationError
+        If, when the run starts, `directory` holds another run or cannot be written to.
+    OutputError
+        If a file cannot be written later on; whatever else can be is.
     """
 
     def __init__(
-        self, directory: Path, metric: Metric, target: float | None, about: Mapping[str, Any]
+        self,
+        directory: Path,
+        metric: Metric,
+        target: float | None,
+        about: Mapping[str, Any],
+        overwrite: bool = False,
     ) -> None:
         self._directory = directory
+        self._overwrite = overwrite
+        self._has_begun = False
         self._metric = metric
         self._target = target
         self._about = dict(about)
@@ -57,8 +75,12 @@ class Recorder(Callback):
         """Begin metrics.jsonl; a resumed run keeps the lines up to where it resumes."""
         path = self._directory / METRICS_FILE
         kept = _lines_until(path, statistics.version) if statistics.version else []
+        begin(self._directory, overwrite=self._overwrite or statistics.version > 0)
         with replacing(path) as temporary:
             temporary.write_text("".join(kept), encoding="utf-8")
+            for file in (SUMMARY_FILE, MODEL_FILE, PLOT_FILE):  # an earlier run's
+                (self._directory / file).unlink(missing_ok=True)
+        self._has_begun = True
 
     def on_version(self, statistics: Statistics) -> None:
         """Add a line for the published version."""
@@ -93,16 +115,19 @@ class Recorder(Callback):
     def on_end(
         self, statistics: Statistics, end: RunEnd, arrays: Callable[[], ArrayRecord]
     ) -> None:
-        """Write the model, the summary and the plot."""
+        """Write the model, the summary and the plot; nothing of a run that never began here."""
+        if not self._has_begun:
+            return
         model = arrays()
-        with replacing(self._directory / MODEL_FILE) as temporary:
-            # safetensors writes memory as it lies, so a Fortran-ordered array must be turned;
-            # the format tells transformers and torch users that the names are torch names.
-            tensors = {name: np.asarray(array.numpy(), order="C") for name, array in model.items()}
-            save_file(tensors, temporary, metadata={"format": "pt"})
-        with replacing(self._directory / SUMMARY_FILE) as temporary:
-            summary = self._summary(statistics, end) | {"params_sha256": digest(model)}
-            temporary.write_text(to_json(summary, indent=2) + "\n", encoding="utf-8")
+        errors: list[OutputError] = []
+        summary = self._summary(statistics, end) | {"params_sha256": digest(model)}
+        for write in (partial(self._write_model, model), partial(self._write_summary, summary)):
+            try:
+                write()
+            except OutputError as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
         # The plot comes last: whatever happens to it, the run is on the disk.
         run = read_run(self._directory)
         if run.curve:
@@ -112,9 +137,18 @@ class Recorder(Callback):
                 logger.warning("No %s: %s", PLOT_FILE, error)
 
     def _write(self, statistics: Statistics, line: Mapping[str, Any]) -> None:
-        # Opened for each line: nothing stays in a buffer when the run is killed.
-        with (self._directory / METRICS_FILE).open("a", encoding="utf-8") as stream:
-            stream.write(to_json(line) + "\n")
+        append_line(self._directory / METRICS_FILE, to_json(line))
+
+    def _write_model(self, model: ArrayRecord) -> None:
+        with replacing(self._directory / MODEL_FILE) as temporary:
+            # safetensors writes memory as it lies, so a Fortran-ordered array must be turned;
+            # the format tells transformers and torch users that the names are torch names.
+            tensors = {name: np.asarray(array.numpy(), order="C") for name, array in model.items()}
+            save_file(tensors, temporary, metadata={"format": "pt"})
+
+    def _write_summary(self, summary: Mapping[str, Any]) -> None:
+        with replacing(self._directory / SUMMARY_FILE) as temporary:
+            temporary.write_text(to_json(summary, indent=2) + "\n", encoding="utf-8")
 
     def _summary(self, statistics: Statistics, end: RunEnd) -> dict[str, Any]:
         history = self._metric.history(statistics)
