@@ -1,13 +1,17 @@
 """What a run has done so far, in numbers: the one place callbacks and stopping rules read from."""
 
 import math
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from numbers import Real
 from typing import Any
 
 from fedagent.update import Dispatch, Kind, Outcome
+
+KEPT_EVALUATIONS = 1_000
+"""How many of the newest evaluations a run keeps in memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +66,8 @@ class Statistics:
     useful_s : node seconds behind the updates received, each times (1 + tau)^-1/2.
     buffered : received updates that are not part of a version yet.
     staleness_sum, staleness_max : over received updates, in versions.
-    evaluations : every evaluation so far, in order of version within each source.
+    evaluations : the newest `KEPT_EVALUATIONS`, in order of version within each source.
+    num_evaluations : evaluations so far, those that are no longer kept included.
     """
 
     version: int = 0
@@ -86,7 +91,8 @@ class Statistics:
     buffered: int = 0
     staleness_sum: int = 0
     staleness_max: int = 0
-    evaluations: list[Evaluation] = field(default_factory=list)
+    evaluations: deque[Evaluation] = field(default_factory=lambda: deque(maxlen=KEPT_EVALUATIONS))
+    num_evaluations: int = 0
 
     @property
     def num_dispatches(self) -> int:
@@ -150,6 +156,16 @@ class Statistics:
         self.useful_s += duration_s / math.sqrt(1 + staleness)
         self.staleness_sum += staleness
         self.staleness_max = max(self.staleness_max, staleness)
+
+    def evaluated(self, evaluation: Evaluation) -> None:
+        """Keep one evaluation, and forget the oldest if there are too many."""
+        self.evaluations.append(evaluation)
+        self.num_evaluations += 1
+
+    def evaluations_since(self, num_seen: int) -> list[Evaluation]:
+        """Return those after the first `num_seen`, as far as they are kept."""
+        num_new = min(self.num_evaluations - num_seen, len(self.evaluations))
+        return list(islice(reversed(self.evaluations), num_new))[::-1]
 
     def by_outcome(self) -> dict[str, int]:
         """Train dispatches that ended, ``{"applied": 90, "rejected(non-finite)": 2}``."""

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import math
 import os
 import platform
 from collections.abc import Callable, Mapping
@@ -17,6 +16,7 @@ from flwr.app import ArrayRecord
 from safetensors.numpy import save_file
 
 from fedagent.callbacks.base import Callback
+from fedagent.callbacks.progress import Progress
 from fedagent.errors import DataUnavailableError, OutputError
 from fedagent.formatting import to_json
 from fedagent.report.figure import plot_runs
@@ -67,8 +67,7 @@ class Recorder(Callback):
         self._directory = directory
         self._overwrite = overwrite
         self._has_begun = False
-        self._metric = metric
-        self._target = target
+        self._progress = Progress(metric, target)
         self._about = dict(about)
 
     def on_start(self, statistics: Statistics) -> None:
@@ -99,6 +98,7 @@ class Recorder(Callback):
 
     def on_evaluation(self, statistics: Statistics, evaluation: Evaluation) -> None:
         """Add a line for the metrics that came in."""
+        self._progress.take(evaluation)
         self._write(
             statistics,
             {
@@ -151,22 +151,16 @@ class Recorder(Callback):
             temporary.write_text(to_json(summary, indent=2) + "\n", encoding="utf-8")
 
     def _summary(self, statistics: Statistics, end: RunEnd) -> dict[str, Any]:
-        history = self._metric.history(statistics)
-        best = max if self._metric.mode == "max" else min
-        reached = self._first_at_target(statistics)
+        progress, metric = self._progress, self._progress.metric
         return {
             "about": self._about,
             "end": asdict(end),
-            "metric": {
-                "name": self._metric.name,
-                "mode": self._metric.mode,
-                "source": self._metric.source,
-            },
-            "final_value": history[-1] if history else None,
-            "best_value": best(filter(math.isfinite, history), default=None),
-            "target": self._target,
-            "time_to_target_s": reached.now_s if reached else None,
-            "updates_to_target": reached.num_updates if reached else None,
+            "metric": {"name": metric.name, "mode": metric.mode, "source": metric.source},
+            "final_value": progress.last,
+            "best_value": progress.best,
+            "target": progress.target,
+            "time_to_target_s": progress.reached.now_s if progress.reached else None,
+            "updates_to_target": progress.reached.num_updates if progress.reached else None,
             "num_versions": statistics.version,
             "num_updates": statistics.num_updates,
             **_time(statistics, statistics.now_s),
@@ -188,18 +182,6 @@ class Recorder(Callback):
             },
             "machine": {"platform": platform.platform(), "cpu_count": os.cpu_count()},
         }
-
-    def _first_at_target(self, statistics: Statistics) -> Evaluation | None:
-        for evaluation in statistics.evaluations:
-            if self._is_reached(evaluation):
-                return evaluation
-        return None
-
-    def _is_reached(self, evaluation: Evaluation) -> bool:
-        value = self._metric.value(evaluation)
-        if self._target is None or value is None or math.isnan(value):
-            return False
-        return not self._metric.is_better(self._target, value)
 
 
 def _time(statistics: Statistics, now_s: float) -> dict[str, float | None]:

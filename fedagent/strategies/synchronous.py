@@ -184,7 +184,7 @@ class _Rounds:
                 "server",
                 dict(metrics),
             )
-            self.statistics.evaluations.append(evaluation)
+            self.statistics.evaluated(evaluation)
             self._tell(lambda c: c.on_evaluation(self.statistics, evaluation))
         reason = first_reason(self._stopping, self.statistics)
         if reason is not None:
