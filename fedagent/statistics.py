@@ -12,6 +12,9 @@ from fedagent.update import Dispatch, Kind, Outcome
 
 KEPT_EVALUATIONS = 1_000
 """How many of the newest evaluations a run keeps in memory."""
+MOST_REASONS = 100
+"""How many outcomes with their reasons are told apart; clients choose some, such as error codes."""
+OTHER = "other"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +58,7 @@ class Statistics:
     num_nodes, num_idle : nodes that are connected, and those of them that could work and have
         nothing to do; 0 under Flower's own strategies.
     outcomes : train dispatches that ended, by outcome and reason, such as
-        ``{("applied", ""): 90, ("rejected", "non-finite"): 2}``.
+        ``{("applied", ""): 90, ("rejected", "non-finite"): 2}``; beyond `MOST_REASONS`, "other".
     evaluation_outcomes : the same for federated evaluation.
     unsolicited : replies that settled no dispatch (unknown, second or late), by reason.
     bytes_down, bytes_up : serialised model bytes sent to and received from nodes.
@@ -144,9 +147,9 @@ class Statistics:
         self.bytes_up += payload_bytes
         self.node_bytes_between_regions += payload_bytes * is_remote
         if dispatch.kind is Kind.EVALUATE:
-            self.evaluation_outcomes[outcome, reason] += 1
+            _count(self.evaluation_outcomes, outcome, reason)
             return
-        self.outcomes[outcome, reason] += 1
+        _count(self.outcomes, outcome, reason)
         self.in_flight -= 1
         self.busy_s += self.now_s - (dispatch.sent_at_s if begun_s is None else begun_s)
 
@@ -173,3 +176,8 @@ class Statistics:
             f"{outcome}({reason})" if reason else str(outcome): count
             for (outcome, reason), count in sorted(self.outcomes.items())
         }
+
+
+def _count(outcomes: Counter[tuple[str, str]], outcome: str, reason: str) -> None:
+    is_told_apart = (outcome, reason) in outcomes or len(outcomes) < MOST_REASONS
+    outcomes[outcome, reason if is_told_apart else OTHER] += 1

@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -195,6 +196,28 @@ def test_a_folder_that_cannot_be_written_to_is_one_line(said, tmp_path, setting)
     assert complaint.startswith("fedagent: /proc/nowhere")
     assert "cannot be written" in complaint
     assert len(complaint.splitlines()) == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGTERM")
+def test_a_run_and_a_sweep_that_get_sigterm_leave_their_files_and_say_so(tmp_path):
+    endless = [*SMALL, "stopping.max_updates=1000000", "display=false"]
+    command = [sys.executable, "-m", "fedagent", "run", "-m", *endless, "seed=1,2"]
+    process = subprocess.Popen(
+        [*command, f"hydra.sweep.dir={tmp_path / 'sweep'}"],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "FLWR_TELEMETRY_ENABLED": "0"},
+    )
+    metrics = tmp_path / "sweep" / "0" / "metrics.jsonl"
+    while process.poll() is None and (not metrics.exists() or "version" not in metrics.read_text()):
+        time.sleep(0.1)
+    process.terminate()
+    assert process.wait(60) == 143
+    summary = json.loads((metrics.parent / "summary.json").read_text())
+    assert summary["end"] == {"kind": "stopped", "detail": "SIGTERM"}
+    assert (metrics.parent / "model.safetensors").is_file()
+    assert not (tmp_path / "sweep" / "1").exists()
 
 
 def test_run_elsewhere_says_where_to_go(tmp_path):

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedagent.statistics import KEPT_EVALUATIONS, Evaluation, Statistics
+from fedagent.statistics import KEPT_EVALUATIONS, MOST_REASONS, OTHER, Evaluation, Statistics
 from fedagent.update import Dispatch, Kind, Outcome
 
 
@@ -46,6 +46,19 @@ def test_the_newest_evaluations_are_kept_and_all_are_counted():
     assert [e.version for e in since] == list(range(KEPT_EVALUATIONS + 4, KEPT_EVALUATIONS + 7))
     assert statistics.evaluations_since(KEPT_EVALUATIONS + 7) == []
     assert len(statistics.evaluations_since(0)) == KEPT_EVALUATIONS
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+def test_reasons_without_end_are_counted_together(kind):
+    statistics = Statistics()
+    for code in range(5000):
+        statistics.dispatched(kind, 0)
+        statistics.settled(dispatch(kind), Outcome.FAILED, f"error-{code}", 0)
+    outcomes = statistics.outcomes if kind is Kind.TRAIN else statistics.evaluation_outcomes
+    assert outcomes.total() == 5000
+    assert outcomes[Outcome.FAILED, "error-0"] == 1
+    assert outcomes[Outcome.FAILED, OTHER] == 5000 - MOST_REASONS
+    assert len(outcomes) <= MOST_REASONS + len(Outcome)
 
 
 def test_busy_time_is_summed_from_dispatch_to_outcome():
