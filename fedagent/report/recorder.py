@@ -4,6 +4,8 @@ import json
 import logging
 import os
 import platform
+import tempfile
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import partial
@@ -140,11 +142,15 @@ class Recorder(Callback):
         append_line(self._directory / METRICS_FILE, to_json(line))
 
     def _write_model(self, model: ArrayRecord) -> None:
-        with replacing(self._directory / MODEL_FILE) as temporary:
-            # safetensors writes memory as it lies, so a Fortran-ordered array must be turned;
-            # the format tells transformers and torch users that the names are torch names.
-            tensors = {name: np.asarray(array.numpy(), order="C") for name, array in model.items()}
-            save_file(tensors, temporary, metadata={"format": "pt"})
+        try:
+            _save(model, self._directory / MODEL_FILE)
+        except OutputError as error:  # it may be all that is left of days
+            rescued = Path(tempfile.gettempdir(), f"fedagent-{time.time_ns()}-{MODEL_FILE}")
+            try:
+                _save(model, rescued)
+            except OutputError:
+                raise error from None
+            raise OutputError(f"{error} The model is in {rescued}.") from None
 
     def _write_summary(self, summary: Mapping[str, Any]) -> None:
         with replacing(self._directory / SUMMARY_FILE) as temporary:
@@ -182,6 +188,14 @@ class Recorder(Callback):
             },
             "machine": {"platform": platform.platform(), "cpu_count": os.cpu_count()},
         }
+
+
+def _save(model: ArrayRecord, path: Path) -> None:
+    with replacing(path) as temporary:
+        # safetensors writes memory as it lies, so a Fortran-ordered array must be turned;
+        # the format tells transformers and torch users that the names are torch names.
+        tensors = {name: np.asarray(array.numpy(), order="C") for name, array in model.items()}
+        save_file(tensors, temporary, metadata={"format": "pt"})
 
 
 def _time(statistics: Statistics, now_s: float) -> dict[str, float | None]:

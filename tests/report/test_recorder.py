@@ -4,6 +4,7 @@ import math
 import resource
 import signal
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -147,13 +148,30 @@ def test_a_full_disk_is_named_and_leaves_whole_lines_and_the_model(
     }
 
 
+def test_a_model_that_its_folder_does_not_take_is_rescued_to_another_one(
+    record: Record, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = record("run", [0.1, 0.5], end=None)
+    (tmp_path / "run" / "model.safetensors" / "in the way").mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "elsewhere"))
+    with pytest.raises(OutputError, match="cannot be written: Is a directory") as raised:
+        run.recorder.on_end(run.statistics, RunEnd("completed", "end"), model)
+
+    (rescued,) = (tmp_path / "elsewhere").rglob("*.safetensors")
+    assert str(raised.value).endswith(f"The model is in {rescued}.")
+    assert load_file(rescued)["steps"] == 7
+    assert summary(tmp_path / "run")["num_versions"] == 1
+
+
 def test_a_model_that_the_disk_does_not_take_costs_the_model_only(
     record: Record, tmp_path: Path, small_disk: Callable[[int], None]
 ) -> None:
     run = record("run", [0.1, 0.5], end=None)
     small_disk(10_000)
     large = ArrayRecord({"weight": Array(np.zeros(5000, np.float32))})
-    with pytest.raises(OutputError, match=r"model.safetensors cannot be written: .*too large"):
+    message = r"run/model.safetensors cannot be written: .*too large"
+    with pytest.raises(OutputError, match=message):
         run.recorder.on_end(run.statistics, RunEnd("completed", "end"), lambda: large)
 
     assert summary(tmp_path / "run")["num_versions"] == 1
