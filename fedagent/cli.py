@@ -31,6 +31,8 @@ cli = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
 )
+STOPPED_BY_SIGTERM = 143
+"""The exit status that a shell gives a process that SIGTERM ends."""
 errors = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
 
 
@@ -62,7 +64,7 @@ def run(context: typer.Context) -> None:
         return
     _check(asked, config_dir)
     # In the one order that Hydra reads: it stops at the first flag that overrides stand around.
-    sys.argv += [*asked.overrides, *flags(asked)]
+    sys.argv += [*asked.overrides, *_own_folder(asked, config_dir), *flags(asked)]
 
     def job(cfg: "DictConfig") -> None:
         try:
@@ -141,6 +143,7 @@ def _simulate(
     from fedagent.config import flags, instantiate  # noqa: PLC0415
     from fedagent.report import simulated  # noqa: PLC0415
     from fedagent.report.command import show  # noqa: PLC0415
+    from fedagent.report.folder import require_free  # noqa: PLC0415
     from fedagent.simulation import run_simulation  # noqa: PLC0415
 
     # The display says what a terminal should; Flower's own lines would tear it apart. Where there
@@ -149,7 +152,7 @@ def _simulate(
     logging.getLogger("flwr").setLevel(logging.WARNING if is_quiet else logging.INFO)
     logging.getLogger("flwr").propagate = False  # Hydra's root handler would say it all again
     job = HydraConfig.get()
-    output_dir = cfg.output_dir or job.runtime.output_dir
+    output_dir = require_free(Path(cfg.output_dir or job.runtime.output_dir), cfg.overwrite)
     # Whatever says where configurations come from must reach the apps, which compose once more.
     words = [flag for flag in flags(asked) if flag.startswith("--config-")]
     words += [o for o in job.overrides.hydra if o.startswith("hydra.searchpath=")]
@@ -164,9 +167,12 @@ def _simulate(
         run_config=overrides if settings is None else settings,
     )
     if settings is not None:
-        simulated.tell(result.statistics, Path(output_dir))
-    elif (Path(output_dir) / "summary.json").is_file():  # an app of your own need not write one
-        show(Path(output_dir))
+        simulated.tell(result.statistics, output_dir)
+        return
+    if not (output_dir / "summary.json").is_file():  # an app of your own need not write one
+        return
+    if show(output_dir).end.kind == "stopped":  # a sweep does not go on to its next job either
+        sys.exit(STOPPED_BY_SIGTERM)
 
 
 def _check(asked: "Namespace", config_dir: Path) -> None:
@@ -186,12 +192,37 @@ def _check(asked: "Namespace", config_dir: Path) -> None:
     if asked.hydra_help or asked.shell_completion:
         return
     words = asked.overrides
-    is_sweep = asked.multirun or "hydra.mode=MULTIRUN" in words
     where = [flag for flag in flags(asked) if flag.startswith("--config-")]
-    for job in _jobs(words, choices(config_dir)) if is_sweep else [words]:
+    for job in _jobs(words, choices(config_dir)) if _is_sweep(asked) else [words]:
         cfg = compose(shlex.join([*where, *job]), config_dir)
         if not (asked.cfg or asked.info):
             check(cfg, follow=False)  # a job's own code may bring resolvers of its own
+
+
+def _own_folder(asked: "Namespace", config_dir: Path) -> list[str]:
+    """Return the override that gives Hydra a folder which no other run has; it is made here.
+
+    Hydra writes into the folder that it names by the second, whoever else does.
+    """
+    from hydra.core.hydra_config import HydraConfig  # noqa: PLC0415
+
+    from fedagent.config import Source, choices  # noqa: PLC0415
+    from fedagent.report.folder import CONFIG_FILE, next_free  # noqa: PLC0415
+
+    if any((asked.cfg, asked.info, asked.hydra_help, asked.shell_completion)):
+        return []  # nothing runs
+    key, first_file, words = "run", CONFIG_FILE, asked.overrides
+    if _is_sweep(asked):
+        key, first_file, words = "sweep", "multirun.yaml", next(_jobs(words, choices(config_dir)))
+    cfg = Source.named_by(asked, config_dir).compose(words)
+    HydraConfig.instance().set_config(cfg)  # which ${hydra:...} in a folder's name reads
+    wanted = Path(cfg.hydra[key].dir)
+    folder = wanted.absolute() if cfg.overwrite else next_free(wanted, first_file)
+    return [f"hydra.{key}.dir='{folder}'"]
+
+
+def _is_sweep(asked: "Namespace") -> bool:
+    return asked.multirun or "hydra.mode=MULTIRUN" in asked.overrides
 
 
 def _jobs(words: list[str], groups: "Mapping[str, list[str]]") -> "Iterator[list[str]]":

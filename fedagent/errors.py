@@ -3,6 +3,7 @@
     FedagentError
     ├── ConfigurationError    a value that cannot work, found before anything ran
     ├── DataUnavailableError  data or a package that is not on this machine
+    ├── OutputError           a file that cannot be written, also an OSError
     └── RunStalledError       a run that could not go on
 
 Every message says what happened, why, and what to do about it.
@@ -43,6 +44,10 @@ class ConfigurationError(FedagentError, ValueError):
 
 class DataUnavailableError(FedagentError):
     """Data or a package that this machine does not have."""
+
+
+class OutputError(FedagentError, OSError):
+    """A file that the disk does not take: it is full, or not ours to write to."""
 
 
 class RunStalledError(FedagentError):

@@ -1,13 +1,20 @@
 """What a run has done so far, in numbers: the one place callbacks and stopping rules read from."""
 
 import math
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from numbers import Real
 from typing import Any
 
 from fedagent.update import Dispatch, Kind, Outcome
+
+KEPT_EVALUATIONS = 1_000
+"""How many of the newest evaluations a run keeps in memory."""
+MOST_REASONS = 100
+"""How many outcomes with their reasons are told apart; clients choose some, such as error codes."""
+OTHER = "other"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +58,7 @@ class Statistics:
     num_nodes, num_idle : nodes that are connected, and those of them that could work and have
         nothing to do; 0 under Flower's own strategies.
     outcomes : train dispatches that ended, by outcome and reason, such as
-        ``{("applied", ""): 90, ("rejected", "non-finite"): 2}``.
+        ``{("applied", ""): 90, ("rejected", "non-finite"): 2}``; beyond `MOST_REASONS`, "other".
     evaluation_outcomes : the same for federated evaluation.
     unsolicited : replies that settled no dispatch (unknown, second or late), by reason.
     bytes_down, bytes_up : serialised model bytes sent to and received from nodes.
@@ -62,7 +69,8 @@ class Statistics:
     useful_s : node seconds behind the updates received, each times (1 + tau)^-1/2.
     buffered : received updates that are not part of a version yet.
     staleness_sum, staleness_max : over received updates, in versions.
-    evaluations : every evaluation so far, in order of version within each source.
+    evaluations : the newest `KEPT_EVALUATIONS`, in order of version within each source.
+    num_evaluations : evaluations so far, those that are no longer kept included.
     """
 
     version: int = 0
@@ -86,7 +94,8 @@ class Statistics:
     buffered: int = 0
     staleness_sum: int = 0
     staleness_max: int = 0
-    evaluations: list[Evaluation] = field(default_factory=list)
+    evaluations: deque[Evaluation] = field(default_factory=lambda: deque(maxlen=KEPT_EVALUATIONS))
+    num_evaluations: int = 0
 
     @property
     def num_dispatches(self) -> int:
@@ -138,9 +147,9 @@ class Statistics:
         self.bytes_up += payload_bytes
         self.node_bytes_between_regions += payload_bytes * is_remote
         if dispatch.kind is Kind.EVALUATE:
-            self.evaluation_outcomes[outcome, reason] += 1
+            _count(self.evaluation_outcomes, outcome, reason)
             return
-        self.outcomes[outcome, reason] += 1
+        _count(self.outcomes, outcome, reason)
         self.in_flight -= 1
         self.busy_s += self.now_s - (dispatch.sent_at_s if begun_s is None else begun_s)
 
@@ -151,9 +160,24 @@ class Statistics:
         self.staleness_sum += staleness
         self.staleness_max = max(self.staleness_max, staleness)
 
+    def evaluated(self, evaluation: Evaluation) -> None:
+        """Keep one evaluation, and forget the oldest if there are too many."""
+        self.evaluations.append(evaluation)
+        self.num_evaluations += 1
+
+    def evaluations_since(self, num_seen: int) -> list[Evaluation]:
+        """Return those after the first `num_seen`, as far as they are kept."""
+        num_new = min(self.num_evaluations - num_seen, len(self.evaluations))
+        return list(islice(reversed(self.evaluations), num_new))[::-1]
+
     def by_outcome(self) -> dict[str, int]:
         """Train dispatches that ended, ``{"applied": 90, "rejected(non-finite)": 2}``."""
         return {
             f"{outcome}({reason})" if reason else str(outcome): count
             for (outcome, reason), count in sorted(self.outcomes.items())
         }
+
+
+def _count(outcomes: Counter[tuple[str, str]], outcome: str, reason: str) -> None:
+    is_told_apart = (outcome, reason) in outcomes or len(outcomes) < MOST_REASONS
+    outcomes[outcome, reason if is_told_apart else OTHER] += 1

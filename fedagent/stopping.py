@@ -124,11 +124,6 @@ class Metric:
         """Return whether `value` is strictly better; NaN never is."""
         return value > than if self.mode == "max" else value < than
 
-    def history(self, statistics: Statistics) -> list[float]:
-        """Return the metric's values so far."""
-        values = (self.value(evaluation) for evaluation in statistics.evaluations)
-        return [value for value in values if value is not None]
-
     def value(self, evaluation: Evaluation) -> float | None:
         """Return the metric's value in one evaluation; None if it is not there, or a list."""
         value = evaluation.metrics.get(self.name)
@@ -146,13 +141,13 @@ class _Fold(Generic[S]):
 
     def __call__(self, statistics: Statistics) -> S:
         """Return what all values so far add up to; of another run's statistics all anew."""
-        if statistics is not self._of or len(statistics.evaluations) < self._num_seen:
+        if statistics is not self._of:
             self._of, self._num_seen, self._state = statistics, 0, self._start
-        for evaluation in statistics.evaluations[self._num_seen :]:
+        for evaluation in statistics.evaluations_since(self._num_seen):
             value = self._metric.value(evaluation)
             if value is not None:
                 self._state = self._step(self._state, value)
-        self._num_seen = len(statistics.evaluations)
+        self._num_seen = statistics.num_evaluations
         return self._state
 
 

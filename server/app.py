@@ -15,6 +15,7 @@ from fedagent.config import build_task, compose, instantiate
 from fedagent.errors import RunStalledError, one_of, require
 from fedagent.proxy.server_evaluation import EvaluateFn
 from fedagent.report import Recorder
+from fedagent.report.folder import CONFIG_FILE, next_free, require_free
 from fedagent.tasks.task import Task
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -26,13 +27,14 @@ app = ServerApp()
 def main(grid: Grid, context: Context) -> None:
     """Compose the configuration, build task and strategy, and train."""
     cfg = compose(str(context.run_config.get("overrides", "")), CONF)
+    output_dir = run_folder(cfg)
+    cfg.output_dir = str(output_dir)  # monitors may write there too
     torch.manual_seed(cfg.seed)
     task = build_task(cfg)
     task.num_examples(0)  # data or partition that cannot work should fail here, not on every node
     stopping = instantiate(cfg.stopping)
-    output_dir = Path(cfg.output_dir or f"outputs/{datetime.now():%Y-%m-%d/%H-%M-%S}")
-    cfg.output_dir = str(output_dir)  # monitors may write there too
-    callbacks = [Recorder(output_dir, task.metric, cfg.target, OmegaConf.to_container(cfg.about))]
+    about = OmegaConf.to_container(cfg.about)
+    callbacks = [Recorder(output_dir, task.metric, cfg.target, about, cfg.overwrite)]
     if cfg.display:
         callbacks.append(LiveDisplay(task.metric, cfg.target, stopping.max_updates))
     callbacks += instantiate(cfg.monitor).values()
@@ -54,6 +56,15 @@ def main(grid: Grid, context: Context) -> None:
             f"The run {result.end}. Its files so far are in {output_dir}; nodes that never answer, "
             "and a timeout_s that is too short for them, are the usual causes."
         )
+
+
+def run_folder(cfg: DictConfig) -> Path:
+    """Return the folder that the configuration names, or one named by date and time, with it."""
+    if cfg.output_dir is not None:
+        return require_free(Path(cfg.output_dir), cfg.overwrite)
+    folder = next_free(Path(f"outputs/{datetime.now():%Y-%m-%d/%H-%M-%S}"))
+    OmegaConf.save(cfg, folder / CONFIG_FILE)
+    return folder
 
 
 def initial_arrays(cfg: DictConfig, task: Task) -> ArrayRecord:

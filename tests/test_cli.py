@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -158,6 +159,65 @@ def test_a_run_takes_its_configuration_from_where_flags_say(tmp_path):
     assert done.returncode == 0, done.stderr
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["about"]["seed"] == 7
+
+
+def test_two_runs_that_name_one_folder_lose_nothing(said, tmp_path):
+    made_up = f"hydra.run.dir={tmp_path / 'made-up'}"
+    for seed, folder in ((1, "made-up"), (2, "made-up-2")):
+        said("run", *SMALL, f"seed={seed}", made_up)
+        summary = json.loads((tmp_path / folder / "summary.json").read_text())
+        assert summary["about"]["seed"] == seed
+        assert f"seed={seed}" in (tmp_path / folder / ".hydra" / "overrides.yaml").read_text()
+
+    given = f"output_dir={tmp_path / 'made-up'}"
+    status, _, complaint = said("run", *SMALL, "seed=3", given, made_up)
+    assert status == 2
+    assert "made-up holds a run already" in complaint
+    assert len(complaint.splitlines()) == 1
+    assert json.loads((tmp_path / "made-up" / "summary.json").read_text())["about"]["seed"] == 1
+    said("run", *SMALL, "seed=3", given, made_up, "overwrite=true")
+    assert json.loads((tmp_path / "made-up" / "summary.json").read_text())["about"]["seed"] == 3
+
+
+def test_jobs_of_a_sweep_that_name_one_folder_do_not_overwrite_each_other(said, tmp_path):
+    sweep = f"hydra.sweep.dir={tmp_path / 'sweep'}"
+    given = f"output_dir={tmp_path / 'one'}"
+    status, _, complaint = said("run", "-m", *SMALL, "seed=1,2", sweep, given)
+    assert status == 2
+    assert "one holds a run already" in complaint
+    assert json.loads((tmp_path / "one" / "summary.json").read_text())["about"]["seed"] == 1
+
+
+@pytest.mark.parametrize("setting", ["output_dir", "hydra.run.dir"])
+def test_a_folder_that_cannot_be_written_to_is_one_line(said, tmp_path, setting):
+    elsewhere = [] if setting == "hydra.run.dir" else [f"hydra.run.dir={tmp_path}"]
+    status, printed, complaint = said("run", *SMALL, f"{setting}=/proc/nowhere", *elsewhere)
+    assert (status, printed) == (2, "")
+    assert complaint.startswith("fedagent: /proc/nowhere")
+    assert "cannot be written" in complaint
+    assert len(complaint.splitlines()) == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGTERM")
+def test_a_run_and_a_sweep_that_get_sigterm_leave_their_files_and_say_so(tmp_path):
+    endless = [*SMALL, "stopping.max_updates=1000000", "display=false"]
+    command = [sys.executable, "-m", "fedagent", "run", "-m", *endless, "seed=1,2"]
+    process = subprocess.Popen(
+        [*command, f"hydra.sweep.dir={tmp_path / 'sweep'}"],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "FLWR_TELEMETRY_ENABLED": "0"},
+    )
+    metrics = tmp_path / "sweep" / "0" / "metrics.jsonl"
+    while process.poll() is None and (not metrics.exists() or "version" not in metrics.read_text()):
+        time.sleep(0.1)
+    process.terminate()
+    assert process.wait(60) == 143
+    summary = json.loads((metrics.parent / "summary.json").read_text())
+    assert summary["end"] == {"kind": "stopped", "detail": "SIGTERM"}
+    assert (metrics.parent / "model.safetensors").is_file()
+    assert not (tmp_path / "sweep" / "1").exists()
 
 
 def test_run_elsewhere_says_where_to_go(tmp_path):

@@ -22,13 +22,20 @@ def test_overrides_choose_groups_and_set_values():
 def test_about_names_the_experiment_and_nothing_else():
     cfg = compose(
         "strategy=fedasync fleet.cap=3 fleet=pareto seed=3 output_dir=/x display=false "
-        "monitor=prometheus monitor.prometheus.port=0",
+        "overwrite=true monitor=prometheus monitor.prometheus.port=0",
         CONF,
     )
     assert cfg.about.strategy == "fedasync"
     assert cfg.about["fleet.cap"] == 3
     assert cfg.about.seed == 3
-    unreported = {"output_dir", "display", "runtime", "monitor", "monitor.prometheus.port"}
+    unreported = {
+        "output_dir",
+        "overwrite",
+        "display",
+        "runtime",
+        "monitor",
+        "monitor.prometheus.port",
+    }
     assert not unreported & set(cfg.about)
 
 

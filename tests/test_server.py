@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 from flwr.app import ArrayRecord
+from omegaconf import OmegaConf
 
 from fedagent.config import build_task, compose
 from fedagent.errors import ConfigurationError
-from server.app import evaluate_centrally
+from server.app import evaluate_centrally, run_folder
 
 CONF = Path(__file__).parents[1] / "conf"
 REGRESSION = "app=regression fleet.num_nodes=3 device=cpu"
@@ -31,6 +32,25 @@ def test_versions_are_evaluated_on_the_test_split_unless_validation_is_asked_for
     assert on_validation["loss"] == pytest.approx(sum(losses) / 3)
     assert on_validation["loss-worst"] == max(losses)
     assert on_validation["num-examples"] == 96
+
+
+def test_a_run_without_a_folder_gets_one_of_its_own_with_its_configuration(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cfg = compose(REGRESSION, CONF)
+    folders = [run_folder(cfg) for _ in range(3)]
+    assert len(set(folders)) == 3
+    assert all(folder.parents[1] == tmp_path / "outputs" for folder in folders)
+    saved = OmegaConf.load(folders[0] / ".hydra" / "config.yaml")
+    assert saved.fleet.num_nodes == 3
+
+
+def test_a_folder_that_holds_a_run_is_refused_unless_it_may_be_lost(tmp_path):
+    (tmp_path / "summary.json").touch()
+    cfg = compose(f"{REGRESSION} output_dir={tmp_path}", CONF)
+    with pytest.raises(ConfigurationError, match="holds a run already"):
+        run_folder(cfg)
+    cfg.overwrite = True
+    assert run_folder(cfg) == tmp_path
 
 
 def test_a_split_that_does_not_exist_is_refused_with_those_that_do():

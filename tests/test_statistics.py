@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedagent.statistics import Statistics
+from fedagent.statistics import KEPT_EVALUATIONS, MOST_REASONS, OTHER, Evaluation, Statistics
 from fedagent.update import Dispatch, Kind, Outcome
 
 
@@ -33,6 +33,32 @@ def test_evaluation_counts_its_bytes_but_takes_no_training_slot():
     assert (statistics.bytes_down, statistics.bytes_up) == (100, 7)
     assert statistics.evaluation_outcomes == {(Outcome.FAILED, "node-unavailable"): 1}
     assert not statistics.outcomes
+
+
+def test_the_newest_evaluations_are_kept_and_all_are_counted():
+    statistics = Statistics()
+    for version in range(KEPT_EVALUATIONS + 7):
+        statistics.evaluated(Evaluation(version, 0.0, 0, "server", {}))
+
+    assert statistics.num_evaluations == KEPT_EVALUATIONS + 7
+    assert [e.version for e in statistics.evaluations] == list(range(7, KEPT_EVALUATIONS + 7))
+    since = statistics.evaluations_since(KEPT_EVALUATIONS + 4)
+    assert [e.version for e in since] == list(range(KEPT_EVALUATIONS + 4, KEPT_EVALUATIONS + 7))
+    assert statistics.evaluations_since(KEPT_EVALUATIONS + 7) == []
+    assert len(statistics.evaluations_since(0)) == KEPT_EVALUATIONS
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+def test_reasons_without_end_are_counted_together(kind):
+    statistics = Statistics()
+    for code in range(5000):
+        statistics.dispatched(kind, 0)
+        statistics.settled(dispatch(kind), Outcome.FAILED, f"error-{code}", 0)
+    outcomes = statistics.outcomes if kind is Kind.TRAIN else statistics.evaluation_outcomes
+    assert outcomes.total() == 5000
+    assert outcomes[Outcome.FAILED, "error-0"] == 1
+    assert outcomes[Outcome.FAILED, OTHER] == 5000 - MOST_REASONS
+    assert len(outcomes) <= MOST_REASONS + len(Outcome)
 
 
 def test_busy_time_is_summed_from_dispatch_to_outcome():

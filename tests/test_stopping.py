@@ -5,7 +5,7 @@ import math
 import pytest
 
 from fedagent.errors import ConfigurationError
-from fedagent.statistics import Evaluation, Statistics
+from fedagent.statistics import KEPT_EVALUATIONS, Evaluation, Statistics
 from fedagent.stopping import (
     MaxSeconds,
     MaxUpdates,
@@ -23,8 +23,10 @@ LOSS = Metric("loss", mode="min")
 
 def evaluated(*values: float, name: str = "accuracy", source: str = "server") -> Statistics:
     """Statistics after one evaluation per value."""
-    evaluations = [Evaluation(i, float(i), i, source, {name: v}) for i, v in enumerate(values)]
-    return Statistics(evaluations=evaluations)
+    statistics = Statistics()
+    for i, value in enumerate(values):
+        statistics.evaluated(Evaluation(i, float(i), i, source, {name: value}))
+    return statistics
 
 
 @pytest.mark.parametrize(
@@ -162,7 +164,7 @@ def test_first_number_after_nan_is_an_improvement():
 
 def test_plateau_ignores_the_other_source():
     statistics = evaluated(0.5, 0.5, 0.5, 0.5)
-    statistics.evaluations.append(Evaluation(9, 9.0, 9, "clients", {"accuracy": 0.9}))
+    statistics.evaluated(Evaluation(9, 9.0, 9, "clients", {"accuracy": 0.9}))
 
     assert Plateau(2)(statistics) is not None
     assert Plateau(2, metric=Metric(source="clients"))(statistics) is None
@@ -181,24 +183,24 @@ def test_run_goes_on_while_no_condition_holds():
 
 
 @pytest.mark.parametrize("condition", [Target(2.0), Plateau(patience=10**6)])
-def test_a_condition_looks_at_every_evaluation_once(condition):
-    class Counted(list):
-        looked_at = 0
-
-        def __getitem__(self, key):
-            found = super().__getitem__(key)
-            Counted.looked_at += len(found) if isinstance(key, slice) else 1
-            return found
-
-        def __iter__(self):
-            raise AssertionError("all of them again")
-
-    statistics = Statistics(evaluations=Counted())
-    for version in range(300):
-        statistics.evaluations.append(Evaluation(version, 0.0, 0, "server", {"accuracy": 0.5}))
+def test_a_condition_looks_at_every_evaluation_once(condition, monkeypatch):
+    looked_at, value = [], Metric.value
+    monkeypatch.setattr(Metric, "value", lambda m, e: looked_at.append(e.version) or value(m, e))
+    statistics = Statistics()
+    for version in range(3 * KEPT_EVALUATIONS):
+        statistics.evaluated(Evaluation(version, 0.0, 0, "server", {"accuracy": 0.5}))
         assert condition(statistics) is None
         assert condition(statistics) is None
-    assert Counted.looked_at == 300
+    assert looked_at == list(range(3 * KEPT_EVALUATIONS))
+
+
+def test_what_is_no_longer_kept_still_counts():
+    plateau, statistics = Plateau(patience=2 * KEPT_EVALUATIONS), Statistics()
+    for version in range(2 * KEPT_EVALUATIONS + 1):
+        assert plateau(statistics) is None
+        accuracy = 0.9 if version == 0 else 0.1
+        statistics.evaluated(Evaluation(version, 0.0, 0, "server", {"accuracy": accuracy}))
+    assert plateau(statistics) is not None
 
 
 @pytest.mark.parametrize("condition", [Target(0.9), Plateau(patience=2)])

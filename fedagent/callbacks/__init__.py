@@ -1,6 +1,6 @@
 """Watching a run."""
 
-from fedagent.callbacks.base import Callback, Settlement
+from fedagent.callbacks.base import Callback, Settlement, tell_end
 from fedagent.callbacks.display import LiveDisplay
 from fedagent.callbacks.json_log import JsonLog
 from fedagent.callbacks.mlflow import MLflow
@@ -15,4 +15,5 @@ __all__ = [
     "Prometheus",
     "Settlement",
     "TensorBoard",
+    "tell_end",
 ]

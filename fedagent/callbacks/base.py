@@ -1,6 +1,7 @@
 """What a run tells those who watch it."""
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from flwr.app import ArrayRecord
@@ -8,6 +9,8 @@ from flwr.app import ArrayRecord
 from fedagent.statistics import Evaluation, Statistics
 from fedagent.stopping import RunEnd
 from fedagent.update import Dispatch, Outcome
+
+logger = logging.getLogger("flwr.fedagent")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +56,33 @@ class Callback:
     def on_end(
         self, statistics: Statistics, end: RunEnd, arrays: Callable[[], ArrayRecord]
     ) -> None:
-        """Run when the run ended; ``arrays()`` builds the final model.
+        """Run when the run ended, once; ``arrays()`` builds the final model.
 
-        It may come without `on_start`, when that failed, and twice, when another callback's failed.
+        It may come without `on_start`, when that failed. An exception raised here keeps nobody else
+        from hearing of the end.
         """
+
+
+def tell_end(
+    callbacks: Iterable[Callback],
+    statistics: Statistics,
+    end: RunEnd,
+    arrays: Callable[[], ArrayRecord],
+    because: BaseException | None = None,
+) -> None:
+    """Tell every callback that the run ended, then raise the first error that one of them raised.
+
+    Where an error ended the run (`because`) the caller raises that one: what comes after it, often
+    of the same cause, is a line in the log.
+    """
+    first = because
+    for callback in callbacks:
+        try:
+            callback.on_end(statistics, end, arrays)
+        except BaseException as error:  # Ctrl-C too: the others still have files to close
+            if first is None:
+                first = error
+            else:
+                logger.error("At the run's end %s failed too: %s", type(callback).__name__, error)
+    if first is not None and first is not because:
+        raise first

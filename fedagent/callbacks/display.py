@@ -13,6 +13,7 @@ from rich.text import Text
 
 from fedagent import formatting
 from fedagent.callbacks.base import Callback, Settlement
+from fedagent.callbacks.progress import Progress
 from fedagent.callbacks.screen import Screen
 from fedagent.statistics import Evaluation, Statistics
 from fedagent.stopping import Metric, RunEnd
@@ -44,8 +45,7 @@ class LiveDisplay(Callback):
         max_updates: int | None = None,
         console: Console | None = None,
     ) -> None:
-        self._metric = metric
-        self._target = target
+        self._progress = Progress(metric, target)
         self._max_updates = max_updates
         self._console = console or Console()
         self._screen: Screen | None = None
@@ -58,7 +58,7 @@ class LiveDisplay(Callback):
         if self._console.is_terminal and not self._console.is_dumb_terminal:
             self._screen = Screen(self._console, self._panel(statistics))
         else:
-            self._print(f"started · {_goal(self._metric, self._target, self._max_updates)}")
+            self._print(f"started · {_goal(self._progress, self._max_updates)}")
 
     def on_settled(self, statistics: Statistics, settlement: Settlement) -> None:
         """Redraw."""
@@ -70,6 +70,7 @@ class LiveDisplay(Callback):
 
     def on_evaluation(self, statistics: Statistics, evaluation: Evaluation) -> None:
         """Redraw, or print a line."""
+        self._progress.take(evaluation)
         if self._screen is None:
             self._print(self._line(statistics, evaluation))
         else:
@@ -118,8 +119,9 @@ class LiveDisplay(Callback):
         )
 
     def _values(self, evaluation: Evaluation) -> str:
-        if (value := self._metric.value(evaluation)) is not None:
-            shown, source = {self._metric.name: value}, ""
+        metric = self._progress.metric
+        if (value := metric.value(evaluation)) is not None:
+            shown, source = {metric.name: value}, ""
         else:
             shown, source = evaluation.numbers, f"{evaluation.source}: "
         return source + ", ".join(f"{k} {formatting.number(v, 4)}" for k, v in shown.items())
@@ -128,10 +130,10 @@ class LiveDisplay(Callback):
         table = Table.grid(padding=(0, 2))
         table.add_column(style="dim", no_wrap=True)
         table.add_column()
-        history = self._metric.history(statistics)
-        table.add_row(Text(self._metric.name), _trend(self._metric, history))
-        if self._target is not None:
-            table.add_row(f"to {self._target:g}", _bar(_share_of_way(history, self._target)))
+        progress = self._progress
+        table.add_row(Text(progress.metric.name), _trend(progress))
+        if progress.target is not None:
+            table.add_row(f"to {progress.target:g}", _bar(_share_of_way(progress)))
         if self._max_updates:
             share = statistics.num_updates / self._max_updates
             table.add_row(f"to {self._max_updates:,} updates", _bar(share))
@@ -158,8 +160,9 @@ class LiveDisplay(Callback):
         return f"{formatting.number(per_s)} per second"
 
 
-def _goal(metric: Metric, target: float | None, max_updates: int | None) -> str:
-    goals = [metric.name if target is None else f"{metric.name} to {target:g}"]
+def _goal(progress: Progress, max_updates: int | None) -> str:
+    name, target = progress.metric.name, progress.target
+    goals = [name if target is None else f"{name} to {target:g}"]
     if max_updates is not None:
         goals.append(f"at most {max_updates:,} updates")
     return " · ".join(goals)
@@ -187,14 +190,14 @@ def _losses(statistics: Statistics) -> list[str]:
     )
 
 
-def _trend(metric: Metric, history: Sequence[float]) -> Text:
-    if not history:
+def _trend(progress: Progress) -> Text:
+    if progress.last is None:
         return Text("not measured yet", style="dim")
-    best = (max if metric.mode == "max" else min)(filter(math.isfinite, history), default=math.nan)
+    best = math.nan if progress.best is None else progress.best
     return Text.assemble(
-        (formatting.number(history[-1], 4), "bold"),
+        (formatting.number(progress.last, 4), "bold"),
         f"  best {formatting.number(best, 4)}  ",
-        (sparkline(history, BAR_WIDTH), "cyan"),
+        (sparkline(progress.curve, BAR_WIDTH), "cyan"),
     )
 
 
@@ -210,13 +213,13 @@ def sparkline(values: Sequence[float], width: int) -> str:
     )
 
 
-def _share_of_way(history: Sequence[float], target: float) -> float:
+def _share_of_way(progress: Progress) -> float:
     """Return how much of the way from the first value to the target is behind us."""
-    finite = [value for value in history if math.isfinite(value)]
-    if not finite:
+    first, target = progress.first, progress.target
+    if first is None or target is None or progress.last is None:
         return 0.0
-    way = target - finite[0]
-    return (finite[-1] - finite[0]) / way if way else 1.0
+    newest = progress.last if math.isfinite(progress.last) else first
+    return (newest - first) / (target - first) if target != first else 1.0
 
 
 def _bar(share: float, label: str | None = None, style: str = "green") -> RenderableType:

@@ -111,18 +111,8 @@ class Prometheus(Callback):
             buckets=DURATION_BUCKETS_S,
             registry=registry,
         )
-        self._metrics = self._client.Gauge(
-            "fedagent_evaluation_metric",
-            "The newest value of each metric, by who measured it.",
-            ["source", "metric"],
-            registry=registry,
-        )
-        self._evaluated = self._client.Gauge(
-            "fedagent_evaluated_version",
-            "The version that the newest metrics are of.",
-            ["source"],
-            registry=registry,
-        )
+        self._newest = _Newest(self._families)
+        registry.register(self._newest)
         self._serve(registry)
 
     def on_settled(self, statistics: Statistics, settlement: Settlement) -> None:
@@ -135,9 +125,7 @@ class Prometheus(Callback):
 
     def on_evaluation(self, statistics: Statistics, evaluation: Evaluation) -> None:
         """Show the metrics that are numbers."""
-        self._evaluated.labels(evaluation.source).set(evaluation.version)
-        for name, value in evaluation.numbers.items():
-            self._metrics.labels(evaluation.source, name).set(value)
+        self._newest.by_source[evaluation.source] = evaluation
 
     def on_end(
         self, statistics: Statistics, end: RunEnd, arrays: Callable[[], ArrayRecord]
@@ -208,3 +196,33 @@ class _Totals:
         traffic.add_metric(("down",), statistics.bytes_down)
         traffic.add_metric(("up",), statistics.bytes_up)
         yield traffic
+
+
+class _Newest:
+    """The newest evaluation of every source; names that it lacks are gone, however many there were.
+
+    Clients name their metrics, so that a gauge with a label for each would grow without an end.
+    """
+
+    def __init__(self, families: Any) -> None:
+        self._families = families
+        self.by_source: dict[str, Evaluation] = {}
+
+    def collect(self) -> Iterator[Any]:
+        """Yield the metrics that are numbers, and the versions that they are of."""
+        metrics = self._families.GaugeMetricFamily(
+            "fedagent_evaluation_metric",
+            "The metrics of the newest evaluation, by who measured them.",
+            labels=("source", "metric"),
+        )
+        versions = self._families.GaugeMetricFamily(
+            "fedagent_evaluated_version",
+            "The version that the newest metrics are of.",
+            labels=("source",),
+        )
+        for source, evaluation in dict(self.by_source).items():  # a copy: it goes on changing
+            versions.add_metric((source,), evaluation.version)
+            for name, value in evaluation.numbers.items():
+                metrics.add_metric((source, name), value)
+        yield metrics
+        yield versions

@@ -9,6 +9,8 @@
 | nodes/NAME.key | one device | signs what its SuperNode asks the SuperLink |
 | nodes/NAME.pub | the operator | registered with ``flwr supernode register`` |
 
+Folders that are made are for their owner only.
+
 Flower 1.41 reads node keys in OpenSSH format, NIST curves only; P-384 is what it makes itself.
 """
 
@@ -35,7 +37,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from fedagent.errors import ConfigurationError, require
 
-PRIVATE, PUBLIC = 0o600, 0o644
+PRIVATE, PUBLIC, PRIVATE_FOLDER = 0o600, 0o644, 0o700
 CA_DAYS = 3650
 ALWAYS_NAMED = ("localhost", "127.0.0.1", "::1")  # the operator on the SuperLink's own machine
 CLOCK_TOLERANCE = timedelta(hours=1)  # a device whose clock is behind shall not refuse a new one
@@ -262,10 +264,17 @@ def _refuse_to_overwrite(paths: Sequence[Path], force: bool) -> None:
     )
 
 
+def _make_private(folder: Path) -> None:
+    """Make a folder that only its owner may look into; one that is there stays as it is."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    for path in reversed(missing):
+        path.mkdir(PRIVATE_FOLDER)
+
+
 def _write(path: Path, content: bytes, mode: int) -> Path:
     """Write a file that nobody ever sees half written or readable by more than `mode` allows."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_private(path.parent)
         descriptor, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         with os.fdopen(descriptor, "wb") as file:  # mkstemp makes it 0600
             file.write(content)

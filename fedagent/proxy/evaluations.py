@@ -89,7 +89,7 @@ class Evaluations:
         by_version = self._by_source[evaluation.source]
         known = dict(by_version.get(evaluation.version, MetricRecord()))
         by_version[evaluation.version] = MetricRecord({**known, **evaluation.metrics})
-        self._statistics.evaluations.append(evaluation)
+        self._statistics.evaluated(evaluation)
         logger.info(
             "Version %d evaluated by the %s: %s",
             evaluation.version,

@@ -16,6 +16,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from fedagent import keys
+from fedagent.callbacks import tell_end
 from fedagent.proxy.dispatcher import Dispatcher
 from fedagent.proxy.ending import Ending
 from fedagent.proxy.evaluations import Evaluations
@@ -70,7 +71,7 @@ class Proxy:
         self._metrics: list[MetricRecord] = []
         self._train_config = self._train_config_before = request.train_config
         self._configured_version = -1
-        self._is_over = False
+        self._is_over = self._is_told = False
         self.result = RunResult()
         self._stopping: list[Stopping] = [MaxVersions(request.num_rounds), *options.stopping]
         if request.should_stop is not None:
@@ -96,7 +97,7 @@ class Proxy:
             end = self._dispatcher.wait_for_nodes(self._options.min_available_nodes)
             self._evaluate()
             end = end or self._completed()
-            with termination(heed=not self.statistics.is_virtual) as must_end:
+            with termination() as must_end:
                 while end is None:
                     self._hand_out_work()
                     self._ask_clients_to_evaluate()
@@ -105,7 +106,7 @@ class Proxy:
                         end = end or self._drain()
                 self._end(end)
         except BaseException as error:  # Ctrl-C too
-            self._tell_end(RunEnd.by(error))
+            self._tell_end(RunEnd.by(error), because=error)
             raise
         finally:
             self._evaluations.close()
@@ -169,8 +170,11 @@ class Proxy:
             self._dispatcher.close(dispatch, Ending.by(_DROPPED))
 
     def _drain(self) -> RunEnd:
-        """Take in what is in flight, if it comes soon; return the end."""
-        drain_s = self._options.drain_s
+        """Take in what is in flight, if it comes soon; return the end.
+
+        Of simulated time there is no soon: what is in flight may take hours of work.
+        """
+        drain_s = 0.0 if self.statistics.is_virtual else self._options.drain_s
         logger.info("SIGTERM: no new work; %g s for the %d in flight", drain_s, len(self._ledger))
         self._limit_s = min(self._limit_s, self.statistics.now_s + drain_s)
         while len(self._ledger) and self.statistics.now_s < self._limit_s:
@@ -195,10 +199,13 @@ class Proxy:
         self.statistics.now_s = trained_s  # how long training took, not its examination
         self._tell_end(end)
 
-    def _tell_end(self, end: RunEnd) -> None:
-        self.result.end, self.result.arrays = end, self._versions.current.payload
-        for callback in self._options.callbacks:
-            callback.on_end(self.statistics, end, lambda: self.result.arrays)
+    def _tell_end(self, end: RunEnd, because: BaseException | None = None) -> None:
+        if self._is_told:  # and what a callback made of it is the error now
+            return
+        self._is_told = True
+        arrays = self._versions.current.payload
+        self.result.end, self.result.arrays = end, arrays
+        tell_end(self._options.callbacks, self.statistics, end, lambda: arrays, because)
 
     # --- what the strategy's hooks call -------------------------------------------------------
 

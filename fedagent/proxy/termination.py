@@ -1,5 +1,6 @@
 """The first SIGTERM asks a run to end in good order; the second one means it."""
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -9,22 +10,24 @@ from typing import Any
 
 
 @contextmanager
-def termination(heed: bool = True) -> Iterator[Callable[[], bool]]:
+def termination() -> Iterator[Callable[[], bool]]:
     """Yield a question: has SIGTERM come? A second one does what the first would have done.
 
-    The answer is always no without `heed`, and in threads other than the main one, which alone may
-    ask the system for signals.
+    The answer is always no in threads other than the main one, which alone may ask the system for
+    signals. A process that is forked meanwhile, such as a client's, ends at once as before.
     """
-    if not heed or threading.current_thread() is not threading.main_thread():
+    if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
-    has_come = False
+    has_come, owner = False, os.getpid()
     previous: Any = signal.getsignal(signal.SIGTERM)
 
     def note(_signal: int, _frame: FrameType | None) -> None:
         nonlocal has_come
         has_come = True
         signal.signal(signal.SIGTERM, previous)
+        if os.getpid() != owner:
+            os.kill(os.getpid(), signal.SIGTERM)
 
     signal.signal(signal.SIGTERM, note)
     try:

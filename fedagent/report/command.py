@@ -10,7 +10,7 @@ from fedagent.errors import DataUnavailableError, FedagentError
 from fedagent.report.compare import Row, compare
 from fedagent.report.figure import plot_runs
 from fedagent.report.recorder import MODEL_FILE, PLOT_FILE
-from fedagent.report.runs import METRICS_FILE, SUMMARY_FILE, find_runs, read_run
+from fedagent.report.runs import METRICS_FILE, SUMMARY_FILE, RunRecord, find_runs, read_run
 from fedagent.report.table import render, render_in_two, to_json
 
 FIGURE_FILE = "comparison.png"
@@ -52,13 +52,15 @@ def report(paths: list[Path], figure: Path | None, as_json: bool) -> int:
     return 0
 
 
-def show(directory: Path) -> None:
-    """Print the table of one finished run, and where its files are."""
-    _print_table(compare([read_run(directory)]))
+def show(directory: Path) -> RunRecord:
+    """Print the table of one finished run, and where its files are; return the run."""
+    run = read_run(directory)
+    _print_table(compare([run]))
     written = (SUMMARY_FILE, METRICS_FILE, MODEL_FILE, PLOT_FILE)
     Console(soft_wrap=True, highlight=False, markup=False).print(
         f"Files: {directory} ({', '.join(file for file in written if (directory / file).exists())})"
     )
+    return run
 
 
 def _print_table(rows: Sequence[Row]) -> None:

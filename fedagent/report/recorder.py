@@ -2,11 +2,13 @@
 
 import json
 import logging
-import math
 import os
 import platform
+import tempfile
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -16,10 +18,12 @@ from flwr.app import ArrayRecord
 from safetensors.numpy import save_file
 
 from fedagent.callbacks.base import Callback
-from fedagent.errors import DataUnavailableError
+from fedagent.callbacks.progress import Progress
+from fedagent.errors import DataUnavailableError, OutputError
 from fedagent.formatting import to_json
 from fedagent.report.figure import plot_runs
-from fedagent.report.files import replacing
+from fedagent.report.files import append_line, replacing
+from fedagent.report.folder import begin
 from fedagent.report.runs import METRICS_FILE, SUMMARY_FILE, read_run
 from fedagent.statistics import Evaluation, Statistics
 from fedagent.stopping import Metric, RunEnd
@@ -43,22 +47,41 @@ class Recorder(Callback):
     target : the value of `metric` whose time is wanted, or None.
     about : what defines the experiment, such as strategy, fleet, partition and seed. Runs that
         differ in "seed" only are one line of a comparison, so keep dates and paths out of it.
+    overwrite : whether a run that `directory` holds may be lost. A run that is resumed goes on in
+        its folder anyway.
+
+    Raises
+    ------
+    ConfigurationError
+        If, when the run starts, `directory` holds another run or cannot be written to.
+    OutputError
+        If a file cannot be written later on; whatever else can be is.
     """
 
     def __init__(
-        self, directory: Path, metric: Metric, target: float | None, about: Mapping[str, Any]
+        self,
+        directory: Path,
+        metric: Metric,
+        target: float | None,
+        about: Mapping[str, Any],
+        overwrite: bool = False,
     ) -> None:
         self._directory = directory
-        self._metric = metric
-        self._target = target
+        self._overwrite = overwrite
+        self._has_begun = False
+        self._progress = Progress(metric, target)
         self._about = dict(about)
 
     def on_start(self, statistics: Statistics) -> None:
         """Begin metrics.jsonl; a resumed run keeps the lines up to where it resumes."""
         path = self._directory / METRICS_FILE
         kept = _lines_until(path, statistics.version) if statistics.version else []
+        begin(self._directory, overwrite=self._overwrite or statistics.version > 0)
         with replacing(path) as temporary:
             temporary.write_text("".join(kept), encoding="utf-8")
+            for file in (SUMMARY_FILE, MODEL_FILE, PLOT_FILE):  # an earlier run's
+                (self._directory / file).unlink(missing_ok=True)
+        self._has_begun = True
 
     def on_version(self, statistics: Statistics) -> None:
         """Add a line for the published version."""
@@ -77,6 +100,7 @@ class Recorder(Callback):
 
     def on_evaluation(self, statistics: Statistics, evaluation: Evaluation) -> None:
         """Add a line for the metrics that came in."""
+        self._progress.take(evaluation)
         self._write(
             statistics,
             {
@@ -93,16 +117,19 @@ class Recorder(Callback):
     def on_end(
         self, statistics: Statistics, end: RunEnd, arrays: Callable[[], ArrayRecord]
     ) -> None:
-        """Write the model, the summary and the plot."""
+        """Write the model, the summary and the plot; nothing of a run that never began here."""
+        if not self._has_begun:
+            return
         model = arrays()
-        with replacing(self._directory / MODEL_FILE) as temporary:
-            # safetensors writes memory as it lies, so a Fortran-ordered array must be turned;
-            # the format tells transformers and torch users that the names are torch names.
-            tensors = {name: np.asarray(array.numpy(), order="C") for name, array in model.items()}
-            save_file(tensors, temporary, metadata={"format": "pt"})
-        with replacing(self._directory / SUMMARY_FILE) as temporary:
-            summary = self._summary(statistics, end) | {"params_sha256": digest(model)}
-            temporary.write_text(to_json(summary, indent=2) + "\n", encoding="utf-8")
+        errors: list[OutputError] = []
+        summary = self._summary(statistics, end) | {"params_sha256": digest(model)}
+        for write in (partial(self._write_model, model), partial(self._write_summary, summary)):
+            try:
+                write()
+            except OutputError as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
         # The plot comes last: whatever happens to it, the run is on the disk.
         run = read_run(self._directory)
         if run.curve:
@@ -112,27 +139,34 @@ class Recorder(Callback):
                 logger.warning("No %s: %s", PLOT_FILE, error)
 
     def _write(self, statistics: Statistics, line: Mapping[str, Any]) -> None:
-        # Opened for each line: nothing stays in a buffer when the run is killed.
-        with (self._directory / METRICS_FILE).open("a", encoding="utf-8") as stream:
-            stream.write(to_json(line) + "\n")
+        append_line(self._directory / METRICS_FILE, to_json(line))
+
+    def _write_model(self, model: ArrayRecord) -> None:
+        try:
+            _save(model, self._directory / MODEL_FILE)
+        except OutputError as error:  # it may be all that is left of days
+            rescued = Path(tempfile.gettempdir(), f"fedagent-{time.time_ns()}-{MODEL_FILE}")
+            try:
+                _save(model, rescued)
+            except OutputError:
+                raise error from None
+            raise OutputError(f"{error} The model is in {rescued}.") from None
+
+    def _write_summary(self, summary: Mapping[str, Any]) -> None:
+        with replacing(self._directory / SUMMARY_FILE) as temporary:
+            temporary.write_text(to_json(summary, indent=2) + "\n", encoding="utf-8")
 
     def _summary(self, statistics: Statistics, end: RunEnd) -> dict[str, Any]:
-        history = self._metric.history(statistics)
-        best = max if self._metric.mode == "max" else min
-        reached = self._first_at_target(statistics)
+        progress, metric = self._progress, self._progress.metric
         return {
             "about": self._about,
             "end": asdict(end),
-            "metric": {
-                "name": self._metric.name,
-                "mode": self._metric.mode,
-                "source": self._metric.source,
-            },
-            "final_value": history[-1] if history else None,
-            "best_value": best(filter(math.isfinite, history), default=None),
-            "target": self._target,
-            "time_to_target_s": reached.now_s if reached else None,
-            "updates_to_target": reached.num_updates if reached else None,
+            "metric": {"name": metric.name, "mode": metric.mode, "source": metric.source},
+            "final_value": progress.last,
+            "best_value": progress.best,
+            "target": progress.target,
+            "time_to_target_s": progress.reached.now_s if progress.reached else None,
+            "updates_to_target": progress.reached.num_updates if progress.reached else None,
             "num_versions": statistics.version,
             "num_updates": statistics.num_updates,
             **_time(statistics, statistics.now_s),
@@ -155,17 +189,13 @@ class Recorder(Callback):
             "machine": {"platform": platform.platform(), "cpu_count": os.cpu_count()},
         }
 
-    def _first_at_target(self, statistics: Statistics) -> Evaluation | None:
-        for evaluation in statistics.evaluations:
-            if self._is_reached(evaluation):
-                return evaluation
-        return None
 
-    def _is_reached(self, evaluation: Evaluation) -> bool:
-        value = self._metric.value(evaluation)
-        if self._target is None or value is None or math.isnan(value):
-            return False
-        return not self._metric.is_better(self._target, value)
+def _save(model: ArrayRecord, path: Path) -> None:
+    with replacing(path) as temporary:
+        # safetensors writes memory as it lies, so a Fortran-ordered array must be turned;
+        # the format tells transformers and torch users that the names are torch names.
+        tensors = {name: np.asarray(array.numpy(), order="C") for name, array in model.items()}
+        save_file(tensors, temporary, metadata={"format": "pt"})
 
 
 def _time(statistics: Statistics, now_s: float) -> dict[str, float | None]:

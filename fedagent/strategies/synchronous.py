@@ -8,10 +8,11 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
 from fedagent._flower import Run
-from fedagent.callbacks import Callback
+from fedagent.callbacks import Callback, tell_end
 from fedagent.proxy.run_clock import RunClock
 from fedagent.proxy.run_end import RunResult, ShouldStop
 from fedagent.proxy.server_evaluation import EvaluateFn
+from fedagent.proxy.termination import termination
 from fedagent.statistics import Evaluation, Statistics
 from fedagent.stopping import RunEnd, Stopping, first_reason
 from fedagent.update import Kind, Outcome
@@ -21,12 +22,17 @@ from fedagent.wire.records import payload_bytes
 class _OverError(Exception):
     """Ends Flower's loop, which before 1.43 knows no other way to stop before num_rounds."""
 
+    def __init__(self, end: RunEnd) -> None:
+        super().__init__(str(end))
+        self.end = end
+
 
 class Synchronous:
     """Runs an unmodified Flower strategy and tells callbacks about its rounds.
 
     Rounds are reported as versions. On a simulated fleet the grid's own statistics are used, so
-    that time, bytes and outcomes are counted as for an asynchronous strategy.
+    that time, bytes and outcomes are counted as for an asynchronous strategy. SIGTERM ends the run
+    after the round under way.
 
     Parameters
     ----------
@@ -66,26 +72,27 @@ class Synchronous:
         stopping = list(self._stopping)
         if should_stop is not None:
             stopping.append(ShouldStop(should_stop, result))
-        rounds = _Rounds(grid, stopping, self._callbacks, evaluate_fn, result)
-        try:
-            whole = self.strategy.start(
-                grid,
-                initial_arrays,
-                num_rounds,
-                timeout,
-                train_config,
-                evaluate_config,
-                rounds.evaluate,
-            )
-        except _OverError as over:
-            result.end = RunEnd("completed", str(over))
-        except BaseException as error:
-            result.end = RunEnd.by(error)
-            raise
-        else:
-            result.train_metrics_clientapp = whole.train_metrics_clientapp
-            result.evaluate_metrics_clientapp = whole.evaluate_metrics_clientapp
-        finally:
+        with termination() as must_end:
+            rounds = _Rounds(grid, stopping, self._callbacks, evaluate_fn, result, must_end)
+            try:
+                whole = self.strategy.start(
+                    grid,
+                    initial_arrays,
+                    num_rounds,
+                    timeout,
+                    train_config,
+                    evaluate_config,
+                    rounds.evaluate,
+                )
+            except _OverError as over:
+                result.end = over.end
+            except BaseException as error:
+                result.end = RunEnd.by(error)
+                rounds.tell_end(because=error)
+                raise
+            else:
+                result.train_metrics_clientapp = whole.train_metrics_clientapp
+                result.evaluate_metrics_clientapp = whole.evaluate_metrics_clientapp
             rounds.tell_end()
         return result
 
@@ -155,10 +162,12 @@ class _Rounds:
         callbacks: Sequence[Callback],
         evaluate_fn: EvaluateFn | None,
         result: RunResult,
+        must_end: Callable[[], bool],
     ) -> None:
         self._stopping, self._callbacks, self._evaluate_fn = stopping, callbacks, evaluate_fn
         self.statistics: Statistics = grid.statistics  # type: ignore[attr-defined]
         self._clock, self._result = RunClock(grid, self.statistics), result
+        self._must_end = must_end
 
     def evaluate(self, server_round: int, arrays: ArrayRecord) -> MetricRecord | None:
         self._result.arrays = arrays
@@ -175,16 +184,18 @@ class _Rounds:
                 "server",
                 dict(metrics),
             )
-            self.statistics.evaluations.append(evaluation)
+            self.statistics.evaluated(evaluation)
             self._tell(lambda c: c.on_evaluation(self.statistics, evaluation))
         reason = first_reason(self._stopping, self.statistics)
         if reason is not None:
-            raise _OverError(reason)
+            raise _OverError(RunEnd("completed", reason))
+        if self._must_end():
+            raise _OverError(RunEnd("stopped", "SIGTERM"))
         return metrics
 
-    def tell_end(self) -> None:
+    def tell_end(self, because: BaseException | None = None) -> None:
         end, arrays = self._result.end, self._result.arrays
-        self._tell(lambda c: c.on_end(self.statistics, end, lambda: arrays))
+        tell_end(self._callbacks, self.statistics, end, lambda: arrays, because)
 
     def _tell(self, say: Callable[[Callback], None]) -> None:
         for callback in self._callbacks:

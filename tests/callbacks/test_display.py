@@ -37,7 +37,7 @@ def progressed() -> Statistics:
 
 def evaluated(statistics: Statistics, value: float) -> Evaluation:
     evaluation = Evaluation(12, 35.2, 240, "server", {"accuracy": value, "loss": 0.3})
-    statistics.evaluations.append(evaluation)
+    statistics.evaluated(evaluation)
     return evaluation
 
 
@@ -104,11 +104,11 @@ def test_terminal_shows_a_panel_with_the_numbers_and_gives_the_cursor_back() -> 
     stream, console = terminal()
     display = LiveDisplay(Metric(), target=0.95, max_updates=480, console=console)
     statistics = progressed()
-    evaluated(statistics, 0.35)
-    evaluated(statistics, 0.912)
     streams = sys.stdout, sys.stderr
 
     display.on_start(Statistics(is_virtual=True))
+    for value in (0.35, 0.912):
+        display.on_evaluation(statistics, evaluated(statistics, value))
     display.on_end(statistics, RunEnd("completed", "480 updates"), ArrayRecord)
 
     shown = stream.getvalue()

@@ -18,7 +18,7 @@ from fedagent import FedAsync, FedBuff
 from fedagent.callbacks import Callback, Prometheus
 from fedagent.errors import ConfigurationError, DataUnavailableError
 from fedagent.simulation import Equal, Lognormal
-from fedagent.statistics import Statistics
+from fedagent.statistics import Evaluation, Statistics
 from fedagent.stopping import RunEnd
 from fedagent.strategies.synchronous import Synchronous
 from fedagent.update import Outcome
@@ -144,6 +144,23 @@ def test_flowers_own_strategy_is_seen_as_well():
     assert value(scraper.last, "versions_total") == 3
     applied = {"kind": "train", "outcome": "applied", "reason": ""}
     assert value(scraper.last, "dispatches_total", **applied) == 12
+
+
+def test_names_that_the_newest_evaluation_lacks_are_gone():
+    prometheus = Prometheus(port=0)
+    statistics = Statistics()
+    prometheus.on_start(statistics)
+    try:
+        for version in range(3):
+            metrics = {f"name-{version}": 0.5}
+            evaluation = Evaluation(version, 0.0, version, "clients", metrics)
+            prometheus.on_evaluation(statistics, evaluation)
+        prometheus.on_evaluation(statistics, Evaluation(1, 0.0, 1, "server", {"loss": 0.1}))
+        seen = scrape(prometheus.url)
+    finally:
+        prometheus.on_end(statistics, RunEnd("completed", "end"), ArrayRecord)
+    shown = {dict(labels)["metric"] for name, labels in seen if "evaluation_metric" in name}
+    assert shown == {"name-2", "loss"}
 
 
 def test_histograms_hold_every_settlement_once():

@@ -1,13 +1,16 @@
 """What a run tells its callbacks, and when."""
 
 import io
+import logging
 
 import pytest
+from flwr.serverapp.strategy import FedAvg
 
 from fedagent import FedAsync
 from fedagent.callbacks import Callback, JsonLog, Prometheus, TensorBoard
 from fedagent.simulation import Equal, Lognormal, Scripted
 from fedagent.statistics import Evaluation
+from fedagent.strategies.synchronous import Synchronous
 from fedagent.wire.records import digest
 from tests.toy import Log, run
 
@@ -61,6 +64,59 @@ def test_callbacks_are_there_while_nodes_are_waited_for():
 
     assert told[0] == (True, 0)
     assert told[1].startswith("stalled: only 2 of min_available_nodes=3")
+
+
+class Stubborn(Callback):
+    """Raises at the run's end."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def on_end(self, statistics, end, arrays):
+        raise self.error
+
+
+class Ends(Callback):
+    """Keeps what it hears of the run's end."""
+
+    def __init__(self):
+        self.heard = []
+
+    def on_end(self, statistics, end, arrays):
+        self.heard.append((end.kind, arrays() is not None))
+
+
+def asynchronous(callbacks):
+    return FedAsync(concurrency=2, callbacks=callbacks, fraction_evaluate=0.0)
+
+
+def synchronous(callbacks):
+    return Synchronous(FedAvg(fraction_evaluate=0.0), callbacks=callbacks)
+
+
+@pytest.mark.parametrize("build", [asynchronous, synchronous])
+@pytest.mark.parametrize("error", [OSError("first"), KeyboardInterrupt("first")])
+def test_everybody_hears_the_end_once_and_the_first_error_is_raised(build, error):
+    before, after = Ends(), Ends()
+    strategy = build([before, Stubborn(error), Stubborn(ValueError("second")), after])
+    with pytest.raises(type(error), match="first"):
+        run(strategy, Equal(num_nodes=3), rounds=2)
+    assert before.heard == after.heard == [("completed", True)]
+
+
+@pytest.mark.parametrize("build", [asynchronous, synchronous])
+def test_what_fails_after_an_error_hides_neither_the_error_nor_the_end(build, caplog, monkeypatch):
+    class Full(Callback):
+        def on_version(self, statistics):
+            raise OSError("no space left")
+
+    monkeypatch.setattr(logging.getLogger("flwr"), "propagate", True)
+    after = Ends()
+    with pytest.raises(OSError, match="no space left") as raised:
+        run(build([Full(), Stubborn(ValueError("later")), after]), Equal(num_nodes=3), rounds=2)
+    assert raised.value.__context__ is None
+    assert after.heard == [("failed", True)]
+    assert "Stubborn failed too: later" in caplog.text
 
 
 def test_numbers_of_an_evaluation_leave_out_lists():

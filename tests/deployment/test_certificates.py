@@ -65,6 +65,15 @@ def test_private_files_are_for_their_owner_only(tmp_path):
     assert {path for path in tmp_path.rglob("*") if path.is_file()} == set(written), "no drafts"
 
 
+@pytest.mark.parametrize("make", [make_certificates, make_node_keys])
+def test_folders_that_are_made_are_for_their_owner_only(tmp_path, make):
+    tmp_path.chmod(0o755)
+    make(tmp_path / "fleet" / "certificates", ["a"])
+    made = [path for path in tmp_path.rglob("*") if path.is_dir()]
+    assert {_mode(path) for path in made} == {0o700}
+    assert _mode(tmp_path) == 0o755, "it was there, and others may need it"
+
+
 def test_an_overwritten_private_file_does_not_keep_open_permissions(tmp_path):
     key = make_node_keys(tmp_path, ["device"])[0]
     key.chmod(0o644)

@@ -1,5 +1,7 @@
 """SIGTERM: no new work, what is in flight is taken in, the run ends and leaves its files."""
 
+import json
+import multiprocessing
 import os
 import signal
 import threading
@@ -8,11 +10,18 @@ import time
 import numpy as np
 import pytest
 from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
+from flwr.serverapp.strategy import FedAvg
+from safetensors.torch import load_file
 
 from fedagent import FedBuff
+from fedagent.callbacks import Callback
 from fedagent.proxy.termination import termination
-from fedagent.stopping import RunEnd
-from tests.toy import Log
+from fedagent.report import Recorder, read_run
+from fedagent.simulation import Lognormal
+from fedagent.stopping import Metric, RunEnd
+from fedagent.strategies.synchronous import Synchronous
+from fedagent.wire.records import digest
+from tests.toy import Log, run
 
 
 def test_the_first_sigterm_is_noted_and_the_second_does_what_it_did_before():
@@ -32,11 +41,48 @@ def test_the_first_sigterm_is_noted_and_the_second_does_what_it_did_before():
         signal.signal(signal.SIGTERM, before)
 
 
-def test_where_nobody_is_to_listen_the_signal_is_left_alone():
-    before = signal.getsignal(signal.SIGTERM)
-    with termination(heed=False) as must_end:
-        assert signal.getsignal(signal.SIGTERM) is before
+def sleep_when_said(ready):
+    ready.set()
+    time.sleep(60)
+
+
+def test_a_process_that_is_forked_meanwhile_ends_as_before():
+    processes = multiprocessing.get_context("fork")
+    ready = processes.Event()
+    with termination() as must_end:
+        child = processes.Process(target=sleep_when_said, args=(ready,))
+        child.start()
+        assert ready.wait(30)
+        child.terminate()
+        child.join(10)
+        assert child.exitcode == -signal.SIGTERM
         assert not must_end()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("baseline", [False, True])
+def test_a_simulation_that_gets_sigterm_stops_and_leaves_its_files(tmp_path, workers, baseline):
+    class Signals(Callback):
+        def on_version(self, statistics):
+            if statistics.version == 3:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    log = Log()
+    callbacks = [Recorder(tmp_path, Metric(), None, {}), Signals(), log]
+    if baseline:
+        strategy = Synchronous(FedAvg(fraction_evaluate=0.0), callbacks=callbacks)
+    else:
+        strategy = FedBuff(buffer_size=2, concurrency=4, callbacks=callbacks)
+    before = signal.getsignal(signal.SIGTERM)
+    result = run(strategy, Lognormal(num_nodes=8), rounds=1_000, workers=workers).result
+    assert result.end == log.end == RunEnd("stopped", "SIGTERM")
+    assert log.statistics.version == 3
+    assert log.statistics.in_flight == 0
+    assert read_run(tmp_path).end == result.end
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["params_sha256"] == digest(result.arrays)
+    assert set(load_file(tmp_path / "model.safetensors")) == set(result.arrays)
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_another_thread_cannot_listen_and_does_not_fail():

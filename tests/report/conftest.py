@@ -64,7 +64,7 @@ class ScriptedRun:
             source,
             metrics,
         )
-        self.statistics.evaluations.append(evaluation)
+        self.statistics.evaluated(evaluation)
         self.recorder.on_evaluation(self.statistics, evaluation)
 
 

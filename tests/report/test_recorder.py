@@ -1,15 +1,21 @@
 import json
 import logging
 import math
+import resource
+import signal
 import sys
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from flwr.app import Array, ArrayRecord
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from fedagent.errors import ConfigurationError, OutputError
 from fedagent.report import Recorder
 from fedagent.statistics import Statistics
 from fedagent.stopping import Metric, RunEnd
@@ -90,11 +96,86 @@ def test_resumed_run_writes_no_version_twice(record: Record, tmp_path: Path) -> 
     assert [line["version"] for line in lines(tmp_path / "run")] == [0, 1, 1, 2, 2, 3]
 
 
-def test_new_run_in_the_same_folder_starts_over(record: Record, tmp_path: Path) -> None:
-    record("run", [0.1, 0.5, 0.6], end=None)
-    record("run", [0.2], end=None)
+def test_a_second_run_in_the_folder_is_refused_and_the_first_one_stays(
+    record: Record, tmp_path: Path
+) -> None:
+    record("run", [0.1, 0.5, 0.6])
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    second = Recorder(tmp_path / "run", Metric(), None, {})
 
-    assert [line["metrics"] for line in lines(tmp_path / "run")] == [{"accuracy": 0.2}]
+    with pytest.raises(ConfigurationError, match="holds a run already"):
+        second.on_start(Statistics())
+    second.on_end(Statistics(), RunEnd("failed", "it could not begin"), model)
+
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_a_run_that_may_overwrite_leaves_nothing_of_the_one_before(
+    record: Record, tmp_path: Path
+) -> None:
+    record("run", [0.1, 0.5, 0.6])
+    Recorder(tmp_path / "run", Metric(), None, {}, overwrite=True).on_start(Statistics())
+
+    assert lines(tmp_path / "run") == []
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["metrics.jsonl"]
+
+
+@pytest.fixture
+def small_disk() -> Iterator[Callable[[int], None]]:
+    """Let no file grow beyond a size, as on a disk that is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    signal.signal(signal.SIGXFSZ, ignored)
+
+
+def test_a_full_disk_is_named_and_leaves_whole_lines_and_the_model(
+    record: Record, tmp_path: Path, small_disk: Callable[[int], None]
+) -> None:
+    run = record("run", [0.1, 0.5], end=None)
+    small_disk((tmp_path / "run" / "metrics.jsonl").stat().st_size + 100)
+    with pytest.raises(OutputError, match=r"metrics.jsonl cannot be written: File too large"):
+        run.publish()
+    with pytest.raises(OutputError, match=r"summary.json cannot be written: File too large"):
+        run.recorder.on_end(run.statistics, RunEnd("failed", "the disk is full"), model)
+
+    assert [line["version"] for line in lines(tmp_path / "run")] == [0, 1, 1]
+    assert load_file(tmp_path / "run" / "model.safetensors")["steps"] == 7
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {
+        "metrics.jsonl",
+        "model.safetensors",
+    }
+
+
+def test_a_model_that_its_folder_does_not_take_is_rescued_to_another_one(
+    record: Record, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = record("run", [0.1, 0.5], end=None)
+    (tmp_path / "run" / "model.safetensors" / "in the way").mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "elsewhere"))
+    with pytest.raises(OutputError, match="cannot be written: Is a directory") as raised:
+        run.recorder.on_end(run.statistics, RunEnd("completed", "end"), model)
+
+    (rescued,) = (tmp_path / "elsewhere").rglob("*.safetensors")
+    assert str(raised.value).endswith(f"The model is in {rescued}.")
+    assert load_file(rescued)["steps"] == 7
+    assert summary(tmp_path / "run")["num_versions"] == 1
+
+
+def test_a_model_that_the_disk_does_not_take_costs_the_model_only(
+    record: Record, tmp_path: Path, small_disk: Callable[[int], None]
+) -> None:
+    run = record("run", [0.1, 0.5], end=None)
+    small_disk(10_000)
+    large = ArrayRecord({"weight": Array(np.zeros(5000, np.float32))})
+    message = r"run/model.safetensors cannot be written: .*too large"
+    with pytest.raises(OutputError, match=message):
+        run.recorder.on_end(run.statistics, RunEnd("completed", "end"), lambda: large)
+
+    assert summary(tmp_path / "run")["num_versions"] == 1
+    assert not list((tmp_path / "run").glob("*model*"))
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, np.float32("nan")])

@@ -24,7 +24,11 @@ from fedagent.deployment.doctor.machine import (
     check_port,
     check_python,
 )
-from fedagent.deployment.doctor.reachability import SuperLink, check_superlink
+from fedagent.deployment.doctor.proxy import check_loopback, check_proxy
+from fedagent.deployment.doctor.reachability import (
+    SuperLink,
+    check_superlink,
+)
 from fedagent.errors import require
 
 ANY_WIDTH = 10_000
@@ -79,6 +83,7 @@ def examine(wanted: Examination, now: datetime | None = None) -> list[Finding]:
         findings += [*check_private_names(), check_gpu()]
     findings += [check_memory(), check_disk(wanted.folder)]
     findings += [check_port(port) for port in wanted.ports]
+    findings += check_loopback()
     if wanted.certificate:
         findings += check_certificate(wanted.certificate, wanted.hosts, now)
         if wanted.root_certificates:
@@ -97,7 +102,7 @@ def examine(wanted: Examination, now: datetime | None = None) -> list[Finding]:
             Finding("clock", "not checked", why),
         ]
     address = SuperLink.at(wanted.superlink, wanted.root_certificates, wanted.insecure)
-    return findings + check_superlink(address)
+    return [*findings, *check_proxy(address), *check_superlink(address)]
 
 
 def doctor(wanted: Examination, as_json: bool) -> int:

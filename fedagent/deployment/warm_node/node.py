@@ -24,6 +24,7 @@ from multiprocessing.connection import Connection, Pipe
 from typing import Any, NoReturn, cast
 
 from fedagent import _flower
+from fedagent.deployment.proxies import sparing_loopback
 from fedagent.deployment.warm_node.idle import Idleness
 from fedagent.deployment.warm_node.programs import start_with
 
@@ -41,6 +42,7 @@ def node(arguments: Sequence[str]) -> NoReturn:
     arguments : our own flags and those of flower-supernode.
     """
     ours, flowers = _own_arguments().parse_known_args(arguments)
+    os.environ |= sparing_loopback()  # through which SuperNode, SuperExec and ClientApps talk
     if ours.executor == "flower":
         _flower.run_supernode(flowers, None)
     if (reason := _why_not_here(is_asked_for=ours.executor != "auto")) is not None:

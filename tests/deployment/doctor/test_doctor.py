@@ -26,6 +26,7 @@ from fedagent.deployment.doctor.credentials import (
 from fedagent.deployment.doctor.examination import Examination, examine, render
 from fedagent.deployment.doctor.finding import Finding
 from fedagent.deployment.doctor.flower import check_private_names
+from fedagent.deployment.doctor.proxy import check_loopback, check_proxy
 from fedagent.deployment.doctor.reachability import SuperLink, check_clock, check_superlink
 from fedagent.errors import ConfigurationError
 from tests.deployment.conftest import Peer, serving
@@ -298,6 +299,54 @@ def test_a_dead_superlink_behind_a_proxy_is_broken():
         findings = _by_name(check_superlink(SuperLink("127.0.0.1", peer.port, insecure=True)))
     assert findings["health"].status == "broken"
     assert findings["clock"].status == "ok", "the proxy's clock still tells"
+
+
+@pytest.fixture
+def proxied(monkeypatch):
+    """Name a proxy in the environment, and hosts that are excepted from it."""
+    for name in ("http", "https", "all", "no"):
+        monkeypatch.delenv(f"{name}_proxy", raising=False)
+        monkeypatch.delenv(f"{name}_proxy".upper(), raising=False)
+    return lambda **variables: [monkeypatch.setenv(k, v) for k, v in variables.items()]
+
+
+@pytest.mark.parametrize("variable", ["http_proxy", "HTTPS_PROXY", "ALL_PROXY"])
+def test_a_proxy_that_does_not_let_the_superlink_through_is_broken(proxied, variable):
+    proxied(**{variable: "http://user:secret@127.0.0.1:9"})
+    superlink = SuperLink("superlink.example.org", 9093, insecure=variable == "http_proxy")
+    (finding,) = check_proxy(superlink)
+    assert (finding.name, finding.status) == ("proxy", "broken")
+    assert "superlink.example.org:9093 to http://127.0.0.1:9," in finding.what
+    assert "secret" not in finding.what
+    assert "NO_PROXY=superlink.example.org" in finding.fix
+    proxied(NO_PROXY="example.org")
+    assert check_proxy(superlink) == []
+
+
+def test_a_proxy_that_lets_the_superlink_through_is_fine(proxied):
+    url = "http://superlink.example.org:9093/health"  # what a proxy is asked for
+    with serving(Peer(statuses={url: 200}), time.time) as peer:
+        proxied(http_proxy=f"http://127.0.0.1:{peer.port}")
+        (finding,) = check_proxy(SuperLink("superlink.example.org", 9093, insecure=True))
+    assert (finding.name, finding.status) == ("proxy", "ok")
+
+
+def test_a_proxy_for_another_scheme_is_none(proxied):
+    proxied(https_proxy="http://127.0.0.1:9")
+    assert check_proxy(SuperLink("superlink.example.org", 9093, insecure=True)) == []
+    assert check_loopback() == []
+
+
+def test_a_proxy_that_swallows_loopback_is_a_warning_until_it_is_excepted(proxied):
+    assert check_loopback() == []
+    proxied(http_proxy="http://user:secret@proxy:3128", no_proxy="localhost")
+    (finding,) = check_loopback()
+    assert (finding.name, finding.status) == ("proxy", "warning")
+    assert "127.0.0.1, ::1" in finding.what
+    assert "secret" not in finding.what
+    assert "proxy" in _by_name(examine(Examination()))
+    proxied(no_proxy="localhost,127.0.0.1,::1")
+    assert check_loopback() == []
 
 
 def test_a_closed_port_and_an_unknown_name_are_told_apart():

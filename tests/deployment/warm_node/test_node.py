@@ -124,6 +124,16 @@ def gone(monkeypatch, private: PrivateName) -> None:
         monkeypatch.delattr(module, private.name.partition(".")[0])
 
 
+def test_a_node_behind_a_proxy_talks_to_its_own_processes_directly(started, monkeypatch):
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    os.environ |= {"http_proxy": "http://proxy:3128", "no_proxy": "example.org"}
+    with pytest.raises(SystemExit):
+        node_module.node(["--insecure", "--superlink=there:9092", "--executor=flower"])
+    assert started
+    assert os.environ["no_proxy"] == os.environ["NO_PROXY"]
+    assert os.environ["no_proxy"] == "example.org,localhost,127.0.0.1,::1"
+
+
 @pytest.mark.parametrize("private", WARM_NODE.names, ids=str)
 def test_without_a_private_name_flowers_own_executor_does_it(private, started, monkeypatch, capsys):
     arguments = ["--insecure", "--superlink=there:9092", "--preload=json"]
