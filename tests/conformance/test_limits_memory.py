@@ -296,6 +296,34 @@ def test_port_survives_the_largest_update_that_admission_lets_pass():
     assert np.isfinite(events[-1].parameters).all()
 
 
+def check_port_takes_what_points_nowhere(first: float, late: float) -> None:
+    """Where there is no direction to compare, a late update counts as one that agrees."""
+    run = RealRun(PORT(1, w_c=1.0, w_s=0.0), [0.0])
+    *_, event = replay(run, [(0, Work(0, (first,))), (0, Work(1, (late,)))])
+    assert event.tau == 1
+    assert float(event.parameters[0]) == first + late
+
+
+NOWHERE = [(2.0, 0.0), (0.0, 2.0), (0.0, 0.0)]
+
+
+@pytest.mark.parametrize(("first", "late"), NOWHERE)
+def test_port_takes_what_points_nowhere(first, late):
+    check_port_takes_what_points_nowhere(first, late)
+
+
+@pytest.mark.parametrize(("first", "late"), NOWHERE)
+def test_a_division_by_what_points_nowhere_is_noticed(first, late, monkeypatch):
+    def cosine(model, update):
+        moved = model.vector - update.base if update.staleness else update.delta
+        lengths = float(moved.norm()) * float(update.delta.norm())
+        return float(moved @ update.delta) / lengths
+
+    monkeypatch.setattr(PORT, "_cosine", staticmethod(cosine))
+    with pytest.raises(ZeroDivisionError):
+        check_port_takes_what_points_nowhere(first, late)
+
+
 # --- FedStaleWeight ---------------------------------------------------------------------------
 
 
