@@ -148,6 +148,12 @@ LIMITS = [
     Limit("w_s", lambda v: PORT(w_c=0.0, w_s=v), (1e-9,), (0.0,)),
     positive("beta", lambda v: PORT(beta=v)),
     positive("publish_every_s", lambda v: Periodic(FedBuff(None), v)),
+    Limit(
+        "publish_every_s",
+        lambda rule: Periodic(rule, 1.0),
+        (ASGD(), FedAsync(), FedBuff(3), AREA(2)),
+        (Malenia(2), Rennala(2)),
+    ),
     at_least(1, "send_every", lambda v: hierarchy(send_every=v)),
     share("merge_weight", lambda v: hierarchy(merge_weight=v), zero=False, one=True),
     Limit("root_region", lambda v: hierarchy(root_region=v), (0, 1), (-1, 2, 3)),

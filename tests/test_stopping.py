@@ -113,6 +113,15 @@ def test_target_stops_once_the_metric_has_reached_it(target, statistics, stops):
     assert (target(statistics) is not None) is stops
 
 
+def test_history_is_every_value_of_one_source_in_order():
+    statistics = evaluated(0.5, 0.25, 0.75)
+    statistics.evaluations.insert(1, Evaluation(9, 9.0, 9, "clients", {"accuracy": 0.1}))
+    statistics.evaluations.append(Evaluation(9, 9.0, 9, "server", {"loss": 0.2}))
+    statistics.evaluations.append(Evaluation(9, 9.0, 9, "server", {"accuracy": [0.3, 0.4]}))
+    assert Metric().history(statistics) == [0.5, 0.25, 0.75]
+    assert LOSS.history(statistics) == [0.2]
+
+
 def test_target_says_which_metric_and_how_far():
     reason = Target(0.9)(evaluated(0.91234))
 

@@ -12,6 +12,7 @@ difference (`judged.toml`). With ``--judge FILE`` survivors are appended to a fi
 
 import argparse
 import os
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -62,6 +63,8 @@ def main() -> None:
     reasons, verdicts = judged.reasons(), []
     for verdict in run_all(mutants, touch.read(), options.jobs):
         verdicts.append(verdict)
+        if len(verdicts) % 20 == 0:
+            print(f"{len(verdicts)} of {len(mutants)}", file=sys.stderr)
         known = reasons.get((verdict.mutant.path, *verdict.mutant.change))
         if verdict.outcome in ("survived", "untested"):
             print(

@@ -15,8 +15,8 @@ PURE = (
     "fedagent/proxy/ledger.py",
     "fedagent/proxy/jobs.py",
 )
-# Rules are held to their papers, and the parts of the loop to what must hold for all of them.
-BESIDES = ("tests/conformance",)
+# Rules are held to their papers, and what has settings to their limits and defaults.
+BESIDES = ("tests/conformance", "tests/test_settings.py", "tests/test_defaults.py")
 
 
 def sources() -> list[str]:
