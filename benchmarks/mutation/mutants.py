@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 
 import parso
@@ -107,6 +108,15 @@ class Mutant:
             del right[-1], wrong[-1]
         return " ".join(map(str.strip, right)), " ".join(map(str.strip, wrong))
 
+    @property
+    def is_code(self) -> bool:
+        """Whether it can be compiled: of ``f(x, /)`` not every change can."""
+        try:
+            compile(self.code, self.path, "exec")
+        except SyntaxError:
+            return False
+        return True
+
     def __str__(self) -> str:
         before, after = self.change
         return f"{self.path}:{self.line}: {before}  ->  {after}"
@@ -128,4 +138,5 @@ def draw(paths: Sequence[str], number: int, seed: int) -> list[Mutant]:
     dice = random.Random(seed)
     everywhere = [mutants for path in paths for _, mutants in sorted(places(path).items())]
     dice.shuffle(everywhere)
-    return [dice.choice(mutants) for mutants in everywhere[:number]]
+    chosen = (dice.choice(mutants) for mutants in everywhere)
+    return list(islice((mutant for mutant in chosen if mutant.is_code), number))

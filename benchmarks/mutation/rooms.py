@@ -15,8 +15,9 @@ PURE = (
     "fedagent/proxy/ledger.py",
     "fedagent/proxy/jobs.py",
 )
-# Rules are held to their papers, and what has settings to their limits and defaults.
-BESIDES = ("tests/conformance", "tests/test_settings.py", "tests/test_defaults.py")
+# Whatever has settings is held to their limits and defaults, and rules to their papers.
+SETTINGS = ("tests/test_settings.py", "tests/test_defaults.py")
+BESIDES = ("tests/conformance", *SETTINGS)
 
 
 def sources() -> list[str]:
@@ -30,6 +31,15 @@ def sources() -> list[str]:
 
 def tests() -> list[str]:
     """Return the folders and files of tests that are named after `PURE`, and what stands beside."""
-    mirrored = [Path("tests", *Path(room).parts[1:]) for room in PURE]
-    named = [p.with_name(f"test_{p.name}") if p.suffix else p for p in mirrored]
-    return [str(path) for path in named if path.exists()] + list(BESIDES)
+    return [path for path in map(_named_after, PURE) if Path(path).exists()] + list(BESIDES)
+
+
+def mirror(path: str) -> tuple[str, ...]:
+    """Return how the tests begin that are meant for all of a file's room."""
+    room = next(room for room in PURE if path.startswith(room))
+    return (_named_after(room), *SETTINGS)
+
+
+def _named_after(room: str) -> str:
+    mirrored = Path("tests", *Path(room).parts[1:])
+    return str(mirrored.with_name(f"test_{mirrored.name}") if mirrored.suffix else mirrored)

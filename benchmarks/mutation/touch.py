@@ -36,13 +36,16 @@ class Touches:
         """Return the tests that a mistake in a line must get past, quickest first.
 
         These are the tests that run the function around it. What stands in no function is run by
-        every import: then they are all, those first that run anything of the file.
+        every import: then they are those that run anything of the file, those of its room, and
+        those of all settings.
         """
         by_line = self.lines.get(path, {})
         around = _function_around(path, line)
-        near = {t for n in around or range(10_000) for t in by_line.get(str(n), ())}
-        candidates = near if around else self.seconds
-        return sorted(candidates, key=lambda test: (test not in near, self.seconds[test]))
+        near = {t for n in around or map(int, by_line) for t in by_line.get(str(n), ())}
+        if around is None:
+            own = rooms.mirror(path)
+            near |= {t for t in self.seconds if t.startswith(own)}
+        return sorted(near, key=lambda test: self.seconds[test])
 
 
 @cache
