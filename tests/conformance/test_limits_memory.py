@@ -74,6 +74,18 @@ def test_ca2fl_counts_the_nodes_that_are_not_in_the_buffer():
     np.testing.assert_allclose(ours, [DELTAS[:2].mean(axis=0)] * 4, rtol=1e-12)
 
 
+def test_ca2fl_keeps_no_update_twice_once_a_version_holds_it():
+    rule = CA2FL(2, 1.0, num_nodes=3)
+    run = RealRun(rule, INITIAL)
+
+    waiting = []
+    for work in fixed([0, 1, 2, 0]):
+        fleet(run, [work])
+        waiting.append(sorted(rule.state_dict()["fresh"]))
+
+    assert waiting == [["0"], [], ["2"], []]
+
+
 # --- ACE --------------------------------------------------------------------------------------
 
 

@@ -106,6 +106,8 @@ def test_a_matrix_is_read_from_a_file(tmp_path, ending):
     ("matrix", "says"),
     [
         ([[0.5, 0.5]], "must be square"),
+        ([0.5, 0.5], "must be square"),
+        (np.full((2, 2, 2), 0.5), "must be square"),
         ([[0.5, 0.0], [0.5, 0.9]], "node 1 receives sum to 0.9, not 1.*column 1"),
         ([[1.5, 0.0], [-0.5, 1.0]], "node 0 would receive from node 1 with weight -0.5"),
         ([[np.nan, 0.0], [0.5, 1.0]], "node 0 would receive from node 0 with weight nan"),
