@@ -2,9 +2,11 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+NUMBER ?= 500
+SEED   ?= 0
 READY  := $(VENV)/.ready
 
-.PHONY: help run test check format coverage clean
+.PHONY: help run test check format coverage mutation clean
 
 help:            ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -19,6 +21,9 @@ coverage: $(READY) ## Run the tests and require 90 % coverage of fedagent
 	FLWR_TELEMETRY_ENABLED=0 $(BIN)/python -m coverage run -m pytest -q
 	$(BIN)/python -m coverage combine -q
 	$(BIN)/python -m coverage report
+
+mutation: $(READY) ## Plant small mistakes in the pure rooms: do the tests notice? (NUMBER, SEED)
+	FLWR_TELEMETRY_ENABLED=0 $(BIN)/python -m benchmarks.mutation --number $(NUMBER) --seed $(SEED)
 
 check: $(READY)  ## Lint, types and layers
 	$(BIN)/ruff check .

@@ -1,6 +1,7 @@
 """When a run ends, and that it does not end before."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -13,6 +14,7 @@ from fedagent.stopping import (
     Metric,
     Plateau,
     RunEnd,
+    StoppingConfig,
     Target,
     first_reason,
     next_due_s,
@@ -111,6 +113,15 @@ def test_setting_that_cannot_work_is_named(build, setting):
 )
 def test_target_stops_once_the_metric_has_reached_it(target, statistics, stops):
     assert (target(statistics) is not None) is stops
+
+
+def test_history_is_every_value_of_one_source_in_order():
+    statistics = evaluated(0.5, 0.25, 0.75)
+    statistics.evaluations.insert(1, Evaluation(9, 9.0, 9, "clients", {"accuracy": 0.1}))
+    statistics.evaluations.append(Evaluation(9, 9.0, 9, "server", {"loss": 0.2}))
+    statistics.evaluations.append(Evaluation(9, 9.0, 9, "server", {"accuracy": [0.3, 0.4]}))
+    assert Metric().history(statistics) == [0.5, 0.25, 0.75]
+    assert LOSS.history(statistics) == [0.2]
 
 
 def test_target_says_which_metric_and_how_far():
@@ -224,3 +235,117 @@ def test_an_exception_names_the_end_that_it_makes(error, kind):
     end = RunEnd.by(error)
     assert (end.kind, end.is_complete) == (kind, False)
     assert type(error).__name__ in str(end)
+
+
+def check_a_target_ends_the_run_only_at_target() -> None:
+    """`at_target` decides whether a target that is reached is the end; the others stay as set."""
+    metric, reached = Metric(), evaluated(0.95)
+    goes_on = StoppingConfig(max_updates=5).conditions(metric, 0.9)
+    assert first_reason(goes_on, reached) is None, "a target that is only recorded has ended a run"
+    ends = StoppingConfig(max_updates=5, at_target=True).conditions(metric, 0.9)
+    assert "target 0.9" in str(first_reason(ends, reached)), "the target was reached"
+    assert first_reason(ends, evaluated(0.85)) is None
+    assert first_reason(ends, Statistics(num_updates=5)) == "5 updates"
+    alone = StoppingConfig(at_target=True).conditions(LOSS, 0.1)
+    assert first_reason(alone, evaluated(0.05, name="loss")) is not None, "of its own metric"
+    try:
+        StoppingConfig(at_target=True).conditions(metric, None)
+    except ConfigurationError as error:
+        assert "at_target needs a target" in str(error)  # noqa: PT017  (a check, not a test)
+    else:
+        raise AssertionError("at_target without a target was accepted")
+
+
+def never_ends_at_the_target(patch):
+    right = StoppingConfig.conditions
+    patch.setattr(
+        StoppingConfig,
+        "conditions",
+        lambda self, metric, target: [
+            c for c in right(self, metric, target) if not isinstance(c, Target)
+        ],
+    )
+
+
+def always_ends_at_the_target(patch):
+    right = StoppingConfig.conditions
+
+    def conditions(self, metric, target):
+        if target is None:
+            return right(self, metric, target)
+        return right(replace(self, at_target=True), metric, target)
+
+    patch.setattr(StoppingConfig, "conditions", conditions)
+
+
+def ends_at_the_target_of_the_default_metric(patch):
+    right = StoppingConfig.conditions
+    patch.setattr(
+        StoppingConfig, "conditions", lambda self, _, target: right(self, Metric(), target)
+    )
+
+
+def at_target_leaves_out_the_limits(patch):
+    right = StoppingConfig.conditions
+    patch.setattr(
+        StoppingConfig,
+        "conditions",
+        lambda self, metric, target: right(
+            replace(self, max_updates=None) if self.at_target else self, metric, target
+        ),
+    )
+
+
+def at_target_needs_no_target(patch):
+    right = StoppingConfig.conditions
+    patch.setattr(
+        StoppingConfig,
+        "conditions",
+        lambda self, metric, target: [] if target is None else right(self, metric, target),
+    )
+
+
+def test_a_target_ends_the_run_only_at_target():
+    check_a_target_ends_the_run_only_at_target()
+
+
+@pytest.mark.parametrize(
+    "plant",
+    [
+        never_ends_at_the_target,
+        always_ends_at_the_target,
+        ends_at_the_target_of_the_default_metric,
+        at_target_leaves_out_the_limits,
+        at_target_needs_no_target,
+    ],
+)
+def test_a_mistake_about_the_target_is_noticed(plant, monkeypatch):
+    plant(monkeypatch)
+    with pytest.raises(AssertionError):
+        check_a_target_ends_the_run_only_at_target()
+
+
+@pytest.mark.parametrize(
+    ("setting", "condition"),
+    [
+        ({"max_versions": 3}, MaxVersions(3)),
+        ({"max_updates": 3}, MaxUpdates(3)),
+        ({"max_seconds": 3.0}, MaxSeconds(3.0)),
+        ({"patience": 3, "min_delta": 0.1}, Plateau(3, 0.1, LOSS)),
+    ],
+)
+def test_each_setting_is_its_condition_alone(setting, condition):
+    assert StoppingConfig(**setting).conditions(LOSS, 0.1) == [condition]
+
+
+def test_a_configuration_that_nothing_ends_is_refused():
+    with pytest.raises(ConfigurationError, match="nothing would ever end the run"):
+        StoppingConfig(min_delta=0.1)
+
+
+@pytest.mark.parametrize(
+    "zero", ["max_versions", "max_updates", "max_seconds"], ids=lambda name: name
+)
+def test_a_limit_of_zero_is_a_limit(zero):
+    (condition,) = StoppingConfig(**{zero: 0}).conditions(LOSS, None)
+    assert condition(Statistics()) is not None

@@ -53,12 +53,12 @@ def metropolis(graph: "networkx.Graph", *, is_connected: bool = True) -> MixingM
 
 def complete(num_nodes: int) -> MixingMatrix:
     """Return c_ik = 1/K: everybody hears everybody, and all models stay the same."""
-    return metropolis(_networkx().complete_graph(num_nodes))
+    return metropolis(_networkx().complete_graph(_counted(num_nodes)))
 
 
 def ring(num_nodes: int) -> MixingMatrix:
     """Return weights of 1/3 for a node and its two neighbours."""
-    return metropolis(_networkx().cycle_graph(num_nodes))
+    return metropolis(_networkx().cycle_graph(_counted(num_nodes)))
 
 
 def torus(rows: int, columns: int | None = None) -> MixingMatrix:
@@ -78,13 +78,14 @@ def torus(rows: int, columns: int | None = None) -> MixingMatrix:
 
 def star(num_nodes: int) -> MixingMatrix:
     """Return the weights of a star: node 0 hears everybody, the others hear node 0 (1/K)."""
-    return metropolis(_networkx().star_graph(num_nodes - 1))
+    return metropolis(_networkx().star_graph(_counted(num_nodes) - 1))
 
 
 def erdos_renyi(num_nodes: int, probability: float = 0.2, seed: int = 0) -> MixingMatrix:
     """Return the weights of a graph that has each edge with `probability` in [0, 1]."""
     require(0.0 <= probability <= 1.0, f"Mixing: probability={probability} must lie in [0, 1].")
-    return metropolis(_networkx().fast_gnp_random_graph(num_nodes, probability, seed=seed))
+    graph = _networkx().fast_gnp_random_graph(_counted(num_nodes), probability, seed=seed)
+    return metropolis(graph)
 
 
 def grouped(groups: Sequence[int] | int, num_nodes: int | None = None) -> MixingMatrix:
@@ -154,6 +155,12 @@ def from_file(path: str, stochastic: bool = True) -> MixingMatrix:
 def _nearest_square(num_nodes: int) -> tuple[int, int]:
     rows = next(r for r in range(int(num_nodes**0.5), 0, -1) if num_nodes % r == 0)
     return rows, num_nodes // rows
+
+
+def _counted(num_nodes: int) -> int:
+    """Return a number of nodes if there can be so many; networkx would say it in its own words."""
+    require(num_nodes >= 1, f"Mixing: num_nodes={num_nodes} must be at least 1.")
+    return num_nodes
 
 
 def _networkx() -> Any:

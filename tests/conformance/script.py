@@ -22,7 +22,8 @@ LOCAL_STEPS = (4, 1, 2, None, 8)
 
 # (base version, node, delta, examples, BatchNorm counter). Bases are such that rules which publish
 # on every arrival and rules with a buffer of three can both be taken through; node 4 is the
-# straggler, counters come out of order. A node's local steps are always the same.
+# straggler: what its first update leaves behind is seen long before its second. One late update
+# changes nothing. Counters come out of order. A node's local steps are always the same.
 ARRIVALS = [
     (base, Work(node, delta, examples, counter, LOCAL_STEPS[node]))
     for base, node, delta, examples, counter in [
@@ -37,7 +38,9 @@ ARRIVALS = [
         (1, 3, (2.0, 0.0, 0.0), 20, 12),
         (3, 1, (-3.0, 0.0, 1.0), 30, 9),
         (2, 2, (0.0, 0.0, -1.0), 5, 11),
+        (0, 4, (-5.0, 2.0, 6.0), 500, 14),
         (3, 0, (0.1, 0.2, 0.3), 10, 15),
+        (0, 1, (0.0, 0.0, 0.0), 30, 17),
         (4, 3, (-2.0, -2.0, -2.0), 20, 13),
         (4, 1, (0.0, 1.5, 0.0), 30, 10),
         (0, 2, (1.0, 1.0, -1.0), 5, 4),

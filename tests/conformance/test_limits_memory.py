@@ -74,6 +74,18 @@ def test_ca2fl_counts_the_nodes_that_are_not_in_the_buffer():
     np.testing.assert_allclose(ours, [DELTAS[:2].mean(axis=0)] * 4, rtol=1e-12)
 
 
+def test_ca2fl_keeps_no_update_twice_once_a_version_holds_it():
+    rule = CA2FL(2, 1.0, num_nodes=3)
+    run = RealRun(rule, INITIAL)
+
+    waiting = []
+    for work in fixed([0, 1, 2, 0]):
+        fleet(run, [work])
+        waiting.append(sorted(rule.state_dict()["fresh"]))
+
+    assert waiting == [["0"], [], ["2"], []]
+
+
 # --- ACE --------------------------------------------------------------------------------------
 
 
@@ -294,6 +306,34 @@ def test_port_survives_the_largest_update_that_admission_lets_pass():
     events = replay(run, [(0, work) for work in huge])
 
     assert np.isfinite(events[-1].parameters).all()
+
+
+def check_port_takes_what_points_nowhere(first: float, late: float) -> None:
+    """Where there is no direction to compare, a late update counts as one that agrees."""
+    run = RealRun(PORT(1, w_c=1.0, w_s=0.0), [0.0])
+    *_, event = replay(run, [(0, Work(0, (first,))), (0, Work(1, (late,)))])
+    assert event.tau == 1
+    assert float(event.parameters[0]) == first + late
+
+
+NOWHERE = [(2.0, 0.0), (0.0, 2.0), (0.0, 0.0)]
+
+
+@pytest.mark.parametrize(("first", "late"), NOWHERE)
+def test_port_takes_what_points_nowhere(first, late):
+    check_port_takes_what_points_nowhere(first, late)
+
+
+@pytest.mark.parametrize(("first", "late"), NOWHERE)
+def test_a_division_by_what_points_nowhere_is_noticed(first, late, monkeypatch):
+    def cosine(model, update):
+        moved = model.vector - update.base if update.staleness else update.delta
+        lengths = float(moved.norm()) * float(update.delta.norm())
+        return float(moved @ update.delta) / lengths
+
+    monkeypatch.setattr(PORT, "_cosine", staticmethod(cosine))
+    with pytest.raises(ZeroDivisionError):
+        check_port_takes_what_points_nowhere(first, late)
 
 
 # --- FedStaleWeight ---------------------------------------------------------------------------

@@ -71,6 +71,37 @@ def keeps_what_is_left_of_the_last_buffer(patch):
     patch.setattr(Buffer, "add", add)
 
 
+def forgets_updates_later_than(staleness: int) -> Plant:
+    def plant(patch):
+        right = CA2FL.add
+
+        def add(self, model, update):
+            right(self, model, update)
+            if update.staleness > staleness:
+                del self._fresh[update.node_id]
+
+        patch.setattr(CA2FL, "add", add)
+
+    plant.__name__ = f"forgets_updates_later_than_{staleness}"
+    return plant
+
+
+for staleness in range(3):
+    mistake(cases.ca2fl(5))(forgets_updates_later_than(staleness))
+
+
+@mistake(cases.ca2fl(5))
+def forgets_a_node_s_update_once_it_has_sent_another(patch):
+    right = CA2FL.add
+
+    def add(self, model, update):
+        right(self, model, update)
+        if update.node_id in self._cache._vectors:
+            del self._fresh[update.node_id]
+
+    patch.setattr(CA2FL, "add", add)
+
+
 # --- ACE --------------------------------------------------------------------------------------
 
 
@@ -215,6 +246,18 @@ def compares_with_the_model_instead_of_its_movement(patch):
 def lets_disagreement_turn_an_update_around(patch):
     right = PORT._cosine
     patch.setattr(PORT, "_cosine", staticmethod(lambda model, update: 2 * right(model, update) - 1))
+
+
+@mistake(COSINE)
+def counts_a_late_update_of_nothing_as_pointing_nowhere(patch):
+    right = PORT._cosine
+    patch.setattr(
+        PORT,
+        "_cosine",
+        staticmethod(
+            lambda model, update: right(model, update) if update.delta.count_nonzero() else 0.0
+        ),
+    )
 
 
 @mistake(COSINE)

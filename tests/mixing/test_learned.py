@@ -142,6 +142,28 @@ def test_what_was_learned_is_resumed():
     np.testing.assert_array_equal(resumed.matrix.dense(), whole.matrix.dense())
 
 
+def test_a_resumed_rule_still_owes_what_was_lost_under_learned_weights():
+    """What staleness took from neighbours of the learned groups is not forgotten with a restart."""
+    build = lambda: Mixing(LearnedMixing(4, warmup=1))  # noqa: E731
+    whole, resumed = build(), build()
+    model, other = flat_model(2), flat_model(2)
+
+    def late(node):
+        direction = [1.0, 0.0] if node < 2 else [0.0, 1.0]
+        return update(node, direction, [0, 0], staleness=3)
+
+    for number in range(12):
+        arrive(whole, model, late(number % 4))
+    assert whole.mixing.groups.tolist() == [0, 0, 1, 1]
+    resumed.load_state_dict(whole.state_dict())
+    other.load_state_dict(model.state_dict())
+    resumed.on_start(other)
+    for number in range(8):
+        arrive(whole, model, late(number % 4))
+        arrive(resumed, other, late(number % 4))
+        assert torch.equal(resumed.models, whole.models)
+
+
 @pytest.mark.parametrize(
     "settings", [{"threshold": 1.5}, {"warmup": 0}, {"sketch_size": 0}, {"num_nodes": 0}]
 )

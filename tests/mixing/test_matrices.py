@@ -17,6 +17,7 @@ from fedagent.mixing import (
     star,
     torus,
 )
+from fedagent.mixing import matrix as matrices
 
 SHIPPED = {
     "complete": lambda: complete(6),
@@ -105,6 +106,8 @@ def test_a_matrix_is_read_from_a_file(tmp_path, ending):
     ("matrix", "says"),
     [
         ([[0.5, 0.5]], "must be square"),
+        ([0.5, 0.5], "must be square"),
+        (np.full((2, 2, 2), 0.5), "must be square"),
         ([[0.5, 0.0], [0.5, 0.9]], "node 1 receives sum to 0.9, not 1.*column 1"),
         ([[1.5, 0.0], [-0.5, 1.0]], "node 0 would receive from node 1 with weight -0.5"),
         ([[np.nan, 0.0], [0.5, 1.0]], "node 0 would receive from node 0 with weight nan"),
@@ -157,3 +160,26 @@ def test_groups_are_apart_on_purpose_and_connected_graphs_are_silent():
         warnings.simplefilter("error")
         for build in SHIPPED.values():
             build()
+
+
+def check_a_column_sums_to_one_to_the_precision_of_float32() -> None:
+    """What float32 files bring is taken; what a typing error makes is refused, on either side."""
+    thirds = np.full((3, 3), np.float32(1) / np.float32(3), np.float64)
+    MixingMatrix.of(thirds)
+    MixingMatrix.of(np.full((1000, 1000), 0.001, np.float32))
+    for off in (2e-6, -2e-6, 1e-5, -1e-4, 1e-3, -1e-2):
+        wrong = thirds.copy()
+        wrong[0, 1] += off
+        with pytest.raises(ConfigurationError, match=r"node 1 receives sum to"):
+            MixingMatrix.of(wrong)
+
+
+def test_a_column_sums_to_one_to_the_precision_of_float32():
+    check_a_column_sums_to_one_to_the_precision_of_float32()
+
+
+@pytest.mark.parametrize("tolerance", [0.0, 1e-9, 5e-6, 1e-5, 1e-4, 1e-3, 1e-2])
+def test_another_tolerance_is_noticed(tolerance, monkeypatch):
+    monkeypatch.setattr(matrices, "_TOLERANCE", tolerance)
+    with pytest.raises((ConfigurationError, pytest.fail.Exception)):
+        check_a_column_sums_to_one_to_the_precision_of_float32()

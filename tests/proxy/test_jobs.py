@@ -23,6 +23,20 @@ def test_a_job_is_found_by_its_token_whatever_the_order_of_sending():
     assert jobs.num_nodes == 1
 
 
+def test_a_node_that_was_done_and_begins_again_has_been_free_since_it_was_asked():
+    jobs = Jobs()
+    first, second = dispatch("a"), dispatch("b")
+    for job in (first, second):
+        jobs.build(1, job.token, None)
+        jobs.send(1, job.token)
+    jobs.end(first, 50.0, succeeded=True)
+    assert jobs.begun_s(second) == 50.0, "it was queued behind the first"
+    jobs.end(second, 90.0, succeeded=True)
+    jobs.build(1, "c", None)
+    jobs.send(1, "c")
+    assert jobs.begun_s(dispatch("c", sent_at_s=40.0)) == 40.0, "nothing was before it"
+
+
 def test_a_token_of_another_node_or_of_nobody_is_no_job_of_ours():
     jobs = Jobs()
     jobs.build(1, "a", own(1))

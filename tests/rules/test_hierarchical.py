@@ -206,6 +206,34 @@ def test_a_run_goes_on_from_its_state_with_transfers_under_way(name):
         assert run_.rule.bytes_between_regions == whole.rule.bytes_between_regions
 
 
+def test_a_resumed_root_counts_in_versions_of_its_own_where_a_clock_publishes_fewer():
+    class Noting(r.ASGD):
+        def __init__(self):
+            super().__init__(0.5)
+            self.taus = []
+
+        def receive(self, model, update):
+            self.taus.append(update.staleness)
+            return super().receive(model, update)
+
+    def build():
+        blocks, links = Blocks(REGIONS, NODES), Links(2.6303)
+        return r.Hierarchical(blocks, lambda: r.ASGD(0.1), Noting(), send_every=3, links=links)
+
+    whole, resumed = Driver(build()), Driver(build())
+    whole.feed(script()[:77])
+    resumed.rule.load_state_dict(whole.rule.state_dict())
+    resumed.model.load_state_dict(whole.model.state_dict())
+    resumed.model.version = 2  # what the clock has published
+    resumed.rule.on_start(resumed.model)
+    resumed.base = dict(whole.base)
+    seen = len(whole.rule.root.taus)
+    whole.feed(script()[77:])
+    resumed.feed(script()[77:])
+    assert resumed.rule.root.taus == whole.rule.root.taus[seen:]
+    assert max(resumed.rule.root.taus) > 0
+
+
 def test_every_update_reaches_the_root_once():
     # Without momentum and with a root that adds what it gets, x is the sum of all that was learned.
     one = r.Hierarchical(

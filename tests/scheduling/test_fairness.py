@@ -85,3 +85,74 @@ def test_it_asks_again_when_the_inner_scheduler_wants_to():
 def test_a_ratio_below_one_is_refused():
     with pytest.raises(ConfigurationError, match=r"max_ratio=0\.5"):
         FairnessCap(Uniform(), 0.5)
+
+
+def check_a_queued_job_is_a_job_and_no_node_more() -> None:
+    """Jobs that wait at a node count as its own, and the node is at work until all are done."""
+    scheduler, idle = FairnessCap(RoundRobin(1), 1.0), idle_of(1)
+
+    def does_one(node):
+        job = scheduler.assign(idle, 0.0)
+        if job is not None:
+            assert job.node_id == node
+            scheduler.observe(done(node, 1, 1.0))
+        return job is not None
+
+    assert scheduler.assign(idle, 0.0).node_id == 1
+    scheduler.plan(1, 0.0)
+    scheduler.plan(1, 0.0)  # three jobs at node 1, two of them queued
+    idle.discard(1)
+    idle.add(2)
+    given = [does_one(2) for _ in range(5)]
+    assert given == [True] * 4 + [False], "the mean is that of two nodes, three jobs node 1's own"
+    scheduler.observe(done(1, 1, 1.0))
+    assert not does_one(2), "node 1 is still at work"
+    scheduler.observe(done(1, 1, 1.0))
+    scheduler.lost(1)
+    idle.add(1)
+    assert [does_one(1), does_one(2)] == [True, True]
+
+
+def takes_a_queued_job_for_none(patch):
+    patch.setattr(FairnessCap, "plan", lambda self, node_id, now_s: self.inner.plan(node_id, now_s))
+
+
+def takes_a_node_for_free_at_its_first_answer(patch):
+    patch.setattr(FairnessCap, "_discount", lambda self, node_id: self._at_work.pop(node_id, None))
+
+
+def takes_a_queued_job_for_a_node(patch):
+    class Jobs(Counter):
+        def __len__(self):
+            return self.total()
+
+    right = FairnessCap.__init__
+
+    def init(self, *settings):
+        right(self, *settings)
+        self._at_work = Jobs()
+
+    patch.setattr(FairnessCap, "__init__", init)
+
+
+def leaves_a_node_at_work_for_ever(patch):
+    patch.setattr(FairnessCap, "_discount", lambda self, node_id: None)
+
+
+def test_a_queued_job_is_a_job_and_no_node_more():
+    check_a_queued_job_is_a_job_and_no_node_more()
+
+
+@pytest.mark.parametrize(
+    "plant",
+    [
+        takes_a_queued_job_for_none,
+        takes_a_node_for_free_at_its_first_answer,
+        takes_a_queued_job_for_a_node,
+        leaves_a_node_at_work_for_ever,
+    ],
+)
+def test_a_mistake_about_queued_jobs_is_noticed(plant, monkeypatch):
+    plant(monkeypatch)
+    with pytest.raises(AssertionError):
+        check_a_queued_job_is_a_job_and_no_node_more()

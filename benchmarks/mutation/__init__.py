@@ -1,0 +1,1 @@
+"""Small mistakes in the pure rooms, and whether the tests notice."""
