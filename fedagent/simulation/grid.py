@@ -11,6 +11,7 @@ from fedagent.simulation.engine import Engine
 from fedagent.simulation.fleets import Fleet
 from fedagent.simulation.nodes import Online
 from fedagent.simulation.workers.base import Executor
+from fedagent.statistics import Statistics
 
 
 class SimulationGrid(Grid):
@@ -30,6 +31,7 @@ class SimulationGrid(Grid):
     ----------
     clock : the virtual clock.
     statistics : what the grid has seen, whatever strategy drives it.
+    run_statistics : what an asynchronous strategy says of its run; None if there was none.
     """
 
     def __init__(
@@ -38,6 +40,7 @@ class SimulationGrid(Grid):
         self._engine = Engine(fleet, executor, run, run_config, seed)
         self._nodes, self.clock = self._engine.nodes, self._engine.clock
         self.statistics = self._engine.statistics
+        self.run_statistics: Statistics | None = None
         self._looks = 0
 
     def set_run(self, run: Run) -> None:
