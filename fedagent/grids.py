@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Protocol, cast, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 from flwr.serverapp import Grid
 
@@ -70,6 +70,24 @@ class KnowsNodes(Protocol):
 
     def attributes(self, node_id: int) -> Mapping[str, float]:
         """Return what is known of a node, name -> number; see `fedagent.nodes.geography`."""
+
+
+@runtime_checkable
+class RemembersRun(Protocol):
+    """A grid that keeps what a run says of itself: a simulation does.
+
+    Attributes
+    ----------
+    run_statistics : of the last run on it, in the run's own words; None as long as there was none.
+    """
+
+    run_statistics: Any
+
+
+def tell_statistics(grid: Grid, statistics: Any) -> None:
+    """Leave a run's statistics, which are live, with a grid that remembers them."""
+    if isinstance(grid, RemembersRun):
+        grid.run_statistics = statistics
 
 
 def attributes_of(grid: Grid, node_id: int) -> Mapping[str, float]:

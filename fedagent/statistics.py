@@ -28,6 +28,7 @@ class Evaluation:
     num_updates : updates received when it was published.
     source : "server" (evaluate_fn), "clients" (federated evaluation) or "rule" (`Rule.metrics`).
     metrics : metric name -> value.
+    server_round : rounds that were complete then; see `Statistics`.
     """
 
     version: int
@@ -35,6 +36,7 @@ class Evaluation:
     num_updates: int
     source: str
     metrics: Mapping[str, Any]
+    server_round: int = 0
 
     @property
     def numbers(self) -> dict[str, float]:
@@ -49,6 +51,8 @@ class Statistics:
     Attributes
     ----------
     version : published versions so far.
+    server_round : complete rounds so far: a round has as many updates as nodes train at once when
+        it begins. The last one may have fewer, if another condition ends the run in it.
     num_updates : updates a rule has received (APPLIED train dispatches).
     now_s : seconds on the run's clock (virtual in simulation) since the run began.
     wall_s : real seconds since the run began.
@@ -74,6 +78,7 @@ class Statistics:
     """
 
     version: int = 0
+    server_round: int = 0
     num_updates: int = 0
     now_s: float = 0.0
     wall_s: float = 0.0

@@ -55,6 +55,20 @@ class RunEnd:
 
 
 @dataclass(frozen=True)
+class MaxRounds:
+    """Stop after `rounds` rounds, Flower's ``num_rounds``: each a cohort's worth of updates."""
+
+    rounds: int
+
+    def __post_init__(self) -> None:
+        require(self.rounds >= 0, f"MaxRounds: rounds={self.rounds} must not be negative.")
+
+    def __call__(self, statistics: Statistics) -> str | None:
+        """Return the reason to stop, or None."""
+        return f"{self.rounds} rounds" if statistics.server_round >= self.rounds else None
+
+
+@dataclass(frozen=True)
 class MaxVersions:
     """Stop after `versions` published versions."""
 
@@ -217,11 +231,13 @@ class StoppingConfig:
 
     Parameters
     ----------
-    max_versions, max_updates, max_seconds : see `MaxVersions`, `MaxUpdates`, `MaxSeconds`.
+    max_rounds, max_versions, max_updates, max_seconds : see `MaxRounds`, `MaxVersions`,
+        `MaxUpdates`, `MaxSeconds`.
     at_target : stop when the target is reached; otherwise its time is only recorded.
     patience, min_delta : see `Plateau`.
     """
 
+    max_rounds: int | None = None
     max_versions: int | None = None
     max_updates: int | None = None
     max_seconds: float | None = None
@@ -230,17 +246,19 @@ class StoppingConfig:
     min_delta: float = 0.0
 
     def __post_init__(self) -> None:
-        limits = (self.max_versions, self.max_updates, self.max_seconds, self.patience)
+        limits = (self.max_rounds, self.max_versions, self.max_updates, self.max_seconds)
         require(
-            self.at_target or any(limit is not None for limit in limits),
-            "stopping: nothing would ever end the run; set max_versions, max_updates, "
-            "max_seconds, patience or at_target.",
+            self.at_target or any(limit is not None for limit in (*limits, self.patience)),
+            "stopping: nothing would ever end the run; set max_rounds, max_versions, "
+            "max_updates, max_seconds, patience or at_target.",
         )
 
     def conditions(self, metric: Metric, target: float | None) -> list[Stopping]:
         """Return the conditions, about `metric` and its `target` where they need one."""
         require(not self.at_target or target is not None, "stopping: at_target needs a target.")
         conditions: list[Stopping] = []
+        if self.max_rounds is not None:
+            conditions.append(MaxRounds(self.max_rounds))
         if self.max_versions is not None:
             conditions.append(MaxVersions(self.max_versions))
         if self.max_updates is not None:

@@ -44,7 +44,7 @@ def main(grid: Grid, context: Context) -> None:
     result = strategy.start(
         grid=grid,
         initial_arrays=initial_arrays(cfg, task),
-        num_rounds=stopping.max_versions or 1_000_000,
+        num_rounds=stopping.max_rounds or 1_000_000,
         timeout=cfg.timeout_s,
         train_config=ConfigRecord(
             {keys.LOCAL_STEPS: cfg.local_steps, keys.LEARNING_RATE: cfg.learning_rate}

@@ -20,6 +20,7 @@ from flwr.serverapp import Grid
 
 from fedagent import AsyncStrategy, FedAsync, FedBuff
 from fedagent._flower import DRIVER_NODE_ID, Run, empty_run, identify_process, set_message_id
+from fedagent.stopping import MaxUpdates
 from fedagent.wire.records import to_record
 
 IN_FLIGHT = 50
@@ -113,11 +114,12 @@ class Echo(Grid):
 
 def train(parameters: int, rule: str) -> Echo:
     """Take in replies of a model; return the grid they came from."""
-    strategy = PATHS[rule](concurrency=IN_FLIGHT, fraction_evaluate=0.0)
-    grid = Echo(to_record(layers(parameters)))
-    per_version = getattr(strategy.rule, "buffer_size", 1)
     replies = REPLIES if parameters < 10**8 else REPLIES_IF_LARGE
-    strategy.start(grid, grid.arrays, num_rounds=replies // per_version)
+    strategy = PATHS[rule](
+        concurrency=IN_FLIGHT, fraction_evaluate=0.0, stopping=[MaxUpdates(replies)]
+    )
+    grid = Echo(to_record(layers(parameters)))
+    strategy.start(grid, grid.arrays, num_rounds=replies)
     return grid
 
 

@@ -77,8 +77,8 @@ APPLICATIONS = {
     "recommendation": Application(
         {
             "fedavg": ("learning_rate=80",),
-            "fedbuff": ("strategy.evaluate_every=10",),
-            "asgd": ("strategy.evaluate_every=100",),
+            "fedbuff": ("strategy.evaluate_every=5",),
+            "asgd": ("strategy.evaluate_every=5",),
         },
         "fedbuff",
         quick=("stopping.max_updates=20", "concurrency=10", "app.panel_steps=5"),
@@ -86,7 +86,7 @@ APPLICATIONS = {
     "medical": Application(
         {
             "fedavg": ("stopping.max_updates=500",),
-            "fedbuff": ("strategy.evaluate_every=8",),
+            "fedbuff": ("strategy.evaluate_every=4",),
             "delayed_nesterov": ("stopping.max_updates=500",),
         },
         "fedbuff",
@@ -101,7 +101,7 @@ APPLICATIONS = {
         {
             "fedavg": ("learning_rate=0.005",),
             "fedbuff": (),
-            "fedasync": ("strategy.evaluate_every=5",),
+            "fedasync": (),
         },
         "fedbuff",
         seeds=(1, 2, 3, 4, 5, 6),

@@ -119,7 +119,7 @@ def messages(
     @server.main()
     def main(grid: Grid, context: Context) -> None:
         strategy = FedBuff(
-            BUFFER_SIZE,
+            buffer_size=BUFFER_SIZE,
             concurrency=in_flight,
             fraction_evaluate=0.0,
             callbacks=[meter],

@@ -40,9 +40,8 @@ class Setting:
 
 
 def buffered(size: int | None = 5, **options: object) -> Callable[..., AsyncStrategy]:
-    """Return a FedBuff that is asked for its accuracy about as often whatever its buffer."""
-    every = 1 if size is None else max(1, 20 // size)
-    return partial(FedBuff, size, concurrency=NODES, evaluate_every=every, **options)
+    """Return a FedBuff."""
+    return partial(FedBuff, buffer_size=size, concurrency=NODES, **options)
 
 
 SETTINGS = [

@@ -65,7 +65,7 @@ def world(seed: int, target: float, has_edges: bool) -> World:
 
 def flat(seed: int, target: float) -> Outcome:
     """Run FedBuff with one proxy."""
-    build = partial(FedBuff, 10, concurrency=NODES, evaluate_every=5)
+    build = partial(FedBuff, buffer_size=10, concurrency=NODES)
     return to_target(build, world(seed, target, has_edges=False))
 
 
@@ -78,7 +78,6 @@ def hierarchical(seed: int, target: float) -> Outcome:
         merge_weight=1.0,
         links=BETWEEN,
         concurrency=NODES,
-        evaluate_every=2,
     )
     return to_target(build, world(seed, target, has_edges=True))
 

@@ -38,6 +38,12 @@ class ErrorCode:
     CLIENT_APP_CRASHED = 8
 
 
+def is_from_node(reply: Message) -> bool:
+    """Return whether a node said something; else the grid answers for one it does not hear."""
+    grids = ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.REPLY_MESSAGE_UNAVAILABLE
+    return not reply.has_error() or reply.error.code not in (*grids, ErrorCode.NODE_UNAVAILABLE)
+
+
 def empty_run(run_id: int) -> Run:
     """Return run information without an app bundle, as an in-process grid needs it."""
     if RUNS.is_possible:

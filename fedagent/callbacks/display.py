@@ -88,6 +88,7 @@ class LiveDisplay(Callback):
             " · ".join(
                 [
                     f"ended: {end}",
+                    f"round {statistics.server_round:,}",
                     f"version {statistics.version:,}",
                     f"{statistics.num_updates:,} updates",
                     *_times(statistics, statistics.now_s),
@@ -108,6 +109,7 @@ class LiveDisplay(Callback):
     def _line(self, statistics: Statistics, evaluation: Evaluation) -> str:
         return " · ".join(
             [
+                f"round {evaluation.server_round:,}",
                 f"version {evaluation.version:,}",
                 f"{evaluation.num_updates:,} updates",
                 formatting.duration(evaluation.now_s, statistics.is_virtual),
@@ -150,7 +152,7 @@ class LiveDisplay(Callback):
         table.add_row("traffic", _traffic(statistics))
         outcomes = [f"{count:,} {outcome}" for outcome, count in statistics.by_outcome().items()]
         table.add_row("dispatches", Text(" · ".join(outcomes) or "-"))
-        title = f"fedagent · version {statistics.version:,}"
+        title = f"fedagent · round {statistics.server_round:,} · version {statistics.version:,}"
         return Panel(table, title=title, title_align="left", border_style="blue", expand=False)
 
     def _rate(self, statistics: Statistics) -> str:

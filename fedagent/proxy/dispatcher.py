@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from flwr.app import Message
 from flwr.serverapp import Grid
 
-from fedagent._flower import pulls_over_network
+from fedagent._flower import is_from_node, pulls_over_network
 from fedagent.callbacks import Settlement
 from fedagent.grids import REMOTE, attributes_of
 from fedagent.nodes.backoff import Breaker
@@ -21,6 +21,7 @@ from fedagent.proxy.options import AsyncOptions
 from fedagent.proxy.outbox import Outbox
 from fedagent.proxy.reply_fetcher import ReplyFetcher
 from fedagent.proxy.run_clock import RunClock
+from fedagent.proxy.silence import Silence
 from fedagent.proxy.slots import Slots
 from fedagent.statistics import Statistics
 from fedagent.stopping import RunEnd
@@ -59,7 +60,8 @@ class Dispatcher:
         # Twice the deadline: then the grid answers for the node, and it may work again.
         self.outbox = Outbox(grid, options, self.jobs, 2 * deadline_s * self._queue_length)
         self._reported: set[tuple[str, str]] = set()
-        self._refresh_at_s = self._quiet_since_s = 0.0
+        self._silence = Silence(max(timeout_s, deadline_s))
+        self._refresh_at_s = 0.0
         self._last_failure = "none"
 
     # --- nodes --------------------------------------------------------------------------------
@@ -73,7 +75,7 @@ class Dispatcher:
                 self._without_answers(self._pull(asked))
             self._refresh_nodes()
             if len(self.membership) >= wanted:
-                self._quiet_since_s = self.statistics.now_s
+                self._silence.succeeded(self.statistics.now_s)
                 return None
             if self.statistics.now_s > self._timeout_s:
                 return RunEnd(
@@ -114,9 +116,11 @@ class Dispatcher:
         return others
 
     def stalled(self) -> RunEnd | None:
-        """Return why nothing can go on: nothing in flight and quiet for over the timeout."""
-        silent_s = self.statistics.now_s - self._quiet_since_s
-        if len(self.ledger) or silent_s <= self._timeout_s:
+        """Return why nothing can go on: no reply, or none of use, for as long as the timeout."""
+        now_s = self.statistics.now_s
+        self._silence.warn_if_due(now_s, len(self.membership))
+        silent_s = self._silence.over(now_s, is_idle=len(self.ledger) == 0)
+        if silent_s is None:
             return None
         return RunEnd(
             "stalled",
@@ -163,11 +167,13 @@ class Dispatcher:
         if not replies:
             self._clock.pause()
         self._clock.tick()
+        if any(map(is_from_node, replies)):
+            self._silence.heard(self.statistics.now_s)
         self._refresh_nodes()
         return replies
 
     def _next_due_s(self, until_s: float) -> float:
-        due = [until_s]
+        due = [until_s, self._silence.next_due_s()]
         if first := self.ledger.first_due():
             due.append(first.deadline_s)
         if self.slots.are_free:
@@ -204,7 +210,6 @@ class Dispatcher:
         expired = []
         while (first := self.ledger.first_due()) and first.deadline_s <= self.statistics.now_s:
             self.membership.overdue(first.node_id)
-            self._quiet_since_s = self.statistics.now_s  # it may still be heard of, late
             waited_s = first.deadline_s - first.sent_at_s
             self._expire(first, "deadline", f"no reply within {waited_s:g} s")
             expired.append(first)
@@ -279,4 +284,4 @@ class Dispatcher:
         self.membership.release(dispatch.node_id, now_s, succeeded)
         self._breaker.record(succeeded, now_s)
         if succeeded:
-            self._quiet_since_s = now_s
+            self._silence.succeeded(now_s)

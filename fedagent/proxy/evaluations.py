@@ -1,4 +1,4 @@
-"""Everything that is measured on a version: by the server, by clients and by the rule."""
+"""What is measured on the model, once a round: by the server, by clients and by the rule."""
 
 import logging
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from fedagent.callbacks import Callback
 from fedagent.proxy.federated_evaluation import FederatedEvaluation
 from fedagent.proxy.run_end import RunResult
-from fedagent.proxy.server_evaluation import ServerEvaluation, moment_of
+from fedagent.proxy.server_evaluation import Moment, ServerEvaluation
 from fedagent.rules import Rule
 from fedagent.statistics import Evaluation, Statistics
 from fedagent.update import Dispatch
@@ -51,14 +51,14 @@ class Evaluations:
         return len(self._clients) > 0
 
     def evaluate(self, payload: ArrayRecord) -> None:
-        """Let the server evaluate the current version, and ask the rule for its numbers; once."""
+        """Let the server evaluate after a round, and ask the rule for its numbers; once."""
         # A record of its own: whatever evaluate_fn does to it, the version stays as it is.
         self._server.submit(self._statistics, ArrayRecord(dict(payload)))
         self.collect()
-        if self._asked_rule_at != self._statistics.version:
-            self._asked_rule_at = self._statistics.version
+        if self._asked_rule_at != self._statistics.server_round:
+            self._asked_rule_at = self._statistics.server_round
             if metrics := self._rule.metrics():
-                self._record(Evaluation(*moment_of(self._statistics), "rule", metrics))
+                self._record(Moment.of(self._statistics).evaluation("rule", metrics))
 
     def collect(self, wait: bool = False) -> None:
         """File what ``evaluate_fn`` has returned; `wait` for all of it."""
@@ -68,7 +68,7 @@ class Evaluations:
     def ask_clients(
         self, payload: ArrayRecord, config: ConfigRecord, is_over: bool = False
     ) -> None:
-        """Ask for a federated evaluation of the current version, if one is due."""
+        """Ask for a federated evaluation after the last round, if one is due."""
         self._clients.ask(payload, config, is_over)
 
     def take(self, dispatch: Dispatch, reply: Message) -> None:
@@ -86,12 +86,13 @@ class Evaluations:
     def _record(self, evaluation: Evaluation | None) -> None:
         if evaluation is None:
             return
-        by_version = self._by_source[evaluation.source]
-        known = dict(by_version.get(evaluation.version, MetricRecord()))
-        by_version[evaluation.version] = MetricRecord({**known, **evaluation.metrics})
+        by_round = self._by_source[evaluation.source]
+        known = dict(by_round.get(evaluation.server_round, MetricRecord()))
+        by_round[evaluation.server_round] = MetricRecord({**known, **evaluation.metrics})
         self._statistics.evaluated(evaluation)
         logger.info(
-            "Version %d evaluated by the %s: %s",
+            "Round %d, version %d, evaluated by the %s: %s",
+            evaluation.server_round,
             evaluation.version,
             evaluation.source,
             {k: v for k, v in evaluation.metrics.items() if not isinstance(v, list)},

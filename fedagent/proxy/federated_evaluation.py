@@ -1,7 +1,7 @@
-"""Evaluating versions on the clients, without getting in training's way."""
+"""Evaluating the model on the clients, once a round, beside training."""
 
-import logging
 import random
+from collections import Counter
 from dataclasses import dataclass, field
 
 from flwr.app import ArrayRecord, ConfigRecord, Message
@@ -11,22 +11,30 @@ from flwr.serverapp.strategy import Strategy
 from fedagent.proxy.dispatcher import Dispatcher
 from fedagent.proxy.ending import Ending
 from fedagent.proxy.options import AsyncOptions
-from fedagent.proxy.server_evaluation import Moment, moment_of
+from fedagent.proxy.server_evaluation import Moment
 from fedagent.statistics import Evaluation
 from fedagent.update import Dispatch, Kind, Outcome, Rejection
 
-logger = logging.getLogger("flwr.fedagent")
+MAX_WAITING = 2
+"""Rounds that a node may have still to answer: it may do the last one when the next is complete."""
 
 
 @dataclass
-class _Round:
+class _Sample:
+    """The nodes that evaluate after one round."""
+
     moment: Moment
-    waiting: set[str]
+    num_waiting: int
     replies: list[Message] = field(default_factory=list)
 
 
 class FederatedEvaluation:
-    """Evaluations under way: who is asked, who is still to answer, and what came in."""
+    """Evaluations under way: who is asked, who is still to answer, and what came in.
+
+    Nodes that training leaves idle are asked first, then those at work, which evaluate when they
+    are done with their job. A node that has two rounds still to answer is left out: a slow one
+    evaluates some rounds only.
+    """
 
     def __init__(
         self, strategy: Strategy, options: AsyncOptions, grid: Grid, dispatcher: Dispatcher
@@ -34,66 +42,65 @@ class FederatedEvaluation:
         self._strategy, self._options, self._grid = strategy, options, grid
         self._dispatcher = dispatcher
         self._sampling = random.Random(options.seed)
-        self._rounds: dict[int, _Round] = {}
+        self._samples: dict[str, _Sample] = {}  # by message id
+        self._num_asked: Counter[int] = Counter()  # by node id, without an answer yet
         self.chosen: list[int] = []  # the nodes that are to evaluate now
-        self._last_version = 0
-        self._has_warned = False
+        self._last_round = 0
 
     def __len__(self) -> int:
-        return len(self._rounds)
+        return len(self._samples)
 
     def ask(self, arrays: ArrayRecord, config: ConfigRecord, is_over: bool = False) -> None:
-        """Ask for an evaluation of the current version if one is due and somebody can do it.
-
-        While training goes on that is whoever it leaves idle. When it is over nobody is in its way:
-        a busy node evaluates after what it does.
-        """
-        statistics, membership = self._dispatcher.statistics, self._dispatcher.membership
+        """Ask for an evaluation after the last round if one is due and somebody can do it."""
+        statistics = self._dispatcher.statistics
         every = self._options.evaluate_clients_every
-        due = self._last_version + 1 if is_over else (self._last_version // every + 1) * every
-        wanted = self._options.num_evaluating(len(membership))
-        if wanted == 0 or statistics.version < due:
+        due = self._last_round + 1 if is_over else (self._last_round // every + 1) * every
+        wanted = self._options.num_evaluating(len(self._dispatcher.membership))
+        if wanted == 0 or statistics.server_round < due:
             return
-        candidates = membership.reachable() if is_over else membership.idle
-        if not candidates:
-            self._warn_once(statistics.version)
+        self.chosen = self._choose(wanted)
+        if not self.chosen:
             return
-        self.chosen = candidates.sample(wanted, self._sampling)
-        messages = self._strategy.configure_evaluate(statistics.version, arrays, config, self._grid)
+        self._last_round = statistics.server_round
+        messages = self._strategy.configure_evaluate(
+            statistics.server_round, arrays, config, self._grid
+        )
         sent = self._dispatcher.send(Kind.EVALUATE, messages)
-        if sent:
-            self._last_version = statistics.version
-            self._rounds[statistics.version] = _Round(
-                moment_of(statistics), {d.message_id for d in sent}
-            )
+        sample = _Sample(Moment.of(statistics), len(sent))
+        self._samples |= {dispatch.message_id: sample for dispatch in sent}
+        self._num_asked.update(dispatch.node_id for dispatch in sent)
+
+    def _choose(self, wanted: int) -> list[int]:
+        """Return the nodes that are to evaluate: idle ones, and where these are few, others."""
+        membership = self._dispatcher.membership
+        chosen = membership.idle.sample(wanted, self._sampling)
+        if len(chosen) < wanted:
+            others = membership.reachable()
+            full = [node_id for node_id, asked in self._num_asked.items() if asked >= MAX_WAITING]
+            for node_id in (*chosen, *full):
+                others.discard(node_id)
+            chosen += others.sample(wanted - len(chosen), self._sampling)
+        return chosen
 
     def take(self, dispatch: Dispatch, reply: Message) -> Evaluation | None:
-        """Take in a reply; return the version's evaluation if it was the last one missing."""
+        """Take in a reply; return the round's evaluation if it was the last one missing."""
         metrics = self._options.admission.check_metrics(reply, dispatch)
         if isinstance(metrics, Rejection):
             self._dispatcher.close(dispatch, Ending.by(metrics))
             return self.settle(dispatch)
         self._dispatcher.close(dispatch, Ending(Outcome.APPLIED))
-        self._rounds[dispatch.version].replies.append(reply)
+        self._samples[dispatch.message_id].replies.append(reply)
         return self.settle(dispatch)
 
     def settle(self, dispatch: Dispatch) -> Evaluation | None:
-        """Stop waiting for a dispatch; return the version's evaluation if it was the last one."""
-        current = self._rounds[dispatch.version]
-        current.waiting.discard(dispatch.message_id)
-        if current.waiting:
+        """Stop waiting for a dispatch; return the round's evaluation if it was the last one."""
+        sample = self._samples.pop(dispatch.message_id)
+        self._num_asked[dispatch.node_id] -= 1
+        if not self._num_asked[dispatch.node_id]:
+            del self._num_asked[dispatch.node_id]
+        sample.num_waiting -= 1
+        if sample.num_waiting or not sample.replies:
             return None
-        del self._rounds[dispatch.version]
-        if not current.replies:
-            return None
-        metrics = self._strategy.aggregate_evaluate(dispatch.version, current.replies)
-        return Evaluation(*current.moment, "clients", dict(metrics)) if metrics else None
-
-    def _warn_once(self, version: int) -> None:
-        if not self._has_warned:
-            self._has_warned = True
-            logger.warning(
-                "No node is idle to evaluate version %d on, so clients evaluate after training "
-                "only; train on fewer nodes at once (concurrency or fraction_train) to have some.",
-                version,
-            )
+        moment = sample.moment
+        metrics = self._strategy.aggregate_evaluate(moment.server_round, sample.replies)
+        return moment.evaluation("clients", metrics) if metrics else None

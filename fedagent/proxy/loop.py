@@ -15,25 +15,24 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from fedagent import keys
 from fedagent.callbacks import tell_end
+from fedagent.grids import tell_statistics
+from fedagent.proxy.composer import Composer
 from fedagent.proxy.dispatcher import Dispatcher
 from fedagent.proxy.ending import Ending
 from fedagent.proxy.evaluations import Evaluations
 from fedagent.proxy.federated_evaluation import FederatedEvaluation
 from fedagent.proxy.inbox import Inbox
-from fedagent.proxy.ledger import Version
 from fedagent.proxy.options import AsyncOptions
+from fedagent.proxy.rounds import Rounds
 from fedagent.proxy.run_end import RunResult, ShouldStop
 from fedagent.proxy.run_request import RunRequest
 from fedagent.proxy.server_evaluation import ServerEvaluation
 from fedagent.proxy.termination import termination
 from fedagent.proxy.versions import Versions
 from fedagent.rules import Rule
-from fedagent.scheduling import Assignment
-from fedagent.stopping import MaxVersions, RunEnd, Stopping, first_reason, next_due_s
+from fedagent.stopping import MaxRounds, RunEnd, Stopping, first_reason, next_due_s
 from fedagent.update import Kind, Outcome, Rejection
-from fedagent.wire.records import common_metrics
 
 logger = logging.getLogger("flwr.fedagent")
 
@@ -68,14 +67,17 @@ class Proxy:
         self._versions = Versions(arrays, rule, self._ledger)
         self._model = self._versions.model
         self._inbox = Inbox(options, self._dispatcher, self._versions, rule)
-        self._metrics: list[MetricRecord] = []
+        self._rounds = Rounds(rule, self.statistics)
+        self._composer = Composer(options, self._dispatcher, self._versions, rule)
+        self._metrics: list[MetricRecord] = []  # of the updates since the newest version
         self._train_config = self._train_config_before = request.train_config
-        self._configured_version = -1
+        self._configured_round = 0
         self._is_over = self._is_told = False
         self.result = RunResult()
-        self._stopping: list[Stopping] = [MaxVersions(request.num_rounds), *options.stopping]
-        if request.should_stop is not None:
-            self._stopping.append(ShouldStop(request.should_stop, self.result))
+        tell_statistics(grid, self.statistics)
+        self._stopping: list[Stopping] = [MaxRounds(request.num_rounds), *options.stopping]
+        if request.should_stop is not None:  # first: it is asked after the last round too
+            self._stopping.insert(0, ShouldStop(request.should_stop, self.result))
         self._limit_s = next_due_s(self._stopping)
         self._clients = FederatedEvaluation(strategy, options, grid, self._dispatcher)
         self._evaluations = Evaluations(
@@ -95,6 +97,9 @@ class Proxy:
             for callback in self._options.callbacks:
                 callback.on_start(self.statistics)
             end = self._dispatcher.wait_for_nodes(self._options.min_available_nodes)
+            if end is None:
+                self._rounds.begin()
+                logger.info("At most %d %s", self._request.num_rounds, self._rounds)
             self._evaluate()
             end = end or self._completed()
             with termination() as must_end:
@@ -124,17 +129,17 @@ class Proxy:
         """Let the strategy configure jobs for free slots.
 
         Flower calls configure_train once per round with one configuration that lives on, and users
-        decay learning rates in it. Here it is called several times per version: every call starts
-        from what the previous version left.
+        decay learning rates in it. Here it is called many times in a round: every call starts from
+        what the previous round left.
         """
         if not self._dispatcher.slots.has_room:
             return
-        if self._configured_version != self.statistics.version:
-            self._configured_version = self.statistics.version
+        if self._configured_round != self._rounds.current:
+            self._configured_round = self._rounds.current
             self._train_config_before = self._train_config
         self._train_config = self._train_config_before.copy()
         messages = self._strategy.configure_train(
-            self.statistics.version + 1,
+            self._rounds.current,
             self._versions.current.payload,
             self._train_config,
             self._grid,
@@ -165,7 +170,7 @@ class Proxy:
             return
         if is_over:  # it came after the end and expires with the run
             return
-        self._strategy.aggregate_train(self.statistics.version + 1, [reply])
+        self._strategy.aggregate_train(self._rounds.current, [reply])
         if self._ledger.get(dispatch.message_id) is not None:
             self._dispatcher.close(dispatch, Ending.by(_DROPPED))
 
@@ -188,6 +193,8 @@ class Proxy:
         # A limit has done its work, and must not keep the clock from moving; a drain has not.
         self._limit_s = self._limit_s if end.kind == "stopped" else math.inf
         self._dispatcher.end_all(Kind.TRAIN)
+        if self._rounds.has_versions:  # the end came within a round
+            self._close_round()
         self._evaluate()
         self._evaluations.collect(wait=True)
         trained_s = self.statistics.now_s
@@ -210,31 +217,12 @@ class Proxy:
     # --- what the strategy's hooks call -------------------------------------------------------
 
     def train_messages(self, arrays: ArrayRecord, config: ConfigRecord) -> list[Message]:
-        """Return one message for every free slot and idle node that the scheduler matches."""
-        messages = []
-        for job in self._dispatcher.slots.assignments():
-            base = self._own_model(job.node_id)
-            told = config.copy()
-            told.update(self._rule.job_config(job.node_id))
-            if self._options.max_prefetch:
-                newest = self._versions.number_for(job.node_id)
-                told[keys.UNAPPLIED] = self._dispatcher.jobs.unapplied(job.node_id, newest)
-            message = self._dispatcher.outbox.message(Kind.TRAIN, arrays, told, job, base)
-            messages.append(message)
-        return messages
+        """Return the messages for the jobs that may go out now."""
+        return self._composer.train(arrays, config)
 
     def evaluate_messages(self, arrays: ArrayRecord, config: ConfigRecord) -> list[Message]:
-        """Return messages for a sample of the nodes that training leaves idle."""
-        return [
-            self._dispatcher.outbox.message(
-                Kind.EVALUATE, arrays, config, Assignment(node_id), self._own_model(node_id)
-            )
-            for node_id in self._clients.chosen
-        ]
-
-    def _own_model(self, node_id: int) -> Version | None:
-        self._rule.register_node(node_id, self._dispatcher.attributes(node_id))
-        return self._versions.own(node_id)
+        """Return one message for each node that is to evaluate after the last round."""
+        return self._composer.evaluate(self._clients.chosen, arrays, config)
 
     def receive(self, reply: Message) -> tuple[ArrayRecord, MetricRecord] | None:
         """Take in the reply to a train dispatch; return the new version if it completes one."""
@@ -243,7 +231,9 @@ class Proxy:
             return None
         dispatch, update, applied = received.dispatch, received.update, received.applied
         del received  # and soon the update: the next version needs its memory
-        self._metrics.append(cast(MetricRecord, update.metrics).copy())
+        metrics = cast(MetricRecord, update.metrics).copy()
+        self._metrics.append(metrics)
+        self._rounds.add(metrics)
         if self._options.max_prefetch:
             number = self._versions.number_for(dispatch.node_id)
             self._dispatcher.jobs.receive(dispatch, number)
@@ -253,7 +243,10 @@ class Proxy:
         self.statistics.buffered = self._rule.pending
         self._dispatcher.close(dispatch, applied)
         newest = self._publish_next() if is_published else None
-        return self._advance() or newest
+        newest = self._advance() or newest
+        if self._rounds.is_complete:
+            newest = self._complete_round() or newest
+        return newest
 
     def _advance(self) -> tuple[ArrayRecord, MetricRecord] | None:
         """Let the rule do what is due by now; return the newest version, if that made one."""
@@ -274,18 +267,34 @@ class Proxy:
     def _publish_next(self) -> tuple[ArrayRecord, MetricRecord]:
         self._versions.publish_next()
         version = self.statistics.version = self._model.version
-        metrics = MetricRecord()
-        if self._metrics:  # a rule may publish without an update in between
-            metrics = self._options.aggregate(common_metrics(self._metrics), is_train=True)
+        metrics = self._options.aggregate(self._metrics, is_train=True)
         self._metrics.clear()
         self.result.arrays = self._versions.current.payload
-        self.result.train_metrics_clientapp[version] = metrics
-        logger.info("Version %d: %s", version, metrics)
+        logger.debug("Version %d: %s", version, metrics)
         for callback in self._options.callbacks:
             callback.on_version(self.statistics)
-        if version % self._options.evaluate_every == 0:
-            self._evaluate()
         return self._versions.current.payload, metrics
+
+    # --- rounds -------------------------------------------------------------------------------
+
+    def _complete_round(self) -> tuple[ArrayRecord, MetricRecord] | None:
+        """Count a round; the last one leaves nothing in a buffer that holds more than a round."""
+        newest = None
+        is_last = self._rounds.current >= self._request.num_rounds
+        if is_last and self._rule.pending and self._rule.flush(self._model):
+            self.statistics.buffered = self._rule.pending
+            newest = self._publish_next()
+        self._close_round()
+        if self.statistics.server_round % self._options.evaluate_every == 0:
+            self._evaluate()
+        self._rounds.begin()
+        return newest
+
+    def _close_round(self) -> None:
+        metrics = self._options.aggregate(self._rounds.close(), is_train=True)
+        number = self.statistics.server_round
+        self.result.train_metrics_clientapp[number] = metrics
+        logger.info("Round %d, version %d: %s", number, self.statistics.version, metrics)
 
     def _evaluate(self) -> None:
         self._evaluations.evaluate(self._versions.current.payload)

@@ -14,6 +14,7 @@ from fedagent.nodes.geography import Attributes
 from fedagent.scheduling import PerNode, Scheduler, Uniform
 from fedagent.scheduling.per_node import require_prefetch
 from fedagent.stopping import Stopping
+from fedagent.wire.records import common_metrics
 
 MetricsAggregation = Callable[[list[RecordDict], str], MetricRecord]
 
@@ -22,22 +23,24 @@ MetricsAggregation = Callable[[list[RecordDict], str], MetricRecord]
 class AsyncOptions:
     """How a proxy works, whatever its rule.
 
-    The first ten are those of Flower's ``FedAvg`` with the same defaults; "round" reads "version".
+    The first ten are those of Flower's ``FedAvg`` with the same defaults. A round is as many
+    updates as nodes train at once when it begins.
 
     Parameters
     ----------
     fraction_train : without `concurrency`, the share of the connected nodes that trains at once.
-    fraction_evaluate : share of the connected nodes in a federated evaluation; 0 for none. Only
-        nodes that training leaves idle are asked, until training is over: then all are, so a run
-        with fraction_train=1 evaluates on its clients once, at its end.
+    fraction_evaluate : share of the connected nodes in a federated evaluation; 0 for none. Nodes
+        that training leaves idle are asked first; one at work evaluates after its job, one
+        with two rounds still to answer is left out. Nobody waits for the answers.
     min_train_nodes, min_evaluate_nodes : lower bounds of the two numbers above.
     min_available_nodes : nodes to wait for before the first dispatch.
     weighted_by_key : the metric that holds a client's weight.
     arrayrecord_key, configrecord_key : keys of the records in a message.
     train_metrics_aggr_fn, evaluate_metrics_aggr_fn : (list[RecordDict], weighted_by_key) ->
         MetricRecord. The records hold the clients' metrics, not their arrays.
-    concurrency : nodes that train at once; overrides `fraction_train`. There is no cohort to
-        over-commit: to have more at work than a buffer holds, raise this.
+    concurrency : nodes that train at once, and so the updates of a round; overrides
+        `fraction_train`. There is no cohort to over-commit: to have more at work than a buffer
+        holds, raise this.
     deadline_s : clock seconds a node may take to answer, > 0; None for start()'s ``timeout``. What
         comes later is not applied, but its node gets work again when it does.
     deadline_factor : >= 1; shorten `deadline_s` to so many times what nodes usually take, see
@@ -48,8 +51,10 @@ class AsyncOptions:
     scheduler : who works next and how much; default `Uniform`.
     stopping : conditions besides `num_rounds`; the first that holds ends the run.
     callbacks : who watches the run.
-    evaluate_every : run ``evaluate_fn`` on every n-th version, and on the last.
-    evaluate_clients_every : federated evaluation of every n-th version, and of the last.
+    evaluate_every : rounds from one call of ``evaluate_fn`` to the next; the last one has one
+        too. On a wall clock it runs beside the loop, and a slow one leaves rounds out.
+    evaluate_clients_every : rounds from one federated evaluation to the next; the last one has
+        one too.
     max_num_examples, require_token, max_metric_values : see `Admission`.
     backoff : waiting after failures.
     prefetch : jobs queued at a node beyond the one it works on, 0 to 3: the link and the proxy are
@@ -82,7 +87,7 @@ class AsyncOptions:
     stopping: Sequence[Stopping] = ()
     callbacks: Sequence[Callback] = ()
     evaluate_every: int = 1
-    evaluate_clients_every: int = 10
+    evaluate_clients_every: int = 1
     max_num_examples: float = 1e9
     require_token: bool = False
     max_metric_values: int = 10_000
@@ -153,7 +158,9 @@ class AsyncOptions:
             return 0
         return min(num_nodes, max(int(num_nodes * self.fraction_evaluate), self.min_evaluate_nodes))
 
-    def aggregate(self, records: list[RecordDict], is_train: bool) -> MetricRecord:
-        """Aggregate metrics of train or evaluate replies."""
+    def aggregate(self, metrics: Sequence[MetricRecord], is_train: bool) -> MetricRecord:
+        """Aggregate the metrics that train or evaluate replies share; of none there are none."""
+        if not metrics:
+            return MetricRecord()
         chosen = self.train_metrics_aggr_fn if is_train else self.evaluate_metrics_aggr_fn
-        return (chosen or aggregate_metricrecords)(records, self.weighted_by_key)
+        return (chosen or aggregate_metricrecords)(common_metrics(metrics), self.weighted_by_key)

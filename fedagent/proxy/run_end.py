@@ -22,7 +22,7 @@ class RunResult(Result):
 
 
 class ShouldStop:
-    """Flower's ``should_stop(server_round, result)`` as a stopping condition: asked once a version.
+    """Flower's ``should_stop(server_round, result)`` as a stopping condition: asked once a round.
 
     Parameters
     ----------
@@ -36,8 +36,8 @@ class ShouldStop:
 
     def __call__(self, statistics: Statistics) -> str | None:
         """Return the reason to stop, or None."""
-        if statistics.version == self._asked_at:
+        if statistics.server_round == self._asked_at:
             return None
-        self._asked_at = statistics.version
-        stops = self._should_stop(statistics.version, self._result)
-        return f"should_stop after version {statistics.version}" if stops else None
+        self._asked_at = statistics.server_round
+        stops = self._should_stop(statistics.server_round, self._result)
+        return f"should_stop after round {statistics.server_round}" if stops else None

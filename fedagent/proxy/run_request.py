@@ -15,10 +15,10 @@ class RunRequest:
 
     Attributes
     ----------
-    num_rounds : published versions after which the run ends.
+    num_rounds : rounds after which the run ends; see `fedagent.proxy.rounds`.
     timeout_s : clock seconds a node may take, and the run may hear nothing.
     train_config, evaluate_config : sent to the nodes.
-    evaluate_fn, should_stop : the user's questions about a version.
+    evaluate_fn, should_stop : the user's questions about a round.
     """
 
     num_rounds: int

@@ -1,7 +1,9 @@
-"""Evaluating versions without making training wait."""
+"""Evaluating the model once a round, without making training wait."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
 
 from flwr.app import ArrayRecord, MetricRecord
 
@@ -10,20 +12,33 @@ from fedagent.statistics import Evaluation, Statistics
 EvaluateFn = Callable[[int, ArrayRecord], MetricRecord | None]
 
 
-Moment = tuple[int, float, int]
-"""What an evaluation is filed under: version, clock time, updates."""
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """What an evaluation is filed under: fields as those of `Evaluation`."""
 
+    server_round: int
+    version: int
+    now_s: float
+    num_updates: int
 
-def moment_of(statistics: Statistics) -> Moment:
-    """Return what an evaluation of the current version is filed under."""
-    return statistics.version, statistics.now_s, statistics.num_updates
+    @classmethod
+    def of(cls, statistics: Statistics) -> "Moment":
+        """Return the moment that the statistics are of."""
+        s = statistics
+        return cls(s.server_round, s.version, s.now_s, s.num_updates)
+
+    def evaluation(self, source: str, metrics: Mapping[str, Any]) -> Evaluation:
+        """Return what was measured on the version of this moment."""
+        return Evaluation(
+            self.version, self.now_s, self.num_updates, source, dict(metrics), self.server_round
+        )
 
 
 class ServerEvaluation:
-    """Runs Flower's ``evaluate_fn(version, arrays)`` beside the event loop.
+    """Runs Flower's ``evaluate_fn(server_round, arrays)`` beside the event loop.
 
     On a wall clock it runs in one background thread while dispatch goes on. If it is slower than
-    versions come, the newest version waits and those in between are left out.
+    rounds come, the newest waits and those in between are left out.
     On a virtual clock it runs at once: the clock stands still meanwhile, and what a stopping
     condition sees must not depend on how fast this machine is.
     """
@@ -33,13 +48,13 @@ class ServerEvaluation:
         self._pool = ThreadPoolExecutor(1, "evaluate_fn") if in_background else None
         self._running: tuple[Moment, Future[MetricRecord | None]] | None = None
         self._waiting: tuple[Moment, ArrayRecord] | None = None
-        self._last_version = -1
+        self._last_round = -1
 
     def submit(self, statistics: Statistics, arrays: ArrayRecord) -> None:
-        """Evaluate the current version, once; it replaces one that is still waiting."""
-        if self._evaluate_fn is not None and statistics.version != self._last_version:
-            self._last_version = statistics.version
-            self._waiting = (moment_of(statistics), arrays)
+        """Evaluate the model after a round, once; it replaces one that is still waiting."""
+        if self._evaluate_fn is not None and statistics.server_round != self._last_round:
+            self._last_round = statistics.server_round
+            self._waiting = (Moment.of(statistics), arrays)
             self._start_waiting()
 
     def finished(self, wait: bool = False) -> Iterator[Evaluation]:
@@ -48,7 +63,7 @@ class ServerEvaluation:
             (moment, future), self._running = self._running, None
             self._start_waiting()
             if (metrics := future.result()) is not None:
-                yield Evaluation(*moment, "server", dict(metrics))
+                yield moment.evaluation("server", metrics)
 
     def close(self) -> None:
         """Give the thread back."""
@@ -60,8 +75,8 @@ class ServerEvaluation:
             return
         (moment, arrays), self._waiting = self._waiting, None
         if self._pool is not None:
-            future = self._pool.submit(self._evaluate_fn, moment[0], arrays)
+            future = self._pool.submit(self._evaluate_fn, moment.server_round, arrays)
         else:
             future = Future()
-            future.set_result(self._evaluate_fn(moment[0], arrays))
+            future.set_result(self._evaluate_fn(moment.server_round, arrays))
         self._running = (moment, future)

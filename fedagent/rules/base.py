@@ -25,6 +25,9 @@ class Rule(ABC):
     def register_node(self, node_id: int, attributes: Mapping[str, float]) -> None:
         """Learn a node's attributes, before each of its jobs; see `fedagent.nodes.geography`."""
 
+    def begin_round(self, num_updates: int) -> None:
+        """Learn, when a round begins, how many updates it has: as many as nodes train at once."""
+
     @abstractmethod
     def receive(self, model: FlatModel, update: Update) -> bool:
         """Take one update in; return True when `model` now is a new version to publish."""
@@ -92,6 +95,11 @@ class Rule(ABC):
     def metrics(self) -> Mapping[str, float]:
         """Return numbers about the rule's state, recorded with every version that is evaluated."""
         return {}
+
+    @property
+    def updates_per_version(self) -> int | None:
+        """K, if always so many updates make a version; None where that is decided otherwise."""
+        return None
 
     @property
     def pending(self) -> int:

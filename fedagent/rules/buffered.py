@@ -8,7 +8,7 @@ Only the running sum is kept, never the updates. `FedBuff`, `FedNova`, `FADAS` a
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -17,6 +17,9 @@ from fedagent.model import FlatModel
 from fedagent.rules.base import Rule
 from fedagent.rules.buffer import Buffer
 from fedagent.update import Update
+
+BufferSize = int | Literal["cohort"] | None
+"""Updates per version: a number, as many as a round has, or None: whatever came when it is time."""
 
 
 class BufferedRule(Rule):
@@ -28,22 +31,25 @@ class BufferedRule(Rule):
 
     Parameters
     ----------
-    buffer_size : K >= 1, updates per published version; None leaves publishing to the clock
-        (`Periodic`, the option ``publish_every_s``).
+    buffer_size : K >= 1, updates per published version; "cohort" for as many as a round has, which
+        is how many nodes train at once; None leaves publishing to the clock (`Periodic`, the option
+        ``publish_every_s``).
 
     Attributes
     ----------
     buffer : the running sum and what it will be divided by.
+    buffer_size : K; None without one, or as long as no round has begun.
     """
 
-    def __init__(self, buffer_size: int | None = 10) -> None:
-        require(
-            buffer_size is None or buffer_size >= 1,
-            f"{type(self).__name__}: buffer_size={buffer_size} must be at least 1, or null to "
-            "publish by the clock.",
-        )
-        self.buffer_size = buffer_size
+    def __init__(self, buffer_size: BufferSize = 10) -> None:
+        self._asked_size = validated_size(type(self).__name__, buffer_size)
+        self.buffer_size = None if buffer_size == "cohort" else buffer_size
         self.buffer = Buffer()
+
+    def begin_round(self, num_updates: int) -> None:
+        """Take the round's number of updates as K, if that is what was asked for."""
+        if self._asked_size == "cohort":
+            self.buffer_size = num_updates
 
     def weight(self, update: Update) -> float:
         """Return w_i >= 0 of an update; asked once, when it arrives."""
@@ -74,7 +80,12 @@ class BufferedRule(Rule):
     @property
     def needs_clock(self) -> bool:
         """Whether the buffer has no size."""
-        return self.buffer_size is None
+        return self._asked_size is None
+
+    @property
+    def updates_per_version(self) -> int | None:
+        """K."""
+        return self.buffer_size
 
     @property
     def pending(self) -> int:
@@ -96,3 +107,20 @@ class BufferedRule(Rule):
         """Restore what `state_dict` returned."""
         self.buffer.load_state_dict(state["buffer"])
         self.load_extra_state(state)
+
+
+def validated_size(owner: str, buffer_size: BufferSize) -> BufferSize:
+    """Return `buffer_size` if `owner` can work with it.
+
+    Raises
+    ------
+    ConfigurationError
+        If it is neither a positive number nor one of the two words.
+    """
+    is_number = isinstance(buffer_size, int) and buffer_size >= 1
+    require(
+        is_number or buffer_size in ("cohort", None),
+        f"{owner}: buffer_size={buffer_size} must be at least 1, cohort for as many updates as "
+        "nodes train at once, or null to publish by the clock.",
+    )
+    return buffer_size

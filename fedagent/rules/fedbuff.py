@@ -18,7 +18,7 @@ import torch
 
 from fedagent.errors import one_of, require
 from fedagent.model import FlatModel
-from fedagent.rules.buffered import BufferedRule
+from fedagent.rules.buffered import BufferedRule, BufferSize
 from fedagent.staleness import Staleness, polynomial, validated
 from fedagent.update import Update
 
@@ -30,8 +30,7 @@ class FedBuff(BufferedRule):
 
     Parameters
     ----------
-    buffer_size : K >= 1, updates per published version; None leaves publishing to the clock
-        (`Periodic`, the option ``publish_every_s``).
+    buffer_size : see `BufferedRule`.
     server_learning_rate : eta > 0; 1 takes the buffer's mean step.
     staleness : s(tau), 1 for a fresh update.
     normalise : "buffer" or "weights", see the module's formula.
@@ -40,7 +39,7 @@ class FedBuff(BufferedRule):
 
     def __init__(
         self,
-        buffer_size: int | None = 10,
+        buffer_size: BufferSize = 10,
         server_learning_rate: float = 1.0,
         staleness: Staleness = polynomial,
         normalise: Normalise = "buffer",

@@ -44,6 +44,11 @@ class Periodic(RuleWrapper):
         """No: this is one."""
         return False
 
+    @property
+    def updates_per_version(self) -> int | None:
+        """None: the clock decides."""
+        return None
+
     def receive(self, model: FlatModel, update: Update) -> bool:
         """Let the inner rule have the update; publish at the end of the period it arrived in."""
         self._unpublished += 1

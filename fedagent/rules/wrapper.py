@@ -33,6 +33,10 @@ class RuleWrapper(Rule):
         """Pass it on."""
         self.inner.register_node(node_id, attributes)
 
+    def begin_round(self, num_updates: int) -> None:
+        """Pass it on."""
+        self.inner.begin_round(num_updates)
+
     def receive(self, model: FlatModel, update: Update) -> bool:
         """Let the inner rule have the update."""
         return self.inner.receive(model, update)
@@ -83,6 +87,11 @@ class RuleWrapper(Rule):
     def metrics(self) -> Mapping[str, float]:
         """Ask the inner rule."""
         return self.inner.metrics()
+
+    @property
+    def updates_per_version(self) -> int | None:
+        """What the inner rule says."""
+        return self.inner.updates_per_version
 
     @property
     def pending(self) -> int:

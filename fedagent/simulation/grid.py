@@ -15,6 +15,7 @@ from fedagent.simulation.fleets import Fleet
 from fedagent.simulation.nodes import Online
 from fedagent.simulation.server_threads import ServerThreads
 from fedagent.simulation.workers.base import Executor
+from fedagent.statistics import Statistics
 
 _LOOK_S = 5e-4  # real time between two looks at threads that are not at rest yet
 
@@ -61,6 +62,7 @@ class SimulationGrid(Grid):
     ----------
     clock : the virtual clock.
     statistics : what the grid has seen, whatever strategy drives it.
+    run_statistics : what an asynchronous strategy says of its run; None if there was none.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class SimulationGrid(Grid):
         self._engine = Engine(fleet, executor, run, run_config, seed)
         self._nodes, self.clock = self._engine.nodes, self._engine.clock
         self.statistics = self._engine.statistics
+        self.run_statistics: Statistics | None = None
         self._lock = threading.RLock()
         self._threads = ServerThreads()
         self._sent: dict[threading.Thread, list[Message]] = {}

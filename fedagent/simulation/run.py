@@ -26,7 +26,9 @@ class SimulationResult:
     Attributes
     ----------
     context : the ServerApp's Context, with whatever it put into ``context.state``.
-    statistics : what the grid saw; ``statistics.now_s`` is the virtual time it took.
+    statistics : what the run did: of an asynchronous strategy its own ``proxy.statistics``, of the
+        last one if there were several; of any other what the grid saw, answers to train messages
+        being updates. ``now_s`` is the virtual time that training took.
     """
 
     context: Context
@@ -79,4 +81,4 @@ def run_simulation(
     with executor, reproducible(seed), process_tuned(), legacy:
         grid = SimulationGrid(fleet, executor, empty_run(_RUN_ID), dict(run_config or {}), seed)
         server(grid, context)
-    return SimulationResult(context, grid.statistics)
+    return SimulationResult(context, grid.run_statistics or grid.statistics)

@@ -14,17 +14,17 @@ from fedagent.proxy.loop import Proxy
 from fedagent.proxy.options import AsyncOptions
 from fedagent.proxy.run_end import RunResult
 from fedagent.proxy.run_request import RunRequest
-from fedagent.wire.records import common_metrics
 
 logger = logging.getLogger("flwr.fedagent")
 
 
 class AsyncStrategy(Strategy):
-    """A Flower strategy without rounds.
+    """A Flower strategy that waits for nobody.
 
-    Use it wherever Flower takes a strategy. ``num_rounds`` counts published versions. A subclass
-    may override Flower's hooks: `configure_train` is called whenever slots are free,
-    `aggregate_train` for every reply.
+    Use it wherever Flower takes a strategy. A round is as many updates as nodes train at once,
+    which is Flower's cohort, whoever sends them and whatever versions they make. A subclass may
+    override Flower's hooks: `configure_train` is called whenever slots are free, `aggregate_train`
+    for every reply, `configure_evaluate` and `aggregate_evaluate` once a round.
 
     Parameters
     ----------
@@ -47,7 +47,11 @@ class AsyncStrategy(Strategy):
 
     @property
     def proxy(self) -> Proxy:
-        """The run under way, or the last one."""
+        """The run under way, or the last one.
+
+        Its `statistics` are the numbers of the run: time, updates, versions, staleness, bytes and
+        how every dispatch ended.
+        """
         if self._proxy is None:
             raise RuntimeError(
                 f"{type(self).__name__} has not been started: call start() first. Its "
@@ -74,16 +78,16 @@ class AsyncStrategy(Strategy):
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Return messages for a sample of the nodes that training left idle."""
+        """Return messages for a sample of the nodes, first of those that training left idle."""
         config["server-round"] = server_round
         return self.proxy.evaluate_messages(arrays, config)
 
     def aggregate_evaluate(
         self, server_round: int, replies: Iterable[Message]
     ) -> MetricRecord | None:
-        """Aggregate the metrics of one version's federated evaluation."""
+        """Aggregate the metrics of one round's federated evaluation."""
         records = [next(iter(r.content.metric_records.values())) for r in replies]
-        return self.options.aggregate(common_metrics(records), is_train=False) if records else None
+        return self.options.aggregate(records, is_train=False) if records else None
 
     def summary(self) -> None:
         """Log the configuration."""
@@ -117,19 +121,22 @@ class AsyncStrategy(Strategy):
         ----------
         grid : any Flower grid; one that brings a ``clock`` is timed by it.
         initial_arrays : version 0; its names, shapes and dtypes are what clients must return.
-        num_rounds : published versions after which the run ends.
+        num_rounds : rounds after which the run ends, each of as many updates as nodes train at
+            once when it begins. 0 is the initial model.
         timeout : clock seconds a node may take to answer, unless `AsyncOptions.deadline_s` is set;
-            also how long the run goes on without hearing anything from anybody.
+            also how long the run goes on without a reply from anybody. After half of that it warns.
         train_config, evaluate_config : sent to the nodes; ``server-round`` is added.
-        evaluate_fn : (version, arrays) -> metrics, see `AsyncOptions.evaluate_every`.
-        should_stop : (version, result so far) -> whether the run ends, asked after every version;
-            what Flower has since 1.43.
+        evaluate_fn : (server_round, arrays) -> metrics, see `AsyncOptions.evaluate_every`.
+        should_stop : (server_round, result so far) -> whether the run ends, asked after every
+            round; what Flower has since 1.43.
 
         Returns
         -------
-        Flower's ``Result``, its dictionaries indexed by version, with `end`: why the run ended.
+        Flower's ``Result``, its dictionaries indexed by round, with `end`: why the run ended. A
+        last round that another condition cut short is there if a version came out in it. What
+        else the run did is in ``proxy.statistics``.
         """
-        logger.info("Starting %s strategy: at most %d versions", type(self).__name__, num_rounds)
+        logger.info("Starting %s strategy:", type(self).__name__)
         self.summary()
         request = RunRequest(
             num_rounds,

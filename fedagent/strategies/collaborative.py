@@ -29,6 +29,7 @@ class Collaborative(AsyncStrategy):
     def __init__(
         self,
         mixing: Weights,
+        *,
         staleness: Staleness = polynomial,
         buffer_size: int | None = 1,
         consensus: float = 0.0,

@@ -17,9 +17,9 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from fedagent._flower import Run, empty_run, reply_from
-from fedagent.errors import require
 from fedagent.model import FlatModel, FrozenVector, blocks
 from fedagent.rules import Rule
+from fedagent.rules.buffered import BufferSize, validated_size
 from fedagent.staleness import Staleness, polynomial, validated
 from fedagent.update import Update
 from fedagent.wire.records import common_metrics, from_record, to_record
@@ -67,23 +67,23 @@ class FlowerRule(Rule):
     ----------
     strategy : any Flower strategy. Its `configure_train` and `aggregate_train` are called in that
         order, as in a round, once per version; by the clock, once per buffer.
-    buffer_size : K >= 1, replies per version; None leaves publishing to the clock.
+    buffer_size : K >= 1, replies per version; "cohort" for as many as a round has; None leaves
+        publishing to the clock.
     staleness : s(tau), 1 for a fresh update.
+
+    What the strategy calls a round is one of its aggregations, a version: Adam counts its steps by
+    it. With a cohort's K that is everybody's round.
 
     Its buffer holds K updates, since a strategy may want all of them at once; what the strategy
     itself remembers is not in `state_dict`, because Flower's strategies cannot be asked for it.
     """
 
     def __init__(
-        self, strategy: Strategy, buffer_size: int | None = 10, staleness: Staleness = polynomial
+        self, strategy: Strategy, buffer_size: BufferSize = 10, staleness: Staleness = polynomial
     ) -> None:
-        require(
-            buffer_size is None or buffer_size >= 1,
-            f"asynchronous: buffer_size={buffer_size} must be at least 1, or null to publish by "
-            "the clock.",
-        )
+        self._asked_size = validated_size("asynchronous", buffer_size)
         self.strategy = strategy
-        self.buffer_size = buffer_size
+        self.buffer_size = None if buffer_size == "cohort" else buffer_size
         self.staleness = validated(staleness)
         self._arrays_key = setting_of(strategy, "arrayrecord_key", "arrays")
         self._config_key = setting_of(strategy, "configrecord_key", "config")
@@ -99,7 +99,17 @@ class FlowerRule(Rule):
     @property
     def needs_clock(self) -> bool:
         """Whether the buffer has no size."""
-        return self.buffer_size is None
+        return self._asked_size is None
+
+    @property
+    def updates_per_version(self) -> int | None:
+        """K."""
+        return self.buffer_size
+
+    def begin_round(self, num_updates: int) -> None:
+        """Take the round's number of updates as K, if that is what was asked for."""
+        if self._asked_size == "cohort":
+            self.buffer_size = num_updates
 
     @property
     def pending(self) -> int:

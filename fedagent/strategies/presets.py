@@ -5,6 +5,7 @@ from typing import Any
 
 from fedagent import rules
 from fedagent.nodes.geography import Links, Regions
+from fedagent.rules.buffered import BufferSize
 from fedagent.rules.fedbuff import Normalise
 from fedagent.staleness import Staleness, polynomial
 from fedagent.strategies.async_strategy import AsyncStrategy
@@ -14,17 +15,22 @@ class FedAsync(AsyncStrategy):
     """FedAsync: every arriving client model is mixed in; see `fedagent.rules.FedAsync`."""
 
     def __init__(
-        self, alpha: float = 0.6, staleness: Staleness = polynomial, **options: Any
+        self, *, alpha: float = 0.6, staleness: Staleness = polynomial, **options: Any
     ) -> None:
         super().__init__(rules.FedAsync(alpha, staleness), **options)
 
 
 class FedBuff(AsyncStrategy):
-    """FedBuff: every `buffer_size` updates make a version; see `fedagent.rules.FedBuff`."""
+    """FedBuff: every `buffer_size` updates make a version; see `fedagent.rules.FedBuff`.
+
+    By default that is a round's worth, as many as nodes train at once. Where all are equally fast,
+    this is FedAvg.
+    """
 
     def __init__(
         self,
-        buffer_size: int | None = 10,
+        *,
+        buffer_size: BufferSize = "cohort",
         server_learning_rate: float = 1.0,
         staleness: Staleness = polynomial,
         normalise: Normalise = "buffer",
@@ -47,6 +53,7 @@ class Hierarchical(AsyncStrategy):
     def __init__(
         self,
         regions: Regions,
+        *,
         edge: Callable[[], rules.Rule] = rules.FedBuff,
         root: rules.Rule | None = None,
         send_every: int = 32,

@@ -30,7 +30,7 @@ class _OverError(Exception):
 class Synchronous:
     """Runs an unmodified Flower strategy and tells callbacks about its rounds.
 
-    Rounds are reported as versions. On a simulated fleet the grid's own statistics are used, so
+    Every round makes a version. On a simulated fleet the grid's own statistics are used, so
     that time, bytes and outcomes are counted as for an asynchronous strategy. SIGTERM ends the run
     after the round under way.
 
@@ -171,7 +171,7 @@ class _Rounds:
 
     def evaluate(self, server_round: int, arrays: ArrayRecord) -> MetricRecord | None:
         self._result.arrays = arrays
-        self.statistics.version = server_round
+        self.statistics.version = self.statistics.server_round = server_round
         self._clock.tick()
         self._tell(lambda c: (c.on_version if server_round else c.on_start)(self.statistics))
         metrics = self._evaluate_fn(server_round, arrays) if self._evaluate_fn else None
@@ -183,6 +183,7 @@ class _Rounds:
                 self.statistics.num_updates,
                 "server",
                 dict(metrics),
+                server_round,
             )
             self.statistics.evaluated(evaluation)
             self._tell(lambda c: c.on_evaluation(self.statistics, evaluation))

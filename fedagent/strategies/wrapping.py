@@ -7,6 +7,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
+from fedagent.rules.buffered import BufferSize
 from fedagent.staleness import Staleness, polynomial
 from fedagent.strategies.async_strategy import AsyncStrategy
 from fedagent.strategies.flower_rule import FlowerRule, setting_of
@@ -33,7 +34,7 @@ class _Asynchronous(AsyncStrategy):
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        self._wrapped.configure(server_round - 1, arrays, config)
+        self._wrapped.configure(self.proxy.statistics.version, arrays, config)
         return super().configure_train(server_round, arrays, config, grid)
 
     def summary(self) -> None:
@@ -43,11 +44,14 @@ class _Asynchronous(AsyncStrategy):
 
 def asynchronous(
     strategy: Strategy,
-    buffer_size: int | None = 10,
+    *,
+    buffer_size: BufferSize = "cohort",
     staleness: Staleness = polynomial,
     **options: Any,
 ) -> AsyncStrategy:
     """Return an asynchronous strategy that lets `strategy` aggregate every `buffer_size` replies.
+
+    By default that is a round's worth: as many as nodes train at once.
 
     Each reply is rebased onto the current model first; see `fedagent.strategies.flower_rule`. Keys,
     fractions and metric aggregation are the wrapped strategy's unless given in `options`, which are

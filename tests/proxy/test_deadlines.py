@@ -64,7 +64,7 @@ def test_a_deadline_longer_than_the_timeout_is_possible():
         deadline_s=100.0,
     )
     run(strategy, Scripted(num_nodes=2, times=(10.0, 10.0)), rounds=4, timeout=5.0)
-    assert log.reason == "4 versions"
+    assert log.reason == "4 rounds"
 
 
 @pytest.mark.parametrize("deadline_s", [0.0, -1.0])

@@ -49,7 +49,7 @@ def test_a_dropped_message_does_not_shift_the_base_versions_of_the_others(droppe
 
     rule = Counting()
     strategy = Dropping(rule, prefetch=2, fraction_evaluate=0.0)
-    run(strategy, Equal(num_nodes=2), rounds=12, client=app)
+    run(strategy, Equal(num_nodes=2), rounds=6, client=app)
     assert len(rule.deltas) == 12
     assert all(torch.equal(delta, torch.ones(5)) for delta in rule.deltas)
 
@@ -90,7 +90,7 @@ def test_a_scheduler_hears_of_every_job_exactly_once(rule, client, reliability):
         rule, scheduler=scheduler, callbacks=[log], fraction_evaluate=0.0, concurrency=6
     )
     fleet = Scripted(num_nodes=6, times=(1.0, 1.1, 1.7, 2.0, 3.0, 5.0), reliability=reliability)
-    run(strategy, fleet, rounds=40, client=client_app(client))
+    run(strategy, fleet, rounds=7, client=client_app(client))
     assert scheduler.observed + scheduler.num_lost == len(log.settlements)
     blamed = [
         s for s in log.settlements if s.outcome is not Outcome.APPLIED and s.reason != "too-stale"
@@ -111,7 +111,7 @@ def test_a_node_whose_replies_an_override_filters_out_is_not_punished():
 
     log = Log()
     strategy = Picky(callbacks=[log], fraction_evaluate=0.0)
-    run(strategy, Equal(num_nodes=2), rounds=10, client=client_app(unlucky))
+    run(strategy, Equal(num_nodes=2), rounds=5, client=client_app(unlucky))
     dropped = [s for s in log.settlements if s.reason == "dropped-by-strategy"]
     sent = [s.dispatch.sent_at_s for s in dropped]
     gaps = [b - a for a, b in pairwise(sent)]
@@ -171,7 +171,7 @@ def test_a_model_that_was_changed_in_place_is_another_version():
 
 def test_a_result_says_why_its_run_ended():
     outcome = run(FedAsync(fraction_evaluate=0.0), Equal(num_nodes=3), rounds=4)
-    assert (outcome.result.end.kind, outcome.result.end.detail) == ("completed", "4 versions")
+    assert (outcome.result.end.kind, outcome.result.end.detail) == ("completed", "4 rounds")
     assert outcome.result.end.is_complete
 
 
@@ -199,17 +199,17 @@ def test_an_error_is_a_failure_and_an_interruption_a_stop():
 
 
 @pytest.mark.parametrize("every", [1, 3])
-def test_should_stop_ends_a_run_after_the_version_that_it_names(every):
+def test_should_stop_ends_a_run_after_the_round_that_it_names(every):
     asked = []
 
-    def should_stop(version, result):
-        asked.append((version, sorted(result.train_metrics_clientapp), len(result.arrays)))
-        return version == 6
+    def should_stop(server_round, result):
+        asked.append((server_round, sorted(result.train_metrics_clientapp), len(result.arrays)))
+        return server_round == 6
 
     strategy = FedBuff(buffer_size=every, fraction_evaluate=0.0)
     outcome = run(strategy, Equal(num_nodes=3), rounds=50, should_stop=should_stop)
-    assert [version for version, *_ in asked] == [1, 2, 3, 4, 5, 6]
-    assert all(len(arrays := seen) == version for version, seen, _ in asked), arrays
+    assert [server_round for server_round, *_ in asked] == [1, 2, 3, 4, 5, 6]
+    assert all(len(arrays := seen) == server_round for server_round, seen, _ in asked), arrays
     assert all(size > 0 for *_, size in asked)
     assert outcome.result.end.is_complete
     assert "should_stop" in outcome.result.end.detail

@@ -71,23 +71,23 @@ def _start(strategy, grid, **arguments):
 def test_a_slow_evaluate_fn_does_not_stall_dispatch():
     released, log = threading.Event(), Log()
 
-    def evaluate(version, arrays):
-        if version == 1:
+    def evaluate(server_round, arrays):
+        if server_round == 1:
             assert released.wait(timeout=30)
-        return MetricRecord({"version": version})
+        return MetricRecord({"server_round": server_round})
 
     class Release(Log):
         def on_version(self, statistics):
-            if statistics.version == 6:  # reached only if version 1's evaluation stalls nobody
+            if statistics.server_round == 6:  # reached only if round 1's evaluation stalls nobody
                 released.set()
 
     strategy = FedAsync(callbacks=[log, Release()], fraction_evaluate=0.0)
     result = _start(strategy, ThreadGrid(2, 0.01), num_rounds=8, evaluate_fn=evaluate)
     assert released.is_set()
-    evaluated = [m["version"] for m in result.evaluate_metrics_serverapp.values()]
+    evaluated = [m["server_round"] for m in result.evaluate_metrics_serverapp.values()]
     assert evaluated == sorted(evaluated)
-    assert {0, 1, 8} <= set(evaluated), "the last version is always evaluated"
-    assert 4 not in evaluated, "the newest version waits, not a queue of old ones"
+    assert {0, 1, 8} <= set(evaluated), "the last round is always evaluated"
+    assert 4 not in evaluated, "the newest round waits, not a queue of old ones"
     assert log.statistics.is_virtual is False
 
 
@@ -102,15 +102,25 @@ def test_an_error_in_evaluate_fn_reaches_the_caller():
 
 def test_deadlines_are_real_seconds_on_a_real_grid():
     log = Log()
-    strategy = FedAsync(callbacks=[log], stopping=[MaxSeconds(1.0)], fraction_evaluate=0.0)
-    _start(strategy, ThreadGrid(2, 3.0), num_rounds=3, timeout=0.6)
+    strategy = FedAsync(
+        callbacks=[log], stopping=[MaxSeconds(1.0)], fraction_evaluate=0.0, deadline_s=0.6
+    )
+    _start(strategy, ThreadGrid(2, 3.0), num_rounds=3, timeout=60.0)
     assert log.statistics.by_outcome() == {"expired(deadline)": 2}
     assert 1.0 <= log.statistics.now_s < 3.0
+
+
+def test_a_silent_fleet_ends_a_real_run_after_its_timeout_whatever_the_number_of_nodes():
+    log = Log()
+    strategy = FedAsync(concurrency=2, callbacks=[log], fraction_evaluate=0.0, deadline_s=0.2)
+    _start(strategy, ThreadGrid(20, 30.0), num_rounds=3, timeout=0.8)
+    assert log.end.kind == "stalled"
+    assert 0.8 <= log.statistics.now_s < 3.0
 
 
 def test_learns_in_real_time():
     strategy = FedAsync(fraction_evaluate=0.0, alpha=0.5)
     torch.manual_seed(0)
-    result = _start(strategy, ThreadGrid(4, 0.001), num_rounds=150)
+    result = _start(strategy, ThreadGrid(4, 0.001), num_rounds=40)
     losses = [m["loss"] for _, m in sorted(result.train_metrics_clientapp.items())]
     assert sum(losses[-20:]) < 0.2 * sum(losses[:20])

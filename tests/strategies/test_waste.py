@@ -26,7 +26,7 @@ def test_waste_is_all_the_time_but_what_fresh_updates_took(received, useful_s):
 
 def test_a_buffer_of_the_whole_equal_fleet_wastes_nothing():
     log = Log()
-    run(FedBuff(4, callbacks=[log], fraction_evaluate=0.0), Equal(num_nodes=4), rounds=10)
+    run(FedBuff(callbacks=[log], fraction_evaluate=0.0), Equal(num_nodes=4), rounds=10)
     assert log.statistics.wasted_s == pytest.approx(0.0)
 
 

@@ -25,6 +25,7 @@ from fedagent.errors import ConfigurationError
 from fedagent.model import FlatModel, ModelSpec
 from fedagent.simulation import Equal, Lognormal
 from fedagent.staleness import constant
+from fedagent.stopping import MaxVersions
 from fedagent.strategies.flower_rule import FlowerRule
 from fedagent.update import Update
 from tests.toy import Log, run
@@ -67,7 +68,7 @@ def test_wrapped_strategies_run_asynchronously_on_a_heterogeneous_fleet(name):
     log = Log()
     strategy = asynchronous(WRAPPED[name](), buffer_size=4, concurrency=6, callbacks=[log])
     run(strategy, Lognormal(num_nodes=12), rounds=15)
-    assert log.reason == "15 versions"
+    assert log.reason == "15 rounds"
     assert log.statistics.staleness_max > 0
 
 
@@ -138,9 +139,14 @@ def test_a_wrapped_strategy_configures_with_the_users_own_settings():
 def test_a_wrapped_strategy_is_published_by_the_clock(name, buffer_size):
     log = Log()
     strategy = asynchronous(
-        WRAPPED[name](), buffer_size, publish_every_s=2.5, callbacks=[log], **OPTIONS
+        WRAPPED[name](),
+        buffer_size=buffer_size,
+        publish_every_s=2.5,
+        stopping=[MaxVersions(6)],
+        callbacks=[log],
+        **OPTIONS,
     )
-    outcome = run(strategy, Lognormal(num_nodes=6), rounds=6)
+    outcome = run(strategy, Lognormal(num_nodes=6), rounds=1000)
     assert len(log.versions) == 6
     assert all(at_s % 2.5 == 0 for _, _, at_s in log.versions)
     assert all(np.abs(a.numpy()).max() > 0 for a in outcome.result.arrays.values())
@@ -154,8 +160,15 @@ def test_what_a_strategy_makes_nothing_of_waits_for_more():
             return super().aggregate_train(server_round, replies if len(replies) >= 4 else [])
 
     log, sizes = Log(), []
-    strategy = asynchronous(Cautious(**OPTIONS), 5, publish_every_s=1.5, callbacks=[log], **OPTIONS)
-    run(strategy, Equal(num_nodes=2), rounds=2)
+    strategy = asynchronous(
+        Cautious(**OPTIONS),
+        buffer_size=5,
+        publish_every_s=1.5,
+        stopping=[MaxVersions(2)],
+        callbacks=[log],
+        **OPTIONS,
+    )
+    run(strategy, Equal(num_nodes=2), rounds=1000)
     # Both nodes arrive every second: 2 replies at 1.5 s are too few, 4 at 3 s are enough, and so
     # are the 4 of 3 s (which belong to the next period) and 4 s.
     assert sizes == [2, 4, 4]

@@ -77,7 +77,7 @@ def _strategy(context: Context, num_nodes: int, num_updates: int) -> tuple[Strat
         prefetch=int(context.run_config["prefetch"]),
         fraction_evaluate=0.0,
     )
-    return ours, num_updates // 2
+    return ours, num_updates // num_nodes
 
 
 def _initial(work: str) -> ArrayRecord:

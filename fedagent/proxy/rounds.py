@@ -1,0 +1,75 @@
+"""Flower's rounds where nobody waits: so many updates as a cohort has nodes, whoever sends them.
+
+A round begins with the number of nodes that train at once, which is Flower's cohort, and is
+complete when the rule has received as many updates. So `num_rounds` asks for the same training
+under every rule. Versions come out whenever the rule says, and staleness counts those.
+"""
+
+from flwr.app import MetricRecord
+
+from fedagent.rules import Rule
+from fedagent.statistics import Statistics
+
+
+class Rounds:
+    """The round under way.
+
+    Parameters
+    ----------
+    rule : what is told how many updates a round has.
+    statistics : where complete rounds are counted, and how many nodes train at once.
+
+    Attributes
+    ----------
+    num_updates : updates that the round under way asks for, >= 1; 0 before the first one.
+    """
+
+    def __init__(self, rule: Rule, statistics: Statistics) -> None:
+        self._rule, self._statistics = rule, statistics
+        self.num_updates = 0
+        self._metrics: list[MetricRecord] = []
+        self._version = 0
+
+    def begin(self) -> None:
+        """Begin a round of as many updates as nodes may train at once now."""
+        self.num_updates = max(1, self._statistics.concurrency)
+        self._version = self._statistics.version
+        self._rule.begin_round(self.num_updates)
+
+    def __str__(self) -> str:
+        """Return "rounds of 20 updates", how many nodes train at once, and what makes a version."""
+        num_updates, statistics = self._rule.updates_per_version, self._statistics
+        made = (
+            f"every {num_updates} updates"
+            if num_updates
+            else f"as {type(self._rule).__name__} says"
+        )
+        return (
+            f"rounds of {self.num_updates} updates, {statistics.concurrency} of "
+            f"{statistics.num_nodes} nodes at work at once, a new version {made}"
+        )
+
+    def add(self, metrics: MetricRecord) -> None:
+        """Count an update, and keep what its client has measured."""
+        self._metrics.append(metrics)
+
+    @property
+    def current(self) -> int:
+        """The number of the round under way; the first is 1."""
+        return self._statistics.server_round + 1
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the round under way has all of its updates."""
+        return len(self._metrics) >= self.num_updates > 0
+
+    @property
+    def has_versions(self) -> bool:
+        """Whether a version has come out in the round under way."""
+        return self._statistics.version > self._version
+
+    def close(self) -> list[MetricRecord]:
+        """Count the round under way as the last one; return its clients' metrics."""
+        self._statistics.server_round += 1
+        metrics, self._metrics = self._metrics, []
+        return metrics
