@@ -64,7 +64,7 @@ class Proxy:
         self._grid, self._request = grid, request
         self._dispatcher = Dispatcher(grid, options, request.timeout_s)
         self._ledger, self.statistics = self._dispatcher.ledger, self._dispatcher.statistics
-        self._versions = Versions(arrays, rule, self._ledger)
+        self._versions = Versions(arrays, rule, self._ledger, options.carried)
         self._model = self._versions.model
         self._inbox = Inbox(options, self._dispatcher, self._versions, rule)
         self._metrics: list[MetricRecord] = []

@@ -129,7 +129,7 @@ class FlowerRule(Rule):
         """Weigh the update; the K-th lets the strategy aggregate."""
         weight = self.staleness(update.staleness)
         self._buffer.append((update.node_id, update.delta.mul_(weight), dict(update.metrics)))
-        model.carry(update.carried)
+        model.carry(update.carried, update.staleness)
         if self.buffer_size is None or len(self._buffer) < self.buffer_size:
             return False
         is_published = self.flush(model)
