@@ -26,13 +26,7 @@ with warnings.catch_warnings():  # a frozen vector is read-only, of which torch 
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """Names, shapes and dtypes of a model's arrays, in order. P = number of averaged numbers.
-
-    Attributes
-    ----------
-    arrays : each of them; a complex number counts as two real ones.
-    fixed : by name, what in averaged arrays is not finite.
-    """
+    """Names, shapes, dtypes of arrays, and what is `Fixed` in them. P = averaged real numbers."""
 
     arrays: tuple[ArraySpec, ...]
     fixed: Mapping[str, Fixed] = field(default_factory=dict, compare=False)
@@ -90,6 +84,12 @@ class ModelSpec:
     def num_bytes(self) -> int:
         """Bytes of all arrays together, as they travel."""
         return sum(s.size * np.dtype(s.dtype).itemsize for s in self.arrays)
+
+    @cached_property
+    def narrowest(self) -> np.dtype[Any]:
+        """The floating dtype with the smallest range in the model."""
+        averaged = (s.real_dtype for s in self.arrays if s.is_averaged)
+        return min(averaged, key=lambda dtype: dtype.itemsize)
 
     @cached_property
     def block_parts(self) -> tuple[tuple[tuple[str, slice], ...], ...]:
@@ -163,8 +163,7 @@ class ModelSpec:
     def holds_finite(self, vector: torch.Tensor) -> bool:
         """Return whether all arrays of a (P,) vector are finite in their own dtypes."""
         averaged = [s for s in self.arrays if s.is_averaged and s.size]
-        narrowest = min((s.real_dtype for s in averaged), key=lambda dtype: dtype.itemsize)
-        return fits(vector, narrowest) or all(
+        return fits(vector, self.narrowest) or all(
             fits(vector[self.offsets[s.name]], s.real_dtype) for s in averaged
         )
 

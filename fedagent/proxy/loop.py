@@ -25,6 +25,7 @@ from fedagent.proxy.ledger import Version
 from fedagent.proxy.options import AsyncOptions
 from fedagent.proxy.run_end import RunResult, ShouldStop
 from fedagent.proxy.run_request import RunRequest
+from fedagent.proxy.safeguard import Safeguard
 from fedagent.proxy.server_evaluation import ServerEvaluation
 from fedagent.proxy.termination import termination
 from fedagent.proxy.versions import Versions
@@ -66,6 +67,7 @@ class Proxy:
         self._ledger, self.statistics = self._dispatcher.ledger, self._dispatcher.statistics
         self._versions = Versions(arrays, rule, self._ledger, options.carried)
         self._model = self._versions.model
+        self._safeguard = Safeguard(self._versions, rule, self._dispatcher)
         self._inbox = Inbox(options, self._dispatcher, self._versions, rule)
         self._metrics: list[MetricRecord] = []
         self._train_config = self._train_config_before = request.train_config
@@ -162,8 +164,8 @@ class Proxy:
         if dispatch.kind is Kind.EVALUATE:
             self._evaluations.take(dispatch, reply)
             return
-        if is_over:  # it came after the end and expires with the run
-            return
+        if is_over:
+            return  # it came after the end and expires with the run
         self._strategy.aggregate_train(self.statistics.version + 1, [reply])
         if self._ledger.get(dispatch.message_id) is not None:
             self._dispatcher.close(dispatch, Ending.by(_DROPPED))
@@ -212,8 +214,7 @@ class Proxy:
             if self._options.max_prefetch:
                 newest = self._versions.number_for(job.node_id)
                 told[keys.UNAPPLIED] = self._dispatcher.jobs.unapplied(job.node_id, newest)
-            message = self._dispatcher.outbox.message(Kind.TRAIN, arrays, told, job, base)
-            messages.append(message)
+            messages.append(self._dispatcher.outbox.message(Kind.TRAIN, arrays, told, job, base))
         return messages
 
     def evaluate_messages(self, arrays: ArrayRecord, config: ConfigRecord) -> list[Message]:
@@ -235,14 +236,21 @@ class Proxy:
         if received is None:
             return None
         dispatch, update, applied = received.dispatch, received.update, received.applied
-        del received  # and soon the update: the next version needs its memory
+        del received  # and soon the update: a version needs its memory
         self._metrics.append(cast(MetricRecord, update.metrics).copy())
         if self._options.max_prefetch:
             number = self._versions.number_for(dispatch.node_id)
             self._dispatcher.jobs.receive(dispatch, number)
-        self.statistics.received(update.staleness, update.duration_s)
+        staleness, duration_s = update.staleness, update.duration_s
+        self._safeguard.watch(update)
         is_published = self._rule.receive(self._model, update)
         del update
+        if not self._safeguard.is_sound(is_published, dispatch.node_id):
+            self._metrics.pop()
+            rejection = self._safeguard.undo(dispatch.node_id)
+            self._dispatcher.close(dispatch, Ending.by(rejection, applied.received_bytes))
+            return None
+        self.statistics.received(staleness, duration_s)
         self.statistics.buffered = self._rule.pending
         self._dispatcher.close(dispatch, applied)
         newest = self._publish_next() if is_published else None
@@ -257,6 +265,9 @@ class Proxy:
             and self._completed() is None
         ):
             is_published = self._rule.advance(self._model, self.statistics.now_s)
+            if not self._safeguard.is_sound(is_published):
+                self._safeguard.undo()
+                continue
             self.statistics.buffered = self._rule.pending
             newest = self._publish_next() if is_published else newest
         self.statistics.edge_bytes_between_regions = self._rule.bytes_between_regions
