@@ -5,20 +5,17 @@ the next finds there, so that any number of steps is one pass over memory and ne
 a model's size.
 """
 
-import math
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
+from fedagent.arrays import ArraySpec, Carry, Fixed, NDArray, fits, reals, require_matches
 from fedagent.errors import require
-
-NDArray = npt.NDArray[Any]
 
 BLOCK = 1 << 18  # elements: a few blocks fit a cache, and one is worth the call of a function
 
@@ -27,59 +24,40 @@ with warnings.catch_warnings():  # a frozen vector is read-only, of which torch 
     torch.from_numpy(np.frombuffer(bytes(4), np.float32))
 
 
-@dataclass(frozen=True, slots=True)
-class ArraySpec:
-    """One named array of the model: its shape and NumPy dtype (``"float32"``)."""
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: str
-
-    @property
-    def size(self) -> int:
-        """Number of elements."""
-        return math.prod(self.shape)
-
-    @property
-    def is_averaged(self) -> bool:
-        """Floating arrays (normalisation buffers too) are averaged; the others are carried."""
-        return np.issubdtype(np.dtype(self.dtype), np.floating)
-
-
 @dataclass(frozen=True)
 class ModelSpec:
-    """Names, shapes and dtypes of a model's arrays, in order. P = number of float elements."""
+    """Names, shapes, dtypes of arrays, and what is `Fixed` in them. P = averaged real numbers."""
 
     arrays: tuple[ArraySpec, ...]
+    fixed: Mapping[str, Fixed] = field(default_factory=dict, compare=False)
 
     @classmethod
-    def of(cls, arrays: Mapping[str, NDArray]) -> "ModelSpec":
-        """Describe `arrays`.
+    def of(
+        cls, arrays: Mapping[str, NDArray], carried: Mapping[str, Carry] | None = None
+    ) -> "ModelSpec":
+        """Describe `arrays`; `carried` has policies by name pattern, see `fedagent.arrays`.
 
         Raises
         ------
         ConfigurationError
-            If an array is complex or holds no numbers, or if no array is floating.
+            If an array holds no numbers, if there is nothing to average, or if a pattern fits no
+            array.
         """
-        specs = tuple(ArraySpec(name, a.shape, str(a.dtype)) for name, a in arrays.items())
-        for spec in specs:
-            kind = np.dtype(spec.dtype).kind
-            require(
-                kind in "fiub",
-                f"Array {spec.name!r} has dtype {spec.dtype}, which cannot be "
-                "averaged or carried; send it outside the ArrayRecord.",
-            )
+        require_matches(carried or {}, arrays)
+        specs = tuple(ArraySpec.of(name, a, carried or {}) for name, a in arrays.items())
         require(
-            any(s.is_averaged for s in specs),
-            "The initial ArrayRecord holds no floating-point array, so there is nothing to "
-            "train; pass ArrayRecord(model.state_dict()).",
+            sum(s.size for s in specs if s.is_averaged) > 0,
+            "The initial ArrayRecord holds no floating-point number to average, so there is "
+            f"nothing to train ({', '.join(map(str, specs)) or 'it is empty'}); pass "
+            "ArrayRecord(model.state_dict()).",
         )
-        return cls(specs)
+        found = {s.name: Fixed.of(arrays[s.name]) for s in specs if s.is_averaged}
+        return cls(specs, {name: fixed for name, fixed in found.items() if fixed})
 
     @cached_property
     def dtype(self) -> torch.dtype:
         """Dtype of the flat vector: the widest floating dtype, at least float32."""
-        widest = np.result_type(np.float32, *(s.dtype for s in self.arrays if s.is_averaged))
+        widest = np.result_type(np.float32, *(s.real_dtype for s in self.arrays if s.is_averaged))
         return torch.float32 if widest == np.float32 else torch.float64
 
     @cached_property
@@ -93,19 +71,25 @@ class ModelSpec:
         slices, start = {}, 0
         for spec in self.arrays:
             if spec.is_averaged:
-                slices[spec.name] = slice(start, start + spec.size)
-                start += spec.size
+                slices[spec.name] = slice(start, start + spec.num_reals)
+                start += spec.num_reals
         return slices
 
     @cached_property
     def num_parameters(self) -> int:
-        """P: elements of all averaged arrays together."""
-        return sum(s.size for s in self.arrays if s.is_averaged)
+        """P: numbers in all averaged arrays together."""
+        return sum(s.num_reals for s in self.arrays if s.is_averaged)
 
     @cached_property
     def num_bytes(self) -> int:
         """Bytes of all arrays together, as they travel."""
         return sum(s.size * np.dtype(s.dtype).itemsize for s in self.arrays)
+
+    @cached_property
+    def narrowest(self) -> np.dtype[Any]:
+        """The floating dtype with the smallest range in the model."""
+        averaged = (s.real_dtype for s in self.arrays if s.is_averaged)
+        return min(averaged, key=lambda dtype: dtype.itemsize)
 
     @cached_property
     def block_parts(self) -> tuple[tuple[tuple[str, slice], ...], ...]:
@@ -122,6 +106,18 @@ class ModelSpec:
             )
         return tuple(parts)
 
+    @cached_property
+    def block_fixed(self) -> tuple[NDArray, ...]:
+        """Of every block of the (P,) vector the positions that are not trained."""
+        shifted = [fixed.positions + self.offsets[n].start for n, fixed in self.fixed.items()]
+        positions = np.concatenate([np.empty(0, np.int64), *shifted])
+        begins = np.arange(len(self.block_parts)) * BLOCK
+        bounds = np.searchsorted(positions, [*begins, self.num_parameters])
+        return tuple(
+            positions[low:high] - begin
+            for begin, low, high in zip(begins, bounds, bounds[1:], strict=False)
+        )
+
     def empty(self) -> torch.Tensor:
         """Return a new (P,) vector of whatever is in memory."""
         # NumPy's, because NumPy asks for huge pages: without, the first touch of every 4 KiB costs
@@ -135,25 +131,41 @@ class ModelSpec:
         return FrozenVector(self, arrays).clone(), self.carried(arrays)
 
     def carried(self, arrays: Mapping[str, NDArray]) -> dict[str, torch.Tensor]:
-        """Copy the integer and boolean arrays among `arrays`."""
+        """Copy what is carried among `arrays`, which need not be all of the model's."""
         return {
             s.name: torch.from_numpy(
                 np.array(arrays[s.name], dtype=np.dtype(s.dtype).newbyteorder("="))
             )
             for s in self.arrays
-            if s.name not in self.offsets
+            if s.name not in self.offsets and s.name in arrays
         }
 
     def unflatten(
         self, vector: torch.Tensor, carried: Mapping[str, torch.Tensor]
     ) -> dict[str, NDArray]:
         """Return named arrays in their own shapes and dtypes; views of `vector` where possible."""
-        view = vector.numpy()
-        arrays: dict[str, NDArray] = {}
-        for spec in self.arrays:
-            flat = view[self.offsets[spec.name]] if spec.is_averaged else carried[spec.name].numpy()
-            arrays[spec.name] = flat.reshape(spec.shape).astype(spec.dtype, copy=False)
-        return arrays
+        return {
+            s.name: self.array(s, vector)
+            if s.name in self.offsets
+            else carried[s.name].numpy().reshape(s.shape).astype(s.dtype, copy=False)
+            for s in self.arrays
+        }
+
+    def array(self, spec: ArraySpec, vector: torch.Tensor) -> NDArray:
+        """Return one averaged array of a (P,) vector, in its own shape and dtype; see `Fixed`."""
+        flat = vector.numpy()[self.offsets[spec.name]]
+        fixed = self.fixed.get(spec.name)
+        flat = flat.astype(spec.real_dtype, copy=fixed is not None)
+        if fixed is not None:
+            flat[fixed.positions] = fixed.values
+        return flat.view(spec.dtype).reshape(spec.shape)
+
+    def holds_finite(self, vector: torch.Tensor) -> bool:
+        """Return whether all arrays of a (P,) vector are finite in their own dtypes."""
+        averaged = [s for s in self.arrays if s.is_averaged and s.size]
+        return fits(vector, self.narrowest) or all(
+            fits(vector[self.offsets[s.name]], s.real_dtype) for s in averaged
+        )
 
 
 class FrozenVector:
@@ -179,9 +191,9 @@ class FrozenVector:
 
     def _all_blocks(self) -> Iterator[torch.Tensor]:
         dtype = self._spec.numpy_dtype
-        flat = {name: self._arrays[name].reshape(-1) for name in self._spec.offsets}
-        for parts in self._spec.block_parts:
-            if len(parts) == 1:
+        flat = {name: reals(self._arrays[name]) for name in self._spec.offsets}
+        for parts, fixed in zip(self._spec.block_parts, self._spec.block_fixed, strict=True):
+            if len(parts) == 1 and not len(fixed):
                 name, part = parts[0]
                 yield torch.from_numpy(np.asarray(flat[name][part], dtype))
                 continue
@@ -190,6 +202,7 @@ class FrozenVector:
             for piece in pieces:
                 begin, end = end, end + len(piece)
                 block[begin:end] = piece
+            block[fixed] = 0
             yield torch.from_numpy(block)
 
     def clone(self) -> torch.Tensor:
@@ -211,8 +224,7 @@ def array_of(vector: Vector, spec: ModelSpec, array: ArraySpec) -> NDArray:
     """Return one averaged array of a (P,) vector, in its own shape and dtype: read only."""
     if isinstance(vector, FrozenVector):
         return vector.array(array.name)
-    flat = vector.numpy()[spec.offsets[array.name]]
-    return flat.reshape(array.shape).astype(array.dtype, copy=False)
+    return spec.array(array, vector)
 
 
 def blocks(*vectors: Vector) -> Iterator[tuple[torch.Tensor, ...]]:
@@ -236,8 +248,8 @@ class FlatModel:
     Attributes
     ----------
     spec : the way back to named arrays.
-    vector : (P,) every floating parameter and buffer.
-    carried : integer and boolean buffers by name: carried along, never averaged or scaled.
+    vector : (P,) every averaged parameter and buffer.
+    carried : the other buffers by name: carried along, never averaged or scaled.
     version : number of versions published so far; 0 is the initial model.
     """
 
@@ -245,17 +257,26 @@ class FlatModel:
         self.spec = spec
         self.vector, self.carried = spec.flatten(arrays)
         self.version = 0
+        self._policies = {s.name: s.carry for s in spec.arrays if s.carry}
+        self._carried_from: dict[str, int] = {}
 
-    def carry(self, carried: Mapping[str, torch.Tensor]) -> None:
-        """Take over a client's integer buffers.
+    def carry(self, carried: Mapping[str, torch.Tensor], staleness: int = 0) -> None:
+        """Take over a client's carried buffers, each by its policy; see `fedagent.arrays`.
 
-        The element-wise maximum keeps counters such as BatchNorm's ``num_batches_tracked``
-        monotone whatever the order of arrival; arrays that never change stay as they are.
+        Parameters
+        ----------
+        carried : by name; what is left out did not change.
+        staleness : of the update that brought them.
         """
+        base_version = self.version - staleness
         for name, value in carried.items():
-            # NumPy, because torch.maximum knows no uint16, uint32 and uint64.
-            largest = np.maximum(self.carried[name].numpy(), value.numpy())
-            self.carried[name] = torch.from_numpy(np.asarray(largest))
+            policy = self._policies[name]
+            if policy == "count":
+                # NumPy, because torch.maximum knows no uint16, uint32 and uint64.
+                higher = np.maximum(self.carried[name].numpy(), value.numpy())
+                self.carried[name] = torch.from_numpy(np.asarray(higher))
+            elif policy == "newest" and base_version >= self._carried_from.get(name, base_version):
+                self.carried[name], self._carried_from[name] = value, base_version
 
     def arrays(self) -> dict[str, NDArray]:
         """Return named arrays that share memory with this model where dtypes allow it."""
@@ -267,10 +288,12 @@ class FlatModel:
             "vector": self.vector.clone(),
             "version": self.version,
             "carried": {k: v.clone() for k, v in self.carried.items()},
+            "carried_from": dict(self._carried_from),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         self.vector.copy_(state["vector"])
         self.carried = {k: v.clone() for k, v in state["carried"].items()}
+        self._carried_from = dict(state["carried_from"])
         self.version = int(state["version"])

@@ -72,7 +72,8 @@ class Update:
         piece: work on it with `fedagent.model.blocks`.
     staleness : tau >= 0, published versions since the dispatch, counted by the ledger.
     num_examples : the weight the client reported, > 0.
-    carried : integer and boolean buffers of the client model, by name.
+    carried : buffers of the client model that are not averaged, by name: those to be taken over.
+    largest_change : max_j |delta_j|, as it arrived.
     metrics : the client's scalar and list metrics.
     duration_s : seconds from dispatch to reply, on the run's clock; for a job that queued at its
         node, from the reply before.
@@ -86,6 +87,7 @@ class Update:
     staleness: int
     num_examples: float = 1.0
     carried: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    largest_change: float = 0.0
     metrics: Mapping[str, Any] = field(default_factory=dict)
     duration_s: float = 0.0
     local_steps: int | None = None

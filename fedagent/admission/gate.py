@@ -1,22 +1,25 @@
 """The gate: a reply becomes an `Update` or a `Rejection`, and nothing bad reaches a rule."""
 
+import logging
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
 
 from fedagent import keys
 from fedagent._flower import ErrorCode
+from fedagent.admission.carried import explained, taken_over
+from fedagent.admission.named import named_arrays, record_under
+from fedagent.admission.refusal import RefusedError, refuse_unless
 from fedagent.errors import require
-from fedagent.model import FrozenVector, ModelSpec, NDArray, Vector, array_of, blocks
+from fedagent.model import FrozenVector, ModelSpec, Vector, blocks
 from fedagent.update import Dispatch, Outcome, Rejection, Update
-from fedagent.wire.npy import MalformedArrayError, read_array
-from fedagent.wire.records import records_of
-from fedagent.wire.rows import read_rows
+from fedagent.wire.records import metrics_of, records_of
+
+logger = logging.getLogger("flwr.fedagent")
 
 FAILURES = {
     ErrorCode.LOAD_CLIENT_APP_EXCEPTION: "client-app-not-loaded",
@@ -33,25 +36,6 @@ FAILURES = {
 _HEADROOM = 1e-6  # of the largest float: room for a sum over a million clients
 
 
-class _RefusedError(Exception):
-    def __init__(self, outcome: Outcome, reason: str, detail: str) -> None:
-        super().__init__(detail)
-        self.rejection = Rejection(outcome, reason, detail)
-
-
-def _refuse_unless(condition: bool, reason: str, detail: str) -> None:
-    if not condition:
-        raise _RefusedError(Outcome.REJECTED, reason, detail)
-
-
-@contextmanager
-def _refusing_malformed() -> Iterator[None]:
-    try:
-        yield
-    except MalformedArrayError as error:
-        raise _RefusedError(Outcome.REJECTED, error.reason, str(error)) from error
-
-
 @dataclass(frozen=True)
 class Admission:
     """What a reply must be to touch the model.
@@ -64,8 +48,9 @@ class Admission:
     require_token : refuse replies that do not echo their dispatch's token. Unmodified ClientApps
         do not, fedagent's own do; an echoed token that is wrong is always refused.
     max_metric_values : numbers in a reply's metrics, list entries included.
-    max_count : what an integer buffer may have counted since the dispatch. Integer buffers may only
-        count up, and boolean ones may not change: they are carried into the model as they are.
+    max_count : what an integer buffer may have counted since the dispatch. One that did anything
+        else is not taken over; see `fedagent.arrays`.
+    arrayrecord_key : of several ArrayRecords in a reply, the name of the model's.
     """
 
     weighted_by_key: str = "num-examples"
@@ -73,6 +58,8 @@ class Admission:
     require_token: bool = False
     max_metric_values: int = 10_000
     max_count: int = 1_000_000_000
+    arrayrecord_key: str = "arrays"
+    _told: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         require(
@@ -98,11 +85,10 @@ class Admission:
             content = self._content(reply, dispatch)
             metrics = self._metrics(content)
             num_examples = self._num_examples(metrics)
-            arrays = self._arrays(content, spec, base)
-            delta = _delta(FrozenVector(spec, arrays), base, spec, num_examples)
-            carried = spec.carried(arrays)
-            self._check_carried(carried, base_carried or {})
-        except _RefusedError as refused:
+            arrays = named_arrays(record_under(self.arrayrecord_key, content), spec, base)
+            delta, largest_change = _delta(FrozenVector(spec, arrays), base, spec, num_examples)
+            carried = self._carried(spec.carried(arrays), spec, base_carried or {})
+        except RefusedError as refused:
             return refused.rejection
         return Update(
             node_id=dispatch.node_id,
@@ -111,6 +97,7 @@ class Admission:
             staleness=staleness,
             num_examples=num_examples,
             carried=carried,
+            largest_change=largest_change,
             metrics=metrics,
             duration_s=now_s - (dispatch.sent_at_s if begun_s is None else begun_s),
             local_steps=dispatch.local_steps,
@@ -122,20 +109,20 @@ class Admission:
         try:
             metrics = self._metrics(self._content(reply, dispatch))
             self._num_examples(metrics)
-        except _RefusedError as refused:
+        except RefusedError as refused:
             return refused.rejection
         return metrics
 
     def _content(self, reply: Message, dispatch: Dispatch) -> RecordDict:
         if reply.has_error():
             code = reply.error.code
-            raise _RefusedError(
+            raise RefusedError(
                 Outcome.FAILED,
                 FAILURES.get(code, f"error-{code}"),
                 reply.error.reason or "the node gave no reason",
             )
         sender = reply.metadata.src_node_id
-        _refuse_unless(
+        refuse_unless(
             sender == dispatch.node_id,
             "wrong-node",
             f"node {sender} answered for node {dispatch.node_id}",
@@ -143,12 +130,12 @@ class Admission:
         content = reply.content
         configs = records_of(content, ConfigRecord).values()
         tokens = [c[keys.TOKEN] for c in configs if keys.TOKEN in c]
-        _refuse_unless(
+        refuse_unless(
             bool(tokens) or not self.require_token,
             "no-token",
             "the reply echoes no token, which require_token asks for",
         )
-        _refuse_unless(
+        refuse_unless(
             all(token == dispatch.token for token in tokens),
             "wrong-token",
             "the reply echoes the token of another dispatch",
@@ -156,105 +143,82 @@ class Admission:
         return content
 
     def _metrics(self, content: RecordDict) -> MetricRecord:
-        records = list(records_of(content, MetricRecord).values())
-        _refuse_unless(
-            len(records) == 1, "metric-records", f"expected one MetricRecord, found {len(records)}"
-        )
+        metrics = metrics_of(content, self.weighted_by_key)
+        if metrics is None:
+            names = sorted(records_of(content, MetricRecord))
+            raise RefusedError(
+                Outcome.REJECTED,
+                "metric-records",
+                f"expected one MetricRecord with {self.weighted_by_key!r}, found {names[:5]}",
+            )
         values = [
-            v
-            for entry in records[0].values()
-            for v in (entry if isinstance(entry, list) else [entry])
+            v for entry in metrics.values() for v in (entry if isinstance(entry, list) else [entry])
         ]
-        _refuse_unless(
+        refuse_unless(
             len(values) <= self.max_metric_values,
             "metrics-too-large",
             f"{len(values)} metric values, more than max_metric_values={self.max_metric_values}",
         )
-        _refuse_unless(
+        refuse_unless(
             all(isinstance(v, float) or abs(v) < 2**63 for v in values),
             "metrics-too-large",
             "a metric is an integer beyond 64 bits",
         )
-        return records[0]
+        return metrics
 
     def _num_examples(self, metrics: MetricRecord) -> float:
         value = metrics.get(self.weighted_by_key)
         if not isinstance(value, int | float):
-            raise _RefusedError(
+            raise RefusedError(
                 Outcome.REJECTED,
                 "num-examples",
                 f"metric {self.weighted_by_key!r} is a {type(value).__name__}, not a number",
             )
-        _refuse_unless(
+        refuse_unless(
             0 < value <= self.max_num_examples and math.isfinite(value),
             "num-examples",
             f"{self.weighted_by_key}={value} is not in (0, {self.max_num_examples:g}]",
         )
         return float(value)
 
-    def _arrays(self, content: RecordDict, spec: ModelSpec, base: Vector) -> dict[str, NDArray]:
-        records = list(records_of(content, ArrayRecord).values())
-        _refuse_unless(
-            len(records) == 1, "array-records", f"expected one ArrayRecord, found {len(records)}"
-        )
-        record: ArrayRecord = records[0]
-        expected = {s.name for s in spec.arrays}
-        # Of some arrays only the changed rows came; see `sparse_rows_mod`.
-        in_rows = {name for name in spec.offsets if name + keys.ROWS in record}
-        difference = expected.symmetric_difference(record) - {n + keys.ROWS for n in in_rows}
-        _refuse_unless(
-            not difference,
-            "keys",
-            f"array names differ from the model's in {sorted(difference)[:5]}",
-        )
-        with _refusing_malformed():
-            return {
-                s.name: read_rows(record, s, array_of(base, spec, s))
-                if s.name in in_rows
-                else read_array(record[s.name], s)
-                for s in spec.arrays
-            }
-
-    def _check_carried(
-        self, carried: Mapping[str, torch.Tensor], base: Mapping[str, torch.Tensor]
-    ) -> None:
-        for name, before in base.items():
-            was, now = before.numpy(), carried[name].numpy()
-            is_count = was.dtype != bool
-            if is_count:  # modulo 2^64, where no difference of two integers overflows
-                steps = now.astype(np.uint64) - was.astype(np.uint64)
-                is_sound = (now >= was) & (steps <= self.max_count)
-            else:
-                is_sound = now == was
-            _refuse_unless(
-                bool(is_sound.all()),
-                "carried",
-                f"{name!r} did not count up by at most {self.max_count}"
-                if is_count
-                else f"the boolean {name!r} changed",
-            )
+    def _carried(
+        self,
+        carried: Mapping[str, torch.Tensor],
+        spec: ModelSpec,
+        base: Mapping[str, torch.Tensor],
+    ) -> dict[str, torch.Tensor]:
+        """Return what the model may take over; say once of each array that it may not."""
+        taken = taken_over(carried, spec, base, self.max_count)
+        for name in carried.keys() - taken.keys() - self._told:
+            if name in base and not np.array_equal(carried[name].numpy(), base[name].numpy()):
+                self._told.add(name)
+                logger.warning("%s", explained(name, spec))
+        return taken
 
 
 def _delta(
     client: FrozenVector, base: Vector, spec: ModelSpec, num_examples: float
-) -> torch.Tensor:
-    """Return the (P,) client - base, or refuse it: one pass over both."""
+) -> tuple[torch.Tensor, float]:
+    """Return the (P,) client - base and its largest element, or refuse it: one pass over both."""
     delta = spec.empty()
+    largest = 0.0
     largest_step = _HEADROOM * torch.finfo(delta.dtype).max
     for difference, trained, sent in blocks(delta, client, base):
         torch.sub(trained, sent, out=difference)
         low, high = difference.aminmax()
-        step = max(-float(low), float(high)) * num_examples
+        change = max(-float(low), float(high))
+        step = change * num_examples
         if step <= largest_step:  # which NaN is not
+            largest = max(largest, change)
             continue
-        _refuse_unless(
+        refuse_unless(
             all(bool(torch.isfinite(block).all()) for block in client.blocks()),
             "non-finite",
-            "the client model holds NaN or infinity",
+            "the client model holds NaN or infinity where the dispatched one does not",
         )
-        raise _RefusedError(
+        raise RefusedError(
             Outcome.REJECTED,
             "too-large",
             f"num-examples times a parameter's change is {step:.3g}: a sum of such steps overflows",
         )
-    return delta
+    return delta, largest

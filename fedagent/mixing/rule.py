@@ -167,7 +167,7 @@ class Mixing(Rule):
         self._deltas.append(update.delta)
         if self.consensus:
             self._bases.append(update.base.clone())
-        model.carry(update.carried)
+        model.carry(update.carried, update.staleness)
         is_full = self.buffer_size is not None and len(self._senders) >= self.buffer_size
         return is_full and self.flush(model)
 

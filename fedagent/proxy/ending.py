@@ -36,3 +36,11 @@ class Ending:
     def succeeded(self) -> bool:
         """Whether the node did what it was asked to do, whatever became of its update."""
         return self.outcome is Outcome.APPLIED or not self.blames_node
+
+
+DROPPED = Ending(
+    Outcome.REJECTED,
+    "dropped-by-strategy",
+    "an override of aggregate_train did not pass it on",
+    blames_node=False,
+)

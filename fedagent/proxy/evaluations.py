@@ -9,6 +9,7 @@ from fedagent.callbacks import Callback
 from fedagent.proxy.federated_evaluation import FederatedEvaluation
 from fedagent.proxy.run_end import RunResult
 from fedagent.proxy.server_evaluation import Moment, ServerEvaluation
+from fedagent.proxy.versions import Versions
 from fedagent.rules import Rule
 from fedagent.statistics import Evaluation, Statistics
 from fedagent.update import Dispatch
@@ -23,6 +24,8 @@ class Evaluations:
     ----------
     server : Flower's ``evaluate_fn`` beside the loop.
     clients : federated evaluation.
+    versions : what is evaluated.
+    config : for clients that evaluate.
     rule : for numbers about its state.
     result, statistics, callbacks : where metrics go.
     """
@@ -31,12 +34,15 @@ class Evaluations:
         self,
         server: ServerEvaluation,
         clients: FederatedEvaluation,
+        versions: Versions,
+        config: ConfigRecord,
         rule: Rule,
         result: RunResult,
         statistics: Statistics,
         callbacks: Sequence[Callback],
     ) -> None:
         self._server, self._clients, self._rule = server, clients, rule
+        self._versions, self._config = versions, config
         self._statistics, self._callbacks = statistics, callbacks
         self._asked_rule_at = -1
         self._by_source = {
@@ -50,10 +56,10 @@ class Evaluations:
         """Whether clients are still evaluating."""
         return len(self._clients) > 0
 
-    def evaluate(self, payload: ArrayRecord) -> None:
+    def evaluate(self) -> None:
         """Let the server evaluate after a round, and ask the rule for its numbers; once."""
         # A record of its own: whatever evaluate_fn does to it, the version stays as it is.
-        self._server.submit(self._statistics, ArrayRecord(dict(payload)))
+        self._server.submit(self._statistics, ArrayRecord(dict(self._versions.current.payload)))
         self.collect()
         if self._asked_rule_at != self._statistics.server_round:
             self._asked_rule_at = self._statistics.server_round
@@ -65,11 +71,9 @@ class Evaluations:
         for evaluation in self._server.finished(wait):
             self._record(evaluation)
 
-    def ask_clients(
-        self, payload: ArrayRecord, config: ConfigRecord, is_over: bool = False
-    ) -> None:
+    def ask_clients(self, is_over: bool = False) -> None:
         """Ask for a federated evaluation after the last round, if one is due."""
-        self._clients.ask(payload, config, is_over)
+        self._clients.ask(self._versions.current.payload, self._config, is_over)
 
     def take(self, dispatch: Dispatch, reply: Message) -> None:
         """Take in a client's reply."""

@@ -103,7 +103,7 @@ class Ledger:
         own = self._own_bases.get(dispatch.message_id)
         if own is None or newest is None:
             return self.current.number - dispatch.version
-        return newest - own.number
+        return max(0, newest - own.number)  # a rule whose work was undone counts anew
 
     def settle(self, message_id: str) -> Dispatch:
         """Close a dispatch; a second time raises KeyError."""

@@ -9,6 +9,7 @@ One thread owns the model. Nothing here knows whether time is real or simulated.
 
 import logging
 import math
+from collections.abc import Callable
 from typing import cast
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
@@ -17,31 +18,26 @@ from flwr.serverapp.strategy import Strategy
 
 from fedagent.callbacks import tell_end
 from fedagent.grids import tell_statistics
+from fedagent.model import FlatModel
 from fedagent.proxy.composer import Composer
 from fedagent.proxy.dispatcher import Dispatcher
-from fedagent.proxy.ending import Ending
+from fedagent.proxy.ending import DROPPED, Ending
 from fedagent.proxy.evaluations import Evaluations
 from fedagent.proxy.federated_evaluation import FederatedEvaluation
 from fedagent.proxy.inbox import Inbox
 from fedagent.proxy.options import AsyncOptions
-from fedagent.proxy.rounds import Rounds
+from fedagent.proxy.rounds import RoundConfig, Rounds
 from fedagent.proxy.run_end import RunResult, ShouldStop
 from fedagent.proxy.run_request import RunRequest
+from fedagent.proxy.safeguard import Safeguard
 from fedagent.proxy.server_evaluation import ServerEvaluation
 from fedagent.proxy.termination import termination
 from fedagent.proxy.versions import Versions
 from fedagent.rules import Rule
 from fedagent.stopping import MaxRounds, RunEnd, Stopping, first_reason, next_due_s
-from fedagent.update import Kind, Outcome, Rejection
+from fedagent.update import Kind
 
 logger = logging.getLogger("flwr.fedagent")
-
-_DROPPED = Rejection(
-    Outcome.REJECTED,
-    "dropped-by-strategy",
-    "an override of aggregate_train did not pass it on",
-    blames_node=False,
-)
 
 
 class Proxy:
@@ -64,14 +60,14 @@ class Proxy:
         self._grid, self._request = grid, request
         self._dispatcher = Dispatcher(grid, options, request.timeout_s)
         self._ledger, self.statistics = self._dispatcher.ledger, self._dispatcher.statistics
-        self._versions = Versions(arrays, rule, self._ledger)
+        self._versions = Versions(arrays, rule, self._ledger, options.carried)
         self._model = self._versions.model
+        self._safeguard = Safeguard(self._versions, rule, self._dispatcher)
         self._inbox = Inbox(options, self._dispatcher, self._versions, rule)
         self._rounds = Rounds(rule, self.statistics)
         self._composer = Composer(options, self._dispatcher, self._versions, rule)
         self._metrics: list[MetricRecord] = []  # of the updates since the newest version
-        self._train_config = self._train_config_before = request.train_config
-        self._configured_round = 0
+        self._train_config = RoundConfig(request.train_config)
         self._is_over = self._is_told = False
         self.result = RunResult()
         tell_statistics(grid, self.statistics)
@@ -83,6 +79,8 @@ class Proxy:
         self._evaluations = Evaluations(
             ServerEvaluation(request.evaluate_fn, in_background=not self.statistics.is_virtual),
             self._clients,
+            self._versions,
+            request.evaluate_config,
             rule,
             self.result,
             self.statistics,
@@ -100,7 +98,7 @@ class Proxy:
             if end is None:
                 self._rounds.begin()
                 logger.info("At most %d %s", self._request.num_rounds, self._rounds)
-            self._evaluate()
+            self._evaluations.evaluate()
             end = end or self._completed()
             with termination() as must_end:
                 while end is None:
@@ -126,24 +124,12 @@ class Proxy:
     # --- the loop's two halves ----------------------------------------------------------------
 
     def _hand_out_work(self) -> None:
-        """Let the strategy configure jobs for free slots.
-
-        Flower calls configure_train once per round with one configuration that lives on, and users
-        decay learning rates in it. Here it is called many times in a round: every call starts from
-        what the previous round left.
-        """
+        """Let the strategy configure jobs for free slots."""
         if not self._dispatcher.slots.has_room:
             return
-        if self._configured_round != self._rounds.current:
-            self._configured_round = self._rounds.current
-            self._train_config_before = self._train_config
-        self._train_config = self._train_config_before.copy()
-        messages = self._strategy.configure_train(
-            self._rounds.current,
-            self._versions.current.payload,
-            self._train_config,
-            self._grid,
-        )
+        number = self._rounds.current
+        payload, config = self._versions.current.payload, self._train_config.of(number)
+        messages = self._strategy.configure_train(number, payload, config, self._grid)
         self._dispatcher.send(Kind.TRAIN, messages)
 
     def _take_replies(self) -> RunEnd | None:
@@ -172,7 +158,7 @@ class Proxy:
             return
         self._strategy.aggregate_train(self._rounds.current, [reply])
         if self._ledger.get(dispatch.message_id) is not None:
-            self._dispatcher.close(dispatch, Ending.by(_DROPPED))
+            self._dispatcher.close(dispatch, DROPPED)
 
     def _drain(self) -> RunEnd:
         """Take in what is in flight, if it comes soon; return the end.
@@ -195,7 +181,7 @@ class Proxy:
         self._dispatcher.end_all(Kind.TRAIN)
         if self._rounds.has_versions:  # the end came within a round
             self._close_round()
-        self._evaluate()
+        self._evaluations.evaluate()
         self._evaluations.collect(wait=True)
         trained_s = self.statistics.now_s
         self._ask_clients_to_evaluate(is_over=True)
@@ -230,16 +216,22 @@ class Proxy:
         if received is None:
             return None
         dispatch, update, applied = received.dispatch, received.update, received.applied
-        del received  # and soon the update: the next version needs its memory
+        del received  # and soon the update: a version needs its memory
         metrics = cast(MetricRecord, update.metrics).copy()
-        self._metrics.append(metrics)
-        self._rounds.add(metrics)
         if self._options.max_prefetch:
             number = self._versions.number_for(dispatch.node_id)
             self._dispatcher.jobs.receive(dispatch, number)
-        self.statistics.received(update.staleness, update.duration_s)
+        staleness, duration_s = update.staleness, update.duration_s
+        self._safeguard.watch(update)
         is_published = self._rule.receive(self._model, update)
         del update
+        if not self._safeguard.is_sound(is_published, dispatch.node_id):
+            rejection = self._safeguard.undo(dispatch.node_id)
+            self._dispatcher.close(dispatch, Ending.by(rejection, applied.received_bytes))
+            return None
+        self._metrics.append(metrics)
+        self._rounds.add(metrics)
+        self.statistics.received(staleness, duration_s)
         self.statistics.buffered = self._rule.pending
         self._dispatcher.close(dispatch, applied)
         newest = self._publish_next() if is_published else None
@@ -256,13 +248,22 @@ class Proxy:
             and not self._is_over
             and self._completed() is None
         ):
-            is_published = self._rule.advance(self._model, self.statistics.now_s)
-            self.statistics.buffered = self._rule.pending
-            newest = self._publish_next() if is_published else newest
+            newest = self._publish_sound(self._rule.advance) or newest
         self.statistics.edge_bytes_between_regions = self._rule.bytes_between_regions
         return newest
 
     # --- versions -----------------------------------------------------------------------------
+
+    def _publish_sound(
+        self, move: Callable[[FlatModel, float], bool]
+    ) -> tuple[ArrayRecord, MetricRecord] | None:
+        """Let the rule move the model by itself; publish what it made, or take it back."""
+        is_published = move(self._model, self.statistics.now_s)
+        if not self._safeguard.is_sound(is_published):
+            self._safeguard.undo()
+            return None
+        self.statistics.buffered = self._rule.pending
+        return self._publish_next() if is_published else None
 
     def _publish_next(self) -> tuple[ArrayRecord, MetricRecord]:
         self._versions.publish_next()
@@ -280,13 +281,11 @@ class Proxy:
     def _complete_round(self) -> tuple[ArrayRecord, MetricRecord] | None:
         """Count a round; the last one leaves nothing in a buffer that holds more than a round."""
         newest = None
-        is_last = self._rounds.current >= self._request.num_rounds
-        if is_last and self._rule.pending and self._rule.flush(self._model):
-            self.statistics.buffered = self._rule.pending
-            newest = self._publish_next()
+        if self._rounds.current >= self._request.num_rounds and self._rule.pending:
+            newest = self._publish_sound(lambda model, _: self._rule.flush(model))
         self._close_round()
         if self.statistics.server_round % self._options.evaluate_every == 0:
-            self._evaluate()
+            self._evaluations.evaluate()
         self._rounds.begin()
         return newest
 
@@ -296,10 +295,5 @@ class Proxy:
         self.result.train_metrics_clientapp[number] = metrics
         logger.info("Round %d, version %d: %s", number, self.statistics.version, metrics)
 
-    def _evaluate(self) -> None:
-        self._evaluations.evaluate(self._versions.current.payload)
-
     def _ask_clients_to_evaluate(self, is_over: bool = False) -> None:
-        self._evaluations.ask_clients(
-            self._versions.current.payload, self._request.evaluate_config, is_over
-        )
+        self._evaluations.ask_clients(is_over)

@@ -1,12 +1,13 @@
 """Everything about an `AsyncStrategy` that is not its rule, in Flower's words where it has them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from flwr.app import MetricRecord, RecordDict
 
 from fedagent._flower import aggregate_metricrecords
 from fedagent.admission.gate import Admission
+from fedagent.arrays import Carry, require_policies
 from fedagent.callbacks import Callback
 from fedagent.errors import require
 from fedagent.nodes.backoff import Backoff
@@ -56,6 +57,9 @@ class AsyncOptions:
     evaluate_clients_every : rounds from one federated evaluation to the next; the last one has
         one too.
     max_num_examples, require_token, max_metric_values : see `Admission`.
+    carried : what becomes of buffers that are not averaged, such as ``{"*.pointer": "newest"}``:
+        a policy (count, newest or keep) by name pattern, the first that fits; see
+        `fedagent.arrays`. A floating buffer that it names is no longer averaged.
     backoff : waiting after failures.
     prefetch : jobs queued at a node beyond the one it works on, 0 to 3: the link and the proxy are
         no wait for it, but its models are older. A node that has queued jobs counts once in
@@ -91,6 +95,7 @@ class AsyncOptions:
     max_num_examples: float = 1e9
     require_token: bool = False
     max_metric_values: int = 10_000
+    carried: Mapping[str, Carry] = field(default_factory=dict)
     backoff: Backoff = field(default_factory=Backoff)
     membership_interval_s: float = 5.0
     prefetch: int = 0
@@ -124,6 +129,7 @@ class AsyncOptions:
         for name in ("evaluate_every", "evaluate_clients_every", "min_available_nodes"):
             require(getattr(self, name) >= 1, f"{name}={getattr(self, name)} must be at least 1.")
         require_prefetch(self.prefetch)
+        require_policies(self.carried)
         require(
             self.membership_interval_s > 0,
             f"membership_interval_s={self.membership_interval_s} must be positive.",
@@ -133,7 +139,11 @@ class AsyncOptions:
     def admission(self) -> Admission:
         """The gate these options ask for."""
         return Admission(
-            self.weighted_by_key, self.max_num_examples, self.require_token, self.max_metric_values
+            self.weighted_by_key,
+            self.max_num_examples,
+            self.require_token,
+            self.max_metric_values,
+            arrayrecord_key=self.arrayrecord_key,
         )
 
     def prefetch_of(self, node_id: int, attributes: Attributes) -> int:

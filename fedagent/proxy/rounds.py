@@ -5,7 +5,7 @@ complete when the rule has received as many updates. So `num_rounds` asks for th
 under every rule. Versions come out whenever the rule says, and staleness counts those.
 """
 
-from flwr.app import MetricRecord
+from flwr.app import ConfigRecord, MetricRecord
 
 from fedagent.rules import Rule
 from fedagent.statistics import Statistics
@@ -73,3 +73,27 @@ class Rounds:
         self._statistics.server_round += 1
         metrics, self._metrics = self._metrics, []
         return metrics
+
+
+class RoundConfig:
+    """The configuration that ``configure_train`` is given.
+
+    Flower calls it once per round with one configuration that lives on, and users decay learning
+    rates in it. Here it is called many times in a round: every call starts from what the previous
+    round left.
+
+    Parameters
+    ----------
+    config : that of the first round.
+    """
+
+    def __init__(self, config: ConfigRecord) -> None:
+        self._before = self._now = config
+        self._round = 0
+
+    def of(self, number: int) -> ConfigRecord:
+        """Return the configuration for a call in round `number`, for the user to change."""
+        if number != self._round:
+            self._round, self._before = number, self._now
+        self._now = self._before.copy()
+        return self._now

@@ -1,11 +1,13 @@
 """The model of a run, and every version of it that is alive."""
 
+from collections.abc import Mapping
 from typing import Any
 from weakref import WeakValueDictionary
 
 from flwr.app import ArrayRecord
 
-from fedagent.model import FlatModel, FrozenVector, ModelSpec, NDArray
+from fedagent.arrays import Carry, NDArray
+from fedagent.model import FlatModel, FrozenVector, ModelSpec
 from fedagent.proxy.ledger import Ledger, Version
 from fedagent.rules import Rule
 from fedagent.wire.records import from_record, to_record, views_of
@@ -19,15 +21,18 @@ class Versions:
     initial : version 0.
     rule : which may keep further models, for some nodes each.
     ledger : where versions are published.
+    carried : policies by name pattern; see `fedagent.arrays`.
 
     Attributes
     ----------
     model : the published model, which the rule moves.
     """
 
-    def __init__(self, initial: ArrayRecord, rule: Rule, ledger: Ledger) -> None:
+    def __init__(
+        self, initial: ArrayRecord, rule: Rule, ledger: Ledger, carried: Mapping[str, Carry]
+    ) -> None:
         arrays = from_record(initial)
-        self.model = FlatModel(ModelSpec.of(arrays), arrays)
+        self.model = FlatModel(ModelSpec.of(arrays, carried), arrays)
         self._rule, self._ledger = rule, ledger
         self._own: WeakValueDictionary[Any, Version] = WeakValueDictionary()
 

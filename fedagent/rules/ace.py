@@ -61,7 +61,7 @@ class ACE(Rule):
         self._latest.put(update.node_id, update.delta)
         self._base_versions[update.node_id] = model.version - update.staleness
         self._drop_old_entries(model.version)
-        model.carry(update.carried)
+        model.carry(update.carried, update.staleness)
         n = max(self.num_nodes, len(self._latest)) if self.max_age is None else len(self._latest)
         self._latest.add_sum_to(model.vector, alpha=self.server_learning_rate / n)
         return True

@@ -68,7 +68,7 @@ class AREA(Rule):
             self._welcome(model.vector, update)
         n = max(self.num_nodes, len(self._num_applied))
         model.vector.add_(update.delta, alpha=1.0 / n)
-        model.carry(update.carried)
+        model.carry(update.carried, update.staleness)
         self._num_applied[update.node_id] += 1
         self._pending = (self._pending + 1) % self.publish_every
         return self._pending == 0

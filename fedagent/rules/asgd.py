@@ -38,5 +38,5 @@ class ASGD(Rule):
         """Apply x <- x + eta s(tau) Delta."""
         weight = self.staleness(update.staleness)
         model.vector.add_(update.delta, alpha=self.server_learning_rate * weight)
-        model.carry(update.carried)
+        model.carry(update.carried, update.staleness)
         return True

@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -110,6 +110,15 @@ class Rule(ABC):
     def bytes_between_regions(self) -> int:
         """Bytes that the rule's own parts have sent each other between regions."""
         return 0
+
+    def memory(self) -> Mapping[str, Any]:
+        """Return all that the rule goes by, for a look at it: of most rules their state."""
+        return self.state_dict()
+
+    def remember(self) -> Callable[[], None]:
+        """Return a function that brings the rule back to where it is now, as often as called."""
+        state = self.state_dict()
+        return lambda: self.load_state_dict(state)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what the rule remembers: tensors and plain values."""

@@ -66,7 +66,7 @@ class BufferedRule(Rule):
     def receive(self, model: FlatModel, update: Update) -> bool:
         """Add an update; the K-th publishes."""
         self.add(model, update)
-        model.carry(update.carried)
+        model.carry(update.carried, update.staleness)
         is_full = self.buffer_size is not None and len(self.buffer) >= self.buffer_size
         return is_full and self.flush(model)
 

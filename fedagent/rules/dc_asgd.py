@@ -70,7 +70,7 @@ class DCASGD(Rule):
                 compensation.div_(self._root_mean_square(v[0], delta))
             x.add_(delta, alpha=eta)
             x.addcmul_(compensation, delta, value=-eta * self.lambda_)
-        model.carry(update.carried)
+        model.carry(update.carried, update.staleness)
         return True
 
     def _root_mean_square(self, v: torch.Tensor, delta: torch.Tensor) -> torch.Tensor:

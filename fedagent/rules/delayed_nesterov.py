@@ -49,7 +49,7 @@ class DelayedNesterov(Rule):
     def receive(self, model: FlatModel, update: Update) -> bool:
         """Apply (eta / N) Delta; on every N-th arrival the momentum step as well."""
         model.vector.add_(update.delta, alpha=self.server_learning_rate / self.period)
-        model.carry(update.carried)
+        model.carry(update.carried, update.staleness)
         self._buffer.add(update.delta)
         if len(self._buffer) == self.period:
             if self._velocity is None:

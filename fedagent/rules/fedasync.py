@@ -32,5 +32,5 @@ class FedAsync(Rule):
         alpha_t = self.alpha * self.staleness(update.staleness)
         for x, delta, base in blocks(model.vector, update.delta, update.base):
             x.lerp_(base, alpha_t).add_(delta, alpha=alpha_t)
-        model.carry(update.carried)
+        model.carry(update.carried, update.staleness)
         return True

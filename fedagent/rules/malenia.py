@@ -69,7 +69,7 @@ class Malenia(Rule):
     def receive(self, model: FlatModel, update: Update) -> bool:
         """Add Delta to its node's batch; publish the mean of means once it is certain enough."""
         self._batches.setdefault(update.node_id, Buffer()).add(update.delta)
-        model.carry(update.carried)
+        model.carry(update.carried, update.staleness)
         if not self._is_complete():
             return False
         for batch in self._batches.values():

@@ -63,7 +63,7 @@ class Ringleader(Rule):
         node = update.node_id
         if self._table is None:
             self._table = torch.zeros_like(model.vector)
-        model.carry(update.carried)
+        model.carry(update.carried, update.staleness)
         is_turn = node in self._waiting
         change = self._add(node, update.delta)
         if is_turn:

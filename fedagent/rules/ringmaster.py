@@ -45,5 +45,5 @@ class Ringmaster(Rule):
     def receive(self, model: FlatModel, update: Update) -> bool:
         """Apply x <- x + eta Delta."""
         model.vector.add_(update.delta, alpha=self.server_learning_rate)
-        model.carry(update.carried)
+        model.carry(update.carried, update.staleness)
         return True

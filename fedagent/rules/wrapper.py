@@ -4,7 +4,7 @@
 that one thing. A new hook of `Rule` is forwarded here, once for all of them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -102,6 +102,20 @@ class RuleWrapper(Rule):
     def bytes_between_regions(self) -> int:
         """What the inner rule says."""
         return self.inner.bytes_between_regions
+
+    def memory(self) -> Mapping[str, Any]:
+        """Ask the inner rule."""
+        return self.inner.memory()
+
+    def remember(self) -> Callable[[], None]:
+        """Remember this rule's state, and all that the inner rule does."""
+        state, restore_inner = self.state_dict(), self.inner.remember()
+
+        def restore() -> None:
+            self.load_state_dict(state)
+            restore_inner()
+
+        return restore
 
     def state_dict(self) -> dict[str, Any]:
         """Return the inner rule's state."""

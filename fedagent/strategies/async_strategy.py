@@ -14,6 +14,7 @@ from fedagent.proxy.loop import Proxy
 from fedagent.proxy.options import AsyncOptions
 from fedagent.proxy.run_end import RunResult
 from fedagent.proxy.run_request import RunRequest
+from fedagent.wire.records import metrics_of
 
 logger = logging.getLogger("flwr.fedagent")
 
@@ -86,7 +87,8 @@ class AsyncStrategy(Strategy):
         self, server_round: int, replies: Iterable[Message]
     ) -> MetricRecord | None:
         """Aggregate the metrics of one round's federated evaluation."""
-        records = [next(iter(r.content.metric_records.values())) for r in replies]
+        found = [metrics_of(r.content, self.options.weighted_by_key) for r in replies]
+        records = [record for record in found if record is not None]
         return self.options.aggregate(records, is_train=False) if records else None
 
     def summary(self) -> None:

@@ -7,7 +7,7 @@ With every tau = 0 this is the wrapped strategy itself, unchanged: FedAdam, Krum
 a differentially private wrapper, or the user's own.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -58,6 +58,14 @@ def setting_of(strategy: Strategy, name: str, default: Any) -> Any:
             return default
         strategy = inner
     return getattr(strategy, name)
+
+
+def _layers(strategy: Strategy) -> Iterator[Strategy]:
+    """Yield a strategy and those inside it, as Flower's DP wrappers have one."""
+    inner: Any = strategy
+    while isinstance(inner, Strategy):
+        yield inner
+        inner = getattr(inner, "strategy", None)
 
 
 class FlowerRule(Rule):
@@ -139,7 +147,7 @@ class FlowerRule(Rule):
         """Weigh the update; the K-th lets the strategy aggregate."""
         weight = self.staleness(update.staleness)
         self._buffer.append((update.node_id, update.delta.mul_(weight), dict(update.metrics)))
-        model.carry(update.carried)
+        model.carry(update.carried, update.staleness)
         if self.buffer_size is None or len(self._buffer) < self.buffer_size:
             return False
         is_published = self.flush(model)
@@ -181,6 +189,23 @@ class FlowerRule(Rule):
         for (node_id, delta, _), shared in zip(self._buffer, metrics, strict=True):
             arrays = to_record(model.spec.unflatten(delta + model.vector, model.carried))
             yield reply_from(node_id, RecordDict({self._arrays_key: arrays, **shared}))
+
+    def memory(self) -> Mapping[str, Any]:
+        """Return the buffer, and the attributes of the strategy and of those that it wraps."""
+        return {**self.state_dict(), "strategies": list(map(vars, _layers(self.strategy)))}
+
+    def remember(self) -> Callable[[], None]:
+        """Remember the buffer, and which values the strategy's attributes have."""
+        state = self.state_dict()
+        attributes = [(layer, dict(vars(layer))) for layer in _layers(self.strategy)]
+
+        def restore() -> None:
+            self.load_state_dict(state)
+            for layer, values in attributes:
+                vars(layer).clear()
+                vars(layer).update(values)
+
+        return restore
 
     def state_dict(self) -> dict[str, Any]:
         """Return the buffer."""

@@ -9,12 +9,13 @@ import numpy as np
 from flwr.app import Array
 
 from fedagent._flower import array_of
-from fedagent.model import ArraySpec, NDArray
+from fedagent.arrays import ArraySpec, NDArray
 
 NUMPY_STYPE = "numpy.ndarray"
 """What Flower calls the bytes of a ``.npy`` file."""
 
 _MAX_HEADER_BYTES = 4096
+_SORTS = {"f": "real", "c": "complex", "i": "integer", "u": "integer", "b": "truth"}
 
 
 class MalformedArrayError(ValueError):
@@ -65,14 +66,18 @@ def read_array(array: Array, spec: ArraySpec) -> NDArray:
     Flower's ``Array.numpy()`` believes the header inside the data: 128 bytes can ask for terabytes.
     Here header, declaration and length must agree with `spec` before any memory is used.
 
+    Another width, byte order or memory order of the same kind of number is understood: a client
+    may work in half precision, or on a big-endian machine.
+
     Returns
     -------
-    A read-only view of the received bytes.
+    A read-only view of the received bytes, or a copy in the dtype of `spec`.
 
     Raises
     ------
     MalformedArrayError
-        With reason ``dtype``, ``shape`` or ``malformed``.
+        With reason ``dtype``, ``shape``, ``malformed``, or ``too-large`` where a number does not
+        fit the dtype of `spec`.
     """
     if array.stype != NUMPY_STYPE:
         raise MalformedArrayError("malformed", f"{spec.name!r} is serialised as {array.stype!r}")
@@ -80,15 +85,36 @@ def read_array(array: Array, spec: ArraySpec) -> NDArray:
         shape, is_fortran, dtype, offset = _parse_header(_header(array.data))
     except Exception as error:  # it is parsed as Python: a TokenError or RecursionError, say
         raise MalformedArrayError("malformed", f"{spec.name!r}: {error}") from error
-    if dtype != np.dtype(spec.dtype) or array.dtype != spec.dtype:
-        raise MalformedArrayError("dtype", f"{spec.name!r} is {dtype}, the model's is {spec.dtype}")
+    wanted = np.dtype(spec.dtype)
+    if _SORTS.get(dtype.kind) != _SORTS[wanted.kind] or array.dtype != str(dtype):
+        raise MalformedArrayError(
+            "dtype",
+            f"{spec.name!r} is {dtype} (declared as {array.dtype[:20]!r}), the model's is {wanted}",
+        )
     if shape != spec.shape or tuple(array.shape) != spec.shape:
         raise MalformedArrayError("shape", f"{spec.name!r} is {shape}, the model's is {spec.shape}")
     if len(array.data) != offset + spec.size * dtype.itemsize:
         raise MalformedArrayError(
             "malformed", f"{spec.name!r} has {len(array.data) - offset} bytes of data"
         )
-    return _view(array.data, spec.shape, is_fortran, dtype, offset)
+    received = _view(array.data, spec.shape, is_fortran, dtype, offset)
+    return received if dtype == wanted else _cast(received, wanted, spec.name)
+
+
+def _cast(received: NDArray, dtype: np.dtype[Any], name: str) -> NDArray:
+    """Return an array in another dtype of its sort, unless a number leaves that one's range."""
+    with np.errstate(over="ignore"):
+        array = received.astype(dtype)
+    if dtype.kind in "iu":
+        # Both comparisons: -1 as an unsigned integer comes back as -1.
+        fits = (array == received) & ((array < 0) == (received < 0))
+    else:
+        fits = np.isfinite(array) | ~np.isfinite(received)
+    if not fits.all():
+        raise MalformedArrayError(
+            "too-large", f"{name!r} holds numbers that {dtype}, the model's dtype, cannot"
+        )
+    return array
 
 
 def _view(

@@ -8,7 +8,7 @@ import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from fedagent._flower import array_of, record_of
-from fedagent.model import NDArray
+from fedagent.arrays import NDArray
 from fedagent.wire.npy import QuickArray, serialised, view_of
 
 R = TypeVar("R", ArrayRecord, ConfigRecord, MetricRecord)
@@ -49,6 +49,14 @@ def records_of(content: RecordDict, kind: type[R]) -> dict[str, R]:
         for name, record in content.items()
         if type(record) is kind or isinstance(record, kind)  # which takes longer: an abstract class
     }
+
+
+def metrics_of(content: RecordDict, key: str) -> MetricRecord | None:
+    """Return the only MetricRecord in a message, or of several the only one that holds `key`."""
+    records = list(records_of(content, MetricRecord).values())
+    if len(records) != 1:
+        records = [record for record in records if key in record]
+    return records[0] if len(records) == 1 else None
 
 
 def payload_bytes(content: RecordDict) -> int:

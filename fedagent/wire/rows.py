@@ -4,11 +4,13 @@ Under an array's name are the changed rows; under that name with ``keys.ROWS`` b
 they are, int32 and ascending.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
-from flwr.app import ArrayRecord
+from flwr.app import Array
 
 from fedagent import keys
-from fedagent.model import ArraySpec, NDArray
+from fedagent.arrays import ArraySpec, NDArray
 from fedagent.wire.npy import MalformedArrayError, read_array
 
 
@@ -27,7 +29,7 @@ def changed_rows(name: str, dispatched: NDArray, trained: NDArray) -> dict[str, 
     return {name: changed, name + keys.ROWS: rows}
 
 
-def read_rows(record: ArrayRecord, spec: ArraySpec, dispatched: NDArray) -> NDArray:
+def read_rows(record: Mapping[str, Array], spec: ArraySpec, dispatched: NDArray) -> NDArray:
     """Read an array from an untrusted source that sends the rows it has changed, and which.
 
     Parameters

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from fedagent import staleness
-from fedagent.model import ArraySpec, FlatModel
+from fedagent.arrays import ArraySpec
+from fedagent.model import FlatModel
 from fedagent.proxy.ledger import Ledger
 from fedagent.rules import FedAsync, FedBuff
 from tests.conformance import cases
@@ -162,7 +163,7 @@ def averages_the_batch_norm_counter_like_a_parameter(patch):
 
 @mistake("12", FEDBUFF, shows_in="counter")
 def scales_the_batch_norm_counter_by_the_mean(patch):
-    def carry(self, carried):
+    def carry(self, carried, staleness=0):
         self.carried = {name: (self.carried[name] + value) // 2 for name, value in carried.items()}
 
     patch.setattr(FlatModel, "carry", carry)
@@ -170,12 +171,14 @@ def scales_the_batch_norm_counter_by_the_mean(patch):
 
 @mistake("12", FEDASYNC, shows_in="counter")
 def lets_a_late_client_turn_the_counter_back(patch):
-    patch.setattr(FlatModel, "carry", lambda self, carried: self.carried.update(carried))
+    patch.setattr(
+        FlatModel, "carry", lambda self, carried, staleness=0: self.carried.update(carried)
+    )
 
 
 @mistake("12", FEDBUFF, shows_in="counter")
 def drops_the_batch_norm_counter(patch):
-    patch.setattr(FlatModel, "carry", lambda self, carried: None)
+    patch.setattr(FlatModel, "carry", lambda self, carried, staleness=0: None)
 
 
 # Not among the twelve, but as easily made.

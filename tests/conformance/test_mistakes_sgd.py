@@ -101,7 +101,7 @@ def keeps_the_sum_of_the_last_batch(patch):
 def pools_the_updates_of_all_nodes(patch):
     def receive(self, model, update):
         self._batches.setdefault(update.node_id, Buffer()).add(update.delta)
-        model.carry(update.carried)
+        model.carry(update.carried, update.staleness)
         if not self._is_complete():
             return False
         pooled = Buffer()

@@ -9,7 +9,7 @@ import pytest
 from flwr.app import Array
 from hypothesis import given, settings
 
-from fedagent.model import ArraySpec
+from fedagent.arrays import ArraySpec
 from fedagent.wire.npy import (
     MalformedArrayError,
     read_array,
@@ -66,8 +66,8 @@ def test_every_version_of_the_format_is_read(version):
 
 TWO_FLOATS = b"\0" * 8
 BAD = {
-    "another dtype": (raw(header_of("'<f8'"), TWO_FLOATS), "dtype"),
-    "another byte order": (raw(header_of("'>f4'"), TWO_FLOATS), "dtype"),
+    "another dtype than declared": (raw(header_of("'<f8'"), TWO_FLOATS * 2), "dtype"),
+    "another byte order than declared": (raw(header_of("'>f4'"), TWO_FLOATS), "dtype"),
     "python objects": (raw(header_of("'|O'"), TWO_FLOATS), "dtype"),
     "fields": (raw(header_of("[('x', '<f4')]"), TWO_FLOATS), "dtype"),
     "another declared dtype": (

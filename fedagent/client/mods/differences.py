@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from flwr.app import Context
 
-from fedagent.model import NDArray
+from fedagent.arrays import NDArray
 from fedagent.wire.records import from_record
 
 Arrays = dict[str, NDArray]

@@ -4,8 +4,8 @@ from flwr.app import Context, Message
 from flwr.clientapp.typing import ClientAppCallable
 
 from fedagent import keys
+from fedagent.arrays import NDArray
 from fedagent.client.request import config_in, model_in
-from fedagent.model import NDArray
 from fedagent.update import Kind
 from fedagent.wire.records import from_record, to_record
 from fedagent.wire.rows import changed_rows
