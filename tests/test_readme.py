@@ -20,7 +20,7 @@ def test_the_example_runs_as_it_stands(tmp_path):
         check=True,
     )
     end, virtual_s = done.stdout.strip().splitlines()[-2:]
-    assert end.startswith("50 versions: [")
+    assert end.startswith("50 rounds: [")
     numbers = [float(word) for word in re.findall(r"0\.\d+", end)]
     assert len(numbers) == 3
     assert all(abs(number - 0.5) < 0.2 for number in numbers)

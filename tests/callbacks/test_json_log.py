@@ -26,7 +26,7 @@ def failing_for_one(partition, reply):
 def lines_of(level: str, **arguments) -> tuple[list[dict], Log]:
     stream, log = io.StringIO(), Log()
     strategy = FedBuff(
-        buffer_size=3, concurrency=4, fraction_evaluate=0.0, callbacks=[JsonLog(level, stream), log]
+        concurrency=4, fraction_evaluate=0.0, callbacks=[JsonLog(level, stream), log]
     )
     try:
         run(
@@ -167,7 +167,6 @@ def test_stream_that_is_closed_does_not_end_the_run(monkeypatch):
     log = Log()
 
     strategy = FedBuff(
-        buffer_size=1,
         concurrency=2,
         fraction_evaluate=0.0,
         callbacks=[JsonLog("info", stream), log],

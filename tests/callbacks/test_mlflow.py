@@ -46,7 +46,7 @@ def history(client, found, metric: str) -> list[tuple[int, float]]:
 
 
 def strategy(*callbacks: Callback) -> FedBuff:
-    return FedBuff(buffer_size=3, concurrency=4, fraction_evaluate=0.0, callbacks=callbacks)
+    return FedBuff(concurrency=4, fraction_evaluate=0.0, callbacks=callbacks)
 
 
 def loss(version, arrays):

@@ -72,7 +72,6 @@ def test_scraped_numbers_are_those_of_the_run():
     prometheus, log = Prometheus(port=0), Log()
     scraper = Scraper(prometheus)
     strategy = FedBuff(
-        buffer_size=3,
         concurrency=4,
         fraction_evaluate=0.25,
         evaluate_clients_every=2,

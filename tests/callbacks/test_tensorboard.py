@@ -28,7 +28,6 @@ def loss(version, arrays):
 def test_curves_are_over_versions_and_the_runs_clock(tmp_path):
     log = Log()
     strategy = FedBuff(
-        buffer_size=3,
         concurrency=4,
         fraction_evaluate=0.0,
         callbacks=[TensorBoard(tmp_path), log],
@@ -54,7 +53,6 @@ def test_curves_are_over_versions_and_the_runs_clock(tmp_path):
 
 def test_totals_of_every_nth_version_and_the_end(tmp_path):
     strategy = FedBuff(
-        buffer_size=1,
         concurrency=2,
         fraction_evaluate=0.0,
         callbacks=[TensorBoard(tmp_path, every=3)],
@@ -71,9 +69,7 @@ def test_run_that_fails_leaves_a_complete_file(tmp_path):
             raise ZeroDivisionError("evaluate_fn is broken")
         return loss(version, arrays)
 
-    strategy = FedBuff(
-        buffer_size=1, concurrency=2, fraction_evaluate=0.0, callbacks=[TensorBoard(tmp_path)]
-    )
+    strategy = FedBuff(concurrency=2, fraction_evaluate=0.0, callbacks=[TensorBoard(tmp_path)])
 
     with pytest.raises(ZeroDivisionError):
         run(strategy, Lognormal(num_nodes=4), rounds=7, evaluate_fn=evaluate)

@@ -10,6 +10,7 @@ from fedagent import FedAsync
 from fedagent.callbacks import Callback, JsonLog, Prometheus, TensorBoard
 from fedagent.simulation import Equal, Lognormal, Scripted
 from fedagent.statistics import Evaluation
+from fedagent.stopping import MaxUpdates
 from fedagent.strategies.synchronous import Synchronous
 from fedagent.wire.records import digest
 from tests.toy import Log, run
@@ -18,9 +19,11 @@ from tests.toy import Log, run
 def test_settlement_says_how_stale_an_update_was_and_how_long_it_took():
     """Node 0 answers after 1 and 2 s, node 1 after 2.5 s, when two versions are out."""
     log = Log()
-    strategy = FedAsync(concurrency=2, callbacks=[log], fraction_evaluate=0.0)
+    strategy = FedAsync(
+        concurrency=2, stopping=[MaxUpdates(3)], callbacks=[log], fraction_evaluate=0.0
+    )
 
-    run(strategy, Scripted(num_nodes=2, times=(1.0, 2.5)), rounds=3)
+    run(strategy, Scripted(num_nodes=2, times=(1.0, 2.5)))
 
     applied = [s for s in log.settlements if s.outcome == "applied"]
     assert [s.duration_s for s in applied] == pytest.approx([1.0, 1.0, 2.5])
