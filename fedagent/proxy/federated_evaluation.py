@@ -61,8 +61,8 @@ class FederatedEvaluation:
         self.chosen = candidates.sample(wanted, self._sampling)
         messages = self._strategy.configure_evaluate(statistics.version, arrays, config, self._grid)
         sent = self._dispatcher.send(Kind.EVALUATE, messages)
+        self._last_version = statistics.version  # also if the strategy asks nobody
         if sent:
-            self._last_version = statistics.version
             self._rounds[statistics.version] = _Round(
                 moment_of(statistics), {d.message_id for d in sent}
             )

@@ -260,6 +260,7 @@ class Proxy:
             self.statistics.buffered = self._rule.pending
             newest = self._publish_next() if is_published else newest
         self.statistics.edge_bytes_between_regions = self._rule.bytes_between_regions
+        self.statistics.lost = self._rule.lost
         return newest
 
     # --- versions -----------------------------------------------------------------------------

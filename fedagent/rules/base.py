@@ -99,6 +99,11 @@ class Rule(ABC):
         return 0
 
     @property
+    def lost(self) -> Mapping[str, int]:
+        """Updates received that no version will ever hold, by reason."""
+        return {}
+
+    @property
     def bytes_between_regions(self) -> int:
         """Bytes that the rule's own parts have sent each other between regions."""
         return 0

@@ -24,6 +24,7 @@ Memory: per region 3 P floats and those of its rule, and 2 P for each thing unde
 
 import copy
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -237,6 +238,12 @@ class Hierarchical(Rule):
     def pending(self) -> int:
         """Updates of nodes that no published root version holds yet."""
         return self._unpublished
+
+    @property
+    def lost(self) -> Mapping[str, int]:
+        """What root and edges have lost."""
+        rules = [self.root, *(edge.rule for edge in self.edges)]
+        return sum((Counter(rule.lost) for rule in rules), Counter())
 
     @property
     def bytes_between_regions(self) -> int:

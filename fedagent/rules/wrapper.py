@@ -90,6 +90,11 @@ class RuleWrapper(Rule):
         return self.inner.pending
 
     @property
+    def lost(self) -> Mapping[str, int]:
+        """What the inner rule says."""
+        return self.inner.lost
+
+    @property
     def bytes_between_regions(self) -> int:
         """What the inner rule says."""
         return self.inner.bytes_between_regions

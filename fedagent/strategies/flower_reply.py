@@ -1,0 +1,93 @@
+"""A reply that waits in a buffer for a Flower strategy: an update, and what else came with it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
+
+from fedagent._flower import record_of, reply_from, with_content
+from fedagent.model import FlatModel
+from fedagent.update import Update
+from fedagent.wire.records import common_metrics, records_of, to_record
+
+
+@dataclass(frozen=True, eq=False)
+class FlowerReply:
+    """An update that waits.
+
+    Attributes
+    ----------
+    node_id : the node that computed it.
+    delta : (P,) its change of the model, weighed.
+    carried : integer and boolean buffers of the client's model, by name.
+    metrics : what the client measured.
+    arrays_key : name of the model's record in the reply.
+    envelope : the reply as it came, but for the model; None of an update that never travelled.
+    """
+
+    node_id: int
+    delta: torch.Tensor
+    carried: Mapping[str, torch.Tensor]
+    metrics: Mapping[str, Any]
+    arrays_key: str
+    envelope: Message | None = field(default=None, repr=False)
+
+    @classmethod
+    def of(
+        cls, update: Update, weight: float, message: Message | None, arrays_key: str
+    ) -> "FlowerReply":
+        """Weigh an update, which came in `message`."""
+        envelope = None
+        if message is not None:
+            known = records_of(message.content, ArrayRecord)
+            arrays_key = arrays_key if arrays_key in known else next(iter(known))
+            records = {n: r for n, r in message.content.items() if n != arrays_key}
+            envelope = with_content(message, record_of(RecordDict, records))
+        delta = update.delta.mul_(weight)
+        return cls(
+            update.node_id, delta, update.carried, dict(update.metrics), arrays_key, envelope
+        )
+
+    def message(self, model: FlatModel) -> Message:
+        """Return the reply with a whole model in it: the update on top of `model`."""
+        carried = {**model.carried, **self.carried}
+        arrays = to_record(model.spec.unflatten(self.delta + model.vector, carried))
+        if self.envelope is None:
+            content = {self.arrays_key: arrays, "metrics": MetricRecord(dict(self.metrics))}
+            return reply_from(self.node_id, record_of(RecordDict, content))
+        records: dict[str, Any] = {self.arrays_key: arrays, **self.envelope.content}
+        return with_content(self.envelope, record_of(RecordDict, records))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return tensors and plain values, without the envelope."""
+        return {
+            "node_id": self.node_id,
+            "delta": self.delta.clone(),
+            "carried": dict(self.carried),
+            "metrics": dict(self.metrics),
+            "arrays_key": self.arrays_key,
+        }
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> "FlowerReply":
+        """Return what `state_dict` was asked of."""
+        return cls(**{**state, "delta": state["delta"].clone()})
+
+
+def with_common_metrics(replies: Sequence[Message]) -> list[Message]:
+    """Return replies whose first MetricRecord holds what all of them measured.
+
+    Flower's aggregation raises where one reply has a metric that another lacks, which in a fleet of
+    different devices is no mistake.
+    """
+    firsts = [next(iter(records_of(r.content, MetricRecord).items()), None) for r in replies]
+    named = [first for first in firsts if first is not None]
+    if len(named) < len(replies) or not replies:
+        return list(replies)
+    shared = common_metrics([record for _, record in named])
+    return [
+        with_content(reply, RecordDict({**reply.content, name: reduced["metrics"]}))
+        for reply, (name, _), reduced in zip(replies, named, shared, strict=True)
+    ]
