@@ -8,6 +8,7 @@ from flwr.app import ArrayRecord
 from fedagent.model import FlatModel, FrozenVector, ModelSpec, NDArray
 from fedagent.proxy.ledger import Ledger, Version
 from fedagent.rules import Rule
+from fedagent.rules.opaque import OpaqueModel
 from fedagent.wire.records import from_record, to_record, views_of
 
 
@@ -27,7 +28,9 @@ class Versions:
 
     def __init__(self, initial: ArrayRecord, rule: Rule, ledger: Ledger) -> None:
         arrays = from_record(initial)
-        self.model = FlatModel(ModelSpec.of(arrays), arrays)
+        self.model = (
+            OpaqueModel(arrays) if rule.is_opaque else FlatModel(ModelSpec.of(arrays), arrays)
+        )
         self._rule, self._ledger = rule, ledger
         self._own: WeakValueDictionary[Any, Version] = WeakValueDictionary()
 

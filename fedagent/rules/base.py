@@ -81,6 +81,11 @@ class Rule(ABC):
         return True
 
     @property
+    def is_opaque(self) -> bool:
+        """Whether only the rule understands the model: see `OpaqueModel`."""
+        return False
+
+    @property
     def needs_clock(self) -> bool:
         """Whether no version comes out without one: a buffer that is never full by itself."""
         return False

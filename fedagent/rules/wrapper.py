@@ -72,6 +72,11 @@ class RuleWrapper(Rule):
         return self.inner.allows_clock
 
     @property
+    def is_opaque(self) -> bool:
+        """What the inner rule says."""
+        return self.inner.is_opaque
+
+    @property
     def needs_clock(self) -> bool:
         """What the inner rule says."""
         return self.inner.needs_clock

@@ -24,7 +24,8 @@ class FlowerReply:
     carried : integer and boolean buffers of the client's model, by name.
     metrics : what the client measured.
     arrays_key : name of the model's record in the reply.
-    envelope : the reply as it came, but for the model; None of an update that never travelled.
+    envelope : the reply as it came, but for a model that is rebased; None of an update that never
+        travelled.
     """
 
     node_id: int
@@ -36,14 +37,20 @@ class FlowerReply:
 
     @classmethod
     def of(
-        cls, update: Update, weight: float, message: Message | None, arrays_key: str
+        cls,
+        update: Update,
+        weight: float,
+        message: Message | None,
+        arrays_key: str,
+        is_whole: bool = False,
     ) -> "FlowerReply":
-        """Weigh an update, which came in `message`."""
+        """Weigh an update, which came in `message`; keep that whole where nothing is rebased."""
         envelope = None
         if message is not None:
             known = records_of(message.content, ArrayRecord)
             arrays_key = arrays_key if arrays_key in known else next(iter(known))
-            records = {n: r for n, r in message.content.items() if n != arrays_key}
+            kept = dict(message.content)
+            records = kept if is_whole else {n: r for n, r in kept.items() if n != arrays_key}
             envelope = with_content(message, record_of(RecordDict, records))
         delta = update.delta.mul_(weight)
         return cls(
@@ -51,7 +58,9 @@ class FlowerReply:
         )
 
     def message(self, model: FlatModel) -> Message:
-        """Return the reply with a whole model in it: the update on top of `model`."""
+        """Return the reply with a whole model: as it came, or the update on top of `model`."""
+        if self.envelope is not None and self.arrays_key in self.envelope.content:
+            return with_content(self.envelope, record_of(RecordDict, self.envelope.content))
         carried = {**model.carried, **self.carried}
         arrays = to_record(model.spec.unflatten(self.delta + model.vector, carried))
         if self.envelope is None:

@@ -23,12 +23,13 @@ from flwr.serverapp.strategy import Strategy
 
 from fedagent._flower import aggregate_metricrecords
 from fedagent.errors import require
-from fedagent.model import FlatModel, FrozenVector, ModelSpec, blocks
-from fedagent.rules import Rule
+from fedagent.model import FlatModel, FrozenVector, ModelSpec, NDArray, blocks
+from fedagent.rules import Rule, too_stale
+from fedagent.rules.opaque import OpaqueModel
 from fedagent.staleness import Staleness, polynomial, validated
 from fedagent.strategies.cohort import Cohort, Instructions
 from fedagent.strategies.flower_reply import FlowerReply, with_common_metrics
-from fedagent.update import Update
+from fedagent.update import Rejection, Update
 from fedagent.wire.records import from_record, to_record
 
 logger = logging.getLogger("flwr.fedagent")
@@ -61,6 +62,12 @@ class FlowerRule(Rule):
         order, as in a round, once per version; by the clock, once per buffer.
     buffer_size : K >= 1, replies per version; None leaves publishing to the clock.
     staleness : s(tau), 1 for a fresh update.
+    rebase : whether replies are updates of arrays of numbers. If not, the model is a record that
+        only the strategy understands, such as the bytes of XGBoost's trees: it gets the replies as
+        they came, a late one too unless s(tau) is 0, and what it returns is the new model.
+
+    What the strategy calls a round is one of its aggregations, a version: Adam counts its steps by
+    it.
 
     Its buffer holds K updates, since a strategy may want all of them at once. Not in `state_dict`
     are what the strategy itself remembers, because Flower's strategies cannot be asked for it, and
@@ -68,7 +75,11 @@ class FlowerRule(Rule):
     """
 
     def __init__(
-        self, strategy: Strategy, buffer_size: int | None = 10, staleness: Staleness = polynomial
+        self,
+        strategy: Strategy,
+        buffer_size: int | None = 10,
+        staleness: Staleness = polynomial,
+        rebase: bool = True,
     ) -> None:
         require(
             buffer_size is None or buffer_size >= 1,
@@ -78,6 +89,7 @@ class FlowerRule(Rule):
         self.strategy = strategy
         self.buffer_size = buffer_size
         self.staleness = validated(staleness)
+        self._rebase = rebase
         self._node_ids: list[int] = []
         self._reported: set[str] = set()
         self._forget()
@@ -90,7 +102,7 @@ class FlowerRule(Rule):
         self._message: Message | None = None
         self._metrics: MetricRecord | None = None
         self._config = ConfigRecord()
-        self._configured_version = self._server_round = -1
+        self._configured_version = -1
         self._reference = ArrayRecord()  # the model that the strategy starts from
         self._instructions = Instructions([], self._reference, self.config_key)
 
@@ -108,6 +120,11 @@ class FlowerRule(Rule):
     def needs_clock(self) -> bool:
         """Whether the buffer has no size."""
         return self.buffer_size is None
+
+    @property
+    def is_opaque(self) -> bool:
+        """Whether only the strategy understands the model."""
+        return not self._rebase
 
     @property
     def pending(self) -> int:
@@ -129,7 +146,6 @@ class FlowerRule(Rule):
     def configure(
         self,
         version: int,
-        server_round: int,
         arrays: ArrayRecord,
         config: ConfigRecord,
         node_ids: Iterable[int],
@@ -142,14 +158,14 @@ class FlowerRule(Rule):
         if version != self._configured_version:
             self._config.update(config)
             self._node_ids = list(self.cohort(node_ids).get_node_ids())
-            self._begin_round(version, server_round, arrays)
+            self._begin_round(version, arrays)
         config.update(self._config)
         return self._instructions
 
-    def _begin_round(self, version: int, server_round: int, arrays: ArrayRecord) -> None:
-        self._configured_version, self._server_round = version, server_round
-        self._reference, cohort = arrays, self.cohort(self._node_ids)
-        messages = self.strategy.configure_train(server_round, arrays, self._config, cohort)
+    def _begin_round(self, version: int, arrays: ArrayRecord) -> None:
+        self._configured_version, self._reference = version, arrays
+        cohort = self.cohort(self._node_ids)
+        messages = self.strategy.configure_train(version + 1, arrays, self._config, cohort)
         self._instructions = Instructions(messages, arrays, self.config_key)
 
     # --- replies come -------------------------------------------------------------------------
@@ -163,10 +179,16 @@ class FlowerRule(Rule):
         finally:
             self._message = None
 
+    def rejection(self, update: Update) -> Rejection | None:
+        """Refuse what cannot be weighed and should weigh nothing."""
+        is_worthless = self.is_opaque and self.staleness(update.staleness) == 0
+        return too_stale(update) if is_worthless else None
+
     def receive(self, model: FlatModel, update: Update) -> bool:
         """Weigh the update; the K-th lets the strategy aggregate."""
         weight = self.staleness(update.staleness)
-        self._buffer.append(FlowerReply.of(update, weight, self._message, self.arrays_key))
+        reply = FlowerReply.of(update, weight, self._message, self.arrays_key, self.is_opaque)
+        self._buffer.append(reply)
         if self.buffer_size is None or len(self._buffer) < self.buffer_size:
             return False
         is_published = self.flush(model)
@@ -178,23 +200,25 @@ class FlowerRule(Rule):
         if not self._buffer:
             return False
         if not self._starts_from(model):
-            server_round = max(self._server_round, model.version + 1)
-            self._begin_round(model.version, server_round, to_record(model.arrays()))
+            self._begin_round(model.version, to_record(model.arrays()))
         replies = with_common_metrics([reply.message(model) for reply in self._buffer])
         try:
             with _restored_on_error(self.strategy):
-                record, self._metrics = self.strategy.aggregate_train(self._server_round, replies)
-                new = None if record is None else _vector(record, model.spec)
+                record, self._metrics = self.strategy.aggregate_train(model.version + 1, replies)
+                new = None if record is None else _read(record, model.spec)
         except Exception as error:
             self._fail(error)
             return False
         self._failures_in_a_row = 0
         if new is None:
             return False
-        for reply in self._buffer:
-            model.carry(reply.carried)
-        for x, aggregated in blocks(model.vector, new):
-            x.copy_(aggregated)
+        if isinstance(model, OpaqueModel):
+            model.contents = new
+        else:
+            for reply in self._buffer:
+                model.carry(reply.carried)
+            for x, aggregated in blocks(model.vector, FrozenVector(model.spec, new)):
+                x.copy_(aggregated)
         self._buffer.clear()
         return True
 
@@ -273,8 +297,8 @@ def _restored_on_error(strategy: Strategy) -> Iterator[None]:
         raise
 
 
-def _vector(record: ArrayRecord, spec: ModelSpec) -> FrozenVector:
-    """Return the (P,) vector of an aggregated model; ValueError if it is not one of `spec`."""
+def _read(record: ArrayRecord, spec: ModelSpec) -> dict[str, NDArray]:
+    """Return the arrays of an aggregated model; ValueError if they are not those of `spec`."""
     arrays = from_record(record)
     for expected in spec.arrays:
         if not expected.is_averaged:
@@ -287,4 +311,4 @@ def _vector(record: ArrayRecord, spec: ModelSpec) -> FrozenVector:
                 f"the aggregated array {expected.name!r} is {dtype}{list(shape)}, the model's is "
                 f"{expected.dtype}{list(expected.shape)}"
             )
-    return FrozenVector(spec, arrays)
+    return arrays

@@ -11,14 +11,14 @@ from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import Strategy
+from flwr.serverapp.strategy import FedXgbBagging, FedXgbCyclic, Strategy
 
 from fedagent.errors import require
 from fedagent.staleness import Staleness, polynomial
 from fedagent.strategies.async_strategy import AsyncStrategy
 from fedagent.strategies.cohort import Instructions
 from fedagent.strategies.flower_reply import with_common_metrics
-from fedagent.strategies.flower_rule import FlowerRule, setting_of
+from fedagent.strategies.flower_rule import FlowerRule, layers_of, setting_of
 from fedagent.strategies.synchronous import Synchronous
 
 logger = logging.getLogger("flwr.fedagent")
@@ -66,9 +66,7 @@ class _Asynchronous(AsyncStrategy):
     ) -> Iterable[Message]:
         """Return a message for every job; its records are those of the strategy's own message."""
         version = self.proxy.statistics.version
-        instructions = self._wrapped.configure(
-            version, server_round, arrays, config, grid.get_node_ids()
-        )
+        instructions = self._wrapped.configure(version, arrays, config, grid.get_node_ids())
         messages = super().configure_train(server_round, arrays, ConfigRecord(), grid)
         return _completed(messages, instructions, config)
 
@@ -133,6 +131,7 @@ def asynchronous(
     strategy: Strategy,
     buffer_size: int | None = 10,
     staleness: Staleness = polynomial,
+    rebase: bool | None = None,
     **options: Any,
 ) -> AsyncStrategy:
     """Return an asynchronous strategy that lets `strategy` aggregate every `buffer_size` replies.
@@ -146,6 +145,10 @@ def asynchronous(
     strategy : an instance of any class derived from ``flwr.serverapp.strategy.Strategy``.
     buffer_size : K >= 1, replies per version; None leaves publishing to the clock.
     staleness : s(tau), the weight of a reply that is tau versions late; 1 for a fresh one.
+    rebase : whether replies are arrays of numbers that can be put on top of the current model.
+        False for a model that only the strategy understands, such as bytes of trees: it gets the
+        replies as they came, and what it returns is the model. None for True, but for Flower's
+        strategies for XGBoost.
     options : the fields of `AsyncOptions`. Keys, fractions and aggregation of metrics are the
         strategy's own unless given here.
 
@@ -157,7 +160,9 @@ def asynchronous(
     >>> asynchronous(FedAdam(eta=1e-2), buffer_size=10)  # doctest: +SKIP
     """
     _require_wrappable(strategy)
-    rule = FlowerRule(strategy, buffer_size, staleness)
+    if rebase is None:
+        rebase = not any(isinstance(s, FedXgbBagging | FedXgbCyclic) for s in layers_of(strategy))
+    rule = FlowerRule(strategy, buffer_size, staleness, rebase)
     settings = {name: setting_of(strategy, name, None) for name in _SHARED_OPTIONS}
     inherited = {name: value for name, value in settings.items() if value is not None}
     inherited["train_metrics_aggr_fn"] = rule.version_metrics
