@@ -29,28 +29,13 @@ from fedagent.rules.opaque import OpaqueModel
 from fedagent.staleness import Staleness, polynomial, validated
 from fedagent.strategies.cohort import Cohort, Instructions
 from fedagent.strategies.flower_reply import FlowerReply, with_common_metrics
+from fedagent.strategies.layers import restored_on_error, setting_of
 from fedagent.update import Rejection, Update
 from fedagent.wire.records import from_record, to_record
 
 logger = logging.getLogger("flwr.fedagent")
 
 _MOST_FAILURES_IN_A_ROW = 10
-
-
-def setting_of(strategy: Strategy, name: str, default: Any) -> Any:
-    """Return a setting of a strategy, or of the one it wraps as Flower's DP wrappers do."""
-    for part in layers_of(strategy):
-        if hasattr(part, name):
-            return getattr(part, name)
-    return default
-
-
-def layers_of(strategy: Strategy) -> Iterator[Strategy]:
-    """Yield a strategy, the one it wraps, and so on."""
-    layer: object = strategy
-    while isinstance(layer, Strategy):
-        yield layer
-        layer = getattr(layer, "strategy", None)
 
 
 class FlowerRule(Rule):
@@ -203,7 +188,7 @@ class FlowerRule(Rule):
             self._begin_round(model.version, to_record(model.arrays()))
         replies = with_common_metrics([reply.message(model) for reply in self._buffer])
         try:
-            with _restored_on_error(self.strategy):
+            with restored_on_error(self.strategy):
                 record, self._metrics = self.strategy.aggregate_train(model.version + 1, replies)
                 new = None if record is None else _read(record, model.spec)
         except Exception as error:
@@ -282,19 +267,6 @@ class FlowerRule(Rule):
         self._forget()
         self._buffer = [FlowerReply.from_state(fields) for fields in state["buffer"]]
         self._lost.update(state["lost"])
-
-
-@contextmanager
-def _restored_on_error(strategy: Strategy) -> Iterator[None]:
-    """Give a strategy, and those it wraps, back the attributes they had, if what follows raises."""
-    before = [(layer, dict(vars(layer))) for layer in layers_of(strategy)]
-    try:
-        yield
-    except Exception:
-        for layer, attributes in before:
-            vars(layer).clear()
-            vars(layer).update(attributes)
-        raise
 
 
 def _read(record: ArrayRecord, spec: ModelSpec) -> dict[str, NDArray]:

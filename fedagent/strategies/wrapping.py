@@ -18,7 +18,8 @@ from fedagent.staleness import Staleness, polynomial
 from fedagent.strategies.async_strategy import AsyncStrategy
 from fedagent.strategies.cohort import Instructions
 from fedagent.strategies.flower_reply import with_common_metrics
-from fedagent.strategies.flower_rule import FlowerRule, layers_of, setting_of
+from fedagent.strategies.flower_rule import FlowerRule
+from fedagent.strategies.layers import layers_of, setting_of
 from fedagent.strategies.synchronous import Synchronous
 
 logger = logging.getLogger("flwr.fedagent")

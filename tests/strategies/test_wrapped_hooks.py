@@ -40,9 +40,12 @@ def echo(heard):
     return app
 
 
-def start(strategy, heard=None, rounds=3, num_nodes=6, **arguments):
+def start(strategy, heard=None, rounds=3, num_nodes=4, **options):
+    """Run a wrapped strategy whose versions are rounds: K is the cohort."""
     client = echo([] if heard is None else heard)
-    return run(strategy, Lognormal(num_nodes=num_nodes), rounds=rounds, client=client, **arguments)
+    settings = {"buffer_size": num_nodes, "evaluate_clients_every": 1, **options}
+    wrapped = asynchronous(strategy, **settings)
+    return run(wrapped, Lognormal(num_nodes=num_nodes), rounds=rounds, client=client)
 
 
 class Recording(FedAvg):
@@ -68,20 +71,20 @@ class Recording(FedAvg):
 
 def test_a_round_is_configured_once_per_version_with_the_nodes_there_are():
     mine = Recording(fraction_train=0.5)
-    outcome = start(asynchronous(mine, 2))
+    outcome = start(mine, num_nodes=8, buffer_size=4)
     assert mine.rounds == [1, 2, 3]
     assert mine.nodes == 3 * [list(outcome.grid.get_node_ids())]
 
 
 def test_a_strategy_that_wants_more_nodes_than_there_are_does_not_wait_for_them():
     mine = Recording(min_train_nodes=30, min_available_nodes=2)
-    start(asynchronous(mine, 2))
+    start(mine)
     assert {len(set(nodes)) for nodes in mine.nodes} == {30}
 
 
 def test_replies_arrive_as_they_were_sent():
     mine = Recording()
-    start(asynchronous(mine, 2))
+    start(mine)
     for reply in (reply for replies in mine.replies for reply in replies):
         assert sorted(reply.content) == ["measured", "note", "weights"]
         assert reply.content["note"]["from"] == reply.metadata.src_node_id
@@ -103,7 +106,7 @@ def test_only_metrics_that_every_reply_has_are_aggregated():
         return reply
 
     mine = Curious()
-    run(asynchronous(mine, 4), Equal(num_nodes=4), rounds=1, client=client_app(measure))
+    run(asynchronous(mine, buffer_size=4), Equal(num_nodes=4), rounds=1, client=client_app(measure))
     assert mine.seen == 4 * [["loss", "num-examples"]]
 
 
@@ -131,19 +134,19 @@ def test_what_a_node_is_told_is_what_its_message_says():
             notes.extend(r.content["note"]["from"] for r in replies)
             return super().aggregate_train(server_round, replies)
 
-    start(asynchronous(Mine(), 2), heard)
+    start(Mine(), heard)
     trained = [content for kind, content in heard if kind == "train.carefully"]
-    assert len(trained) >= len(notes) == 6
+    assert len(trained) >= len(notes) == 12
     assert {content["config"]["you-are"] for content in trained} >= set(notes)
     assert all(content["config"]["lr"] == 0.05 for content in trained)  # of train_config
     assert all(dict(content["extra"]) == {"mu": 0.5} for content in trained)
     evaluated = [content for kind, content in heard if kind == "evaluate"]
-    assert len({content["config"]["i-am"] for content in evaluated}) == 6
+    assert len({content["config"]["i-am"] for content in evaluated}) == 4
 
 
 def test_a_token_stays_the_job_s_own():
     heard = []
-    start(asynchronous(PerNode(), 2), heard)
+    start(PerNode(), heard)
     tokens = [content["config"]["fedagent-token"] for _, content in heard]
     assert len(set(tokens)) == len(tokens)
 
@@ -157,22 +160,33 @@ def test_another_model_that_a_strategy_sends_is_what_is_sent():
 
     heard = []
     initial = {"x": torch.ones(2)}
-    start(asynchronous(Halved(), 2), heard, rounds=1, num_nodes=2, initial=initial)
+    wrapped = asynchronous(Halved(), buffer_size=2)
+    run(wrapped, Equal(num_nodes=2), rounds=1, client=echo(heard), initial=initial)
     assert heard[0][1]["arrays"]["x"].numpy().tolist() == [0.5, 0.5]
 
 
-@pytest.mark.parametrize("publish_every_s", [None, 2.0])
-def test_metrics_of_aggregate_train_are_the_version_s(publish_every_s):
+def test_metrics_of_aggregate_train_are_the_run_s():
     class Mine(FedAvg):
         def aggregate_train(self, server_round, replies):
             arrays, metrics = super().aggregate_train(server_round, replies)
             metrics["spread"] = float(server_round)
             return arrays, metrics
 
-    result = start(asynchronous(Mine(), 2, publish_every_s=publish_every_s)).result
+    result = start(Mine()).result
     assert {r: dict(m) for r, m in result.train_metrics_clientapp.items()} == {
         r: {"loss": 2.0, "spread": float(r)} for r in (1, 2, 3)
     }
+
+
+def test_metrics_of_aggregate_train_are_the_run_s_by_the_clock():
+    class Mine(FedAvg):
+        def aggregate_train(self, server_round, replies):
+            arrays, metrics = super().aggregate_train(server_round, replies)
+            return arrays, MetricRecord({**metrics, "mine": 1.0})
+
+    result = start(Mine(), buffer_size=None, publish_every_s=2.0).result
+    assert result.train_metrics_clientapp
+    assert all(m["mine"] == 1.0 for m in result.train_metrics_clientapp.values())
 
 
 def test_metrics_of_aggregate_evaluate_reach_result_and_callbacks():
@@ -183,10 +197,10 @@ def test_metrics_of_aggregate_evaluate_reach_result_and_callbacks():
             return metrics
 
     log = Log()
-    result = start(asynchronous(Mine(), 2, callbacks=[log])).result
+    result = start(Mine(), callbacks=[log]).result
     metrics = dict(result.evaluate_metrics_clientapp[3])
-    assert metrics == {"loss": pytest.approx(2.0), "replies": 6}
-    assert log.statistics.evaluations[-1].metrics["replies"] == 6
+    assert metrics == {"loss": pytest.approx(2.0), "replies": 4}
+    assert log.statistics.evaluations[-1].metrics["replies"] == 4
 
 
 def test_aggregation_of_metrics_given_as_an_option_wins():
@@ -194,9 +208,9 @@ def test_aggregation_of_metrics_given_as_an_option_wins():
         return MetricRecord({"records": len(records)})
 
     options = {"train_metrics_aggr_fn": count, "evaluate_metrics_aggr_fn": count}
-    result = start(asynchronous(FedAvg(), 2, **options)).result
-    assert dict(result.train_metrics_clientapp[1]) == {"records": 2}
-    assert dict(result.evaluate_metrics_clientapp[3]) == {"records": 6}
+    result = start(FedAvg(), **options).result
+    assert dict(result.train_metrics_clientapp[1]) == {"records": 4}
+    assert dict(result.evaluate_metrics_clientapp[3]) == {"records": 4}
 
 
 def test_a_strategy_that_asks_nobody_to_evaluate_is_asked_once_per_version():
@@ -207,8 +221,7 @@ def test_a_strategy_that_asks_nobody_to_evaluate_is_asked_once_per_version():
             asked.append(server_round)
             return []
 
-    strategy = asynchronous(Silent(), 2, concurrency=2, evaluate_clients_every=1)
-    result = start(strategy, rounds=4).result
+    result = start(Silent(), rounds=4, buffer_size=2, concurrency=2).result
     assert asked == [1, 2, 3, 4]
     assert not result.evaluate_metrics_clientapp
 
@@ -258,8 +271,8 @@ def test_a_start_of_its_own_is_named_and_what_to_do_instead(caplog):
             raise AssertionError("not called")
 
     with caplog.at_level(logging.WARNING, "flwr.fedagent"):
-        strategy = asynchronous(Looping(), 2)
+        result = start(Looping()).result
     (record,) = [r for r in caplog.records if "start()" in r.message]
     assert "Looping.start() is not called" in record.message
     assert "evaluate_fn" in record.message
-    assert len(start(strategy).result.train_metrics_clientapp) == 3
+    assert len(result.train_metrics_clientapp) == 3
