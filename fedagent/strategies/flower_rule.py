@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from fedagent._flower import aggregate_metricrecords
@@ -54,6 +55,10 @@ class FlowerRule(Rule):
     What the strategy calls a round is one of its aggregations, a version: Adam counts its steps by
     it.
 
+    Attributes
+    ----------
+    cohort : the connected nodes as they were when the strategy's round began.
+
     Its buffer holds K updates, since a strategy may want all of them at once. Not in `state_dict`
     are what the strategy itself remembers, because Flower's strategies cannot be asked for it, and
     what a waiting reply holds besides arrays and metrics.
@@ -75,7 +80,6 @@ class FlowerRule(Rule):
         self.buffer_size = buffer_size
         self.staleness = validated(staleness)
         self._rebase = rebase
-        self._node_ids: list[int] = []
         self._reported: set[str] = set()
         self._forget()
 
@@ -87,6 +91,7 @@ class FlowerRule(Rule):
         self._message: Message | None = None
         self._metrics: MetricRecord | None = None
         self._config = ConfigRecord()
+        self.cohort = self._cohort_of(())
         self._configured_version = -1
         self._reference = ArrayRecord()  # the model that the strategy starts from
         self._instructions = Instructions([], self._reference, self.config_key)
@@ -123,9 +128,10 @@ class FlowerRule(Rule):
 
     # --- a round begins -----------------------------------------------------------------------
 
-    def cohort(self, node_ids: Iterable[int]) -> Cohort:
+    def _cohort_of(self, node_ids: Iterable[int]) -> Cohort:
         """Return the nodes as the strategy sees them: enough for what it samples."""
-        least = (setting_of(self.strategy, f"min_{w}_nodes", 1) for w in ("available", "train"))
+        bounds = ("min_available_nodes", "min_train_nodes", "min_evaluate_nodes")
+        least = (setting_of(self.strategy, bound, 1) for bound in bounds)
         return Cohort(node_ids, max(self.buffer_size or 1, *least))
 
     def configure(
@@ -133,7 +139,7 @@ class FlowerRule(Rule):
         version: int,
         arrays: ArrayRecord,
         config: ConfigRecord,
-        node_ids: Iterable[int],
+        grid: Grid,
     ) -> Instructions:
         """Let the strategy begin a round, once per version; return what it tells the nodes.
 
@@ -142,15 +148,14 @@ class FlowerRule(Rule):
         """
         if version != self._configured_version:
             self._config.update(config)
-            self._node_ids = list(self.cohort(node_ids).get_node_ids())
+            self.cohort = self._cohort_of(grid.get_node_ids())
             self._begin_round(version, arrays)
         config.update(self._config)
         return self._instructions
 
     def _begin_round(self, version: int, arrays: ArrayRecord) -> None:
         self._configured_version, self._reference = version, arrays
-        cohort = self.cohort(self._node_ids)
-        messages = self.strategy.configure_train(version + 1, arrays, self._config, cohort)
+        messages = self.strategy.configure_train(version + 1, arrays, self._config, self.cohort)
         self._instructions = Instructions(messages, arrays, self.config_key)
 
     # --- replies come -------------------------------------------------------------------------

@@ -67,7 +67,7 @@ class _Asynchronous(AsyncStrategy):
     ) -> Iterable[Message]:
         """Return a message for every job; its records are those of the strategy's own message."""
         version = self.proxy.statistics.version
-        instructions = self._wrapped.configure(version, arrays, config, grid.get_node_ids())
+        instructions = self._wrapped.configure(version, arrays, config, grid)
         messages = super().configure_train(server_round, arrays, ConfigRecord(), grid)
         return _completed(messages, instructions, config)
 
@@ -86,9 +86,9 @@ class _Asynchronous(AsyncStrategy):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Return messages for nodes that training leaves idle, unless the strategy asks nobody."""
-        cohort = self._wrapped.cohort(grid.get_node_ids())
-        asked = self._wrapped.strategy.configure_evaluate(server_round, arrays, config, cohort)
-        instructions = Instructions(asked, arrays, self._wrapped.config_key)
+        rule = self._wrapped
+        asked = rule.strategy.configure_evaluate(server_round, arrays, config, rule.cohort)
+        instructions = Instructions(asked, arrays, rule.config_key)
         if not len(instructions):
             return []
         messages = super().configure_evaluate(server_round, arrays, ConfigRecord(), grid)

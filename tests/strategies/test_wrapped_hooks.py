@@ -77,9 +77,10 @@ def test_a_round_is_configured_once_per_version_with_the_nodes_there_are():
 
 
 def test_a_strategy_that_wants_more_nodes_than_there_are_does_not_wait_for_them():
-    mine = Recording(min_train_nodes=30, min_available_nodes=2)
+    mine = Recording(min_train_nodes=30, min_evaluate_nodes=40)
     start(mine)
-    assert {len(set(nodes)) for nodes in mine.nodes} == {30}
+    assert {len(set(nodes)) for nodes in mine.nodes} == {40}
+    assert mine.evaluated
 
 
 def test_replies_arrive_as_they_were_sent():
