@@ -79,6 +79,12 @@ class Hierarchical(Rule):
             f"Hierarchical: a region's {type(one_edge).__name__} with buffer_size=None never "
             "publishes by itself: give it a size, or wrap it in Periodic.",
         )
+        for rule in (one_edge, root):
+            require(
+                not rule.is_opaque,
+                f"Hierarchical: only {type(rule).__name__} understands its model, so regions "
+                "cannot merge theirs: use it without regions.",
+            )
         self._regions, self._build_edge, self.root = regions, edge, root
         self._allows_prefetch = one_edge.allows_prefetch
         self.send_every, self.merge_weight = send_every, merge_weight

@@ -55,13 +55,13 @@ class FlowerRule(Rule):
     What the strategy calls a round is one of its aggregations, a version: Adam counts its steps by
     it.
 
-    Attributes
-    ----------
-    cohort : the connected nodes as they were when the strategy's round began.
-
     Its buffer holds K updates, since a strategy may want all of them at once. Not in `state_dict`
     are what the strategy itself remembers, because Flower's strategies cannot be asked for it, and
     what a waiting reply holds besides arrays and metrics.
+
+    Attributes
+    ----------
+    cohort : the connected nodes as they were when the strategy's round began.
     """
 
     def __init__(

@@ -10,9 +10,13 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp.strategy import DifferentialPrivacyServerSideFixedClipping, FedAvg, FedXgbCyclic
 
 from fedagent import asynchronous
+from fedagent.errors import ConfigurationError
+from fedagent.nodes.geography import Blocks
+from fedagent.rules import FedAsync, Hierarchical
 from fedagent.rules.opaque import OpaqueModel
 from fedagent.simulation import Lognormal
 from fedagent.staleness import threshold
+from fedagent.strategies.flower_rule import FlowerRule
 from tests.toy import Log, run
 
 
@@ -114,6 +118,12 @@ def test_flower_s_strategies_for_trees_need_no_setting():
 
 def _private(strategy):
     return DifferentialPrivacyServerSideFixedClipping(strategy, 0.0, 1.0, 1)
+
+
+def test_regions_that_could_not_merge_their_models_are_refused():
+    regions = Blocks(num_regions=2, num_nodes=4)
+    with pytest.raises(ConfigurationError, match="only FlowerRule understands its model"):
+        Hierarchical(regions, edge=lambda: FlowerRule(Words(), 2, rebase=False), root=FedAsync(1.0))
 
 
 def test_an_opaque_model_goes_on_from_its_state():

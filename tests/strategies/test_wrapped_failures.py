@@ -13,10 +13,12 @@ from flwr.serverapp.strategy import (
     QFedAvg,
 )
 
-from fedagent import FedBuff, asynchronous
+from fedagent import AsyncStrategy, FedBuff, asynchronous
 from fedagent._flower import identify_process
 from fedagent.errors import ConfigurationError
 from fedagent.model import FlatModel, ModelSpec
+from fedagent.nodes.geography import Blocks
+from fedagent.rules import FedAsync, Hierarchical
 from fedagent.simulation import Equal, Lognormal
 from fedagent.staleness import constant
 from fedagent.strategies.flower_rule import FlowerRule
@@ -55,6 +57,20 @@ class Moody(FedAdam):
     def aggregate_train(self, server_round, replies):
         arrays, metrics = super().aggregate_train(server_round, replies)
         return self.mood(arrays), metrics
+
+
+class Late(FedAvg):
+    """FedAvg that fails until it has been tried twice."""
+
+    def __init__(self, **settings):
+        super().__init__(**settings)
+        self.tries = []
+
+    def aggregate_train(self, server_round, replies):
+        self.tries.append(server_round)  # in place, so that it outlives the attempt
+        if len(self.tries) == 1:
+            raise OSError("not yet")
+        return super().aggregate_train(server_round, replies)
 
 
 def raising(arrays):
@@ -113,6 +129,24 @@ def test_a_strategy_that_only_raises_ends_the_run_with_its_own_exception():
         rule.receive(model, update(1.0))
     with pytest.raises(KeyError, match="train_loss"):
         rule.receive(model, update(1.0))
+
+
+def test_a_run_that_only_loses_versions_ends_as_failed():
+    log, strategy = Log(), Moody(raising, **OPTIONS)
+    with pytest.raises(KeyError, match="train_loss"):
+        run(asynchronous(strategy, buffer_size=2, callbacks=[log]), Equal(num_nodes=2), rounds=99)
+    assert log.end.kind == "failed"
+    assert dict(log.statistics.lost) == {"strategy-raised": 18}
+
+
+def test_what_regions_lose_adds_up():
+    """An aggregation of two updates is lost in each of two regions."""
+    regions = Blocks(num_regions=2, num_nodes=4)
+    log = Log()
+    rule = Hierarchical(regions, edge=lambda: FlowerRule(Late(**OPTIONS), 2), root=FedAsync(1.0))
+    strategy = AsyncStrategy(rule, callbacks=[log], **OPTIONS)
+    run(strategy, Equal(num_nodes=4), rounds=3)
+    assert dict(log.statistics.lost) == {"strategy-raised": 4}
 
 
 def test_a_failure_is_said_once_with_its_place(caplog):
