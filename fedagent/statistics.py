@@ -72,6 +72,8 @@ class Statistics:
         queued at a node, from when it was done with the one before.
     useful_s : node seconds behind the updates received, each times (1 + tau)^-1/2.
     buffered : received updates that are not part of a version yet.
+    lost : received updates that no version will ever hold, by reason, such as
+        ``{"strategy-raised": 10}``.
     staleness_sum, staleness_max : over received updates, in versions.
     evaluations : the newest `KEPT_EVALUATIONS`, in order of version within each source.
     num_evaluations : evaluations so far, those that are no longer kept included.
@@ -97,6 +99,7 @@ class Statistics:
     busy_s: float = 0.0
     useful_s: float = 0.0
     buffered: int = 0
+    lost: Mapping[str, int] = field(default_factory=dict)
     staleness_sum: int = 0
     staleness_max: int = 0
     evaluations: deque[Evaluation] = field(default_factory=lambda: deque(maxlen=KEPT_EVALUATIONS))

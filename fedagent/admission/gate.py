@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
 from fedagent import keys
 from fedagent._flower import ErrorCode
@@ -81,6 +81,8 @@ class Admission:
 
         Its duration counts from `begun_s`, by default from the dispatch.
         """
+        if not spec.arrays:  # a model that only its rule understands
+            return self._whole(reply, dispatch, base, staleness, now_s, begun_s)
         try:
             content = self._content(reply, dispatch)
             metrics = self._metrics(content)
@@ -98,6 +100,33 @@ class Admission:
             num_examples=num_examples,
             carried=carried,
             largest_change=largest_change,
+            metrics=metrics,
+            duration_s=now_s - (dispatch.sent_at_s if begun_s is None else begun_s),
+            local_steps=dispatch.local_steps,
+            arrived_s=now_s,
+        )
+
+    def _whole(
+        self,
+        reply: Message,
+        dispatch: Dispatch,
+        base: Vector,
+        staleness: int,
+        now_s: float,
+        begun_s: float | None,
+    ) -> Update | Rejection:
+        """Let a reply through whose arrays its rule reads; all else of it is checked."""
+        metrics = self.check_metrics(reply, dispatch)
+        if isinstance(metrics, Rejection):
+            return metrics
+        if not any(records_of(reply.content, ArrayRecord).values()):
+            return Rejection(Outcome.REJECTED, "array-records", "the reply holds no array")
+        return Update(
+            node_id=dispatch.node_id,
+            delta=torch.empty(0),
+            base=base,
+            staleness=staleness,
+            num_examples=float(metrics[self.weighted_by_key]),  # type: ignore[arg-type]
             metrics=metrics,
             duration_s=now_s - (dispatch.sent_at_s if begun_s is None else begun_s),
             local_steps=dispatch.local_steps,

@@ -250,6 +250,7 @@ class Proxy:
         ):
             newest = self._publish_sound(self._rule.advance) or newest
         self.statistics.edge_bytes_between_regions = self._rule.bytes_between_regions
+        self.statistics.lost = self._rule.lost
         return newest
 
     # --- versions -----------------------------------------------------------------------------

@@ -44,7 +44,9 @@ class Safeguard:
     def __init__(self, versions: Versions, rule: Rule, dispatcher: Dispatcher) -> None:
         self._dispatcher = dispatcher
         self._versions, self._rule, self._model = versions, rule, versions.model
-        self._limit = float(np.finfo(versions.model.spec.narrowest).max) ** 0.5
+        self._is_on = not rule.is_opaque  # nothing is computed with such a model
+        narrowest = versions.model.spec.narrowest if self._is_on else np.dtype(np.float32)
+        self._limit = float(np.finfo(narrowest).max) ** 0.5
         self._restore_first = rule.remember()
         self._before: _Before | None = None
 
@@ -57,6 +59,8 @@ class Safeguard:
 
     def is_sound(self, is_published: bool, node_id: int | None = None) -> bool:
         """Return whether what the rule would publish, or gives a node of its own, is finite."""
+        if not self._is_on:
+            return True
         own = None if node_id is None else self._rule.model_for(node_id)
         holds_finite = self._model.spec.holds_finite
         if own is not None and not holds_finite(own):

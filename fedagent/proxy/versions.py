@@ -10,6 +10,7 @@ from fedagent.arrays import Carry, NDArray
 from fedagent.model import FlatModel, FrozenVector, ModelSpec
 from fedagent.proxy.ledger import Ledger, Version
 from fedagent.rules import Rule
+from fedagent.rules.opaque import OpaqueModel
 from fedagent.wire.records import from_record, to_record, views_of
 
 
@@ -32,7 +33,11 @@ class Versions:
         self, initial: ArrayRecord, rule: Rule, ledger: Ledger, carried: Mapping[str, Carry]
     ) -> None:
         arrays = from_record(initial)
-        self.model = FlatModel(ModelSpec.of(arrays, carried), arrays)
+        self.model = (
+            OpaqueModel(arrays)
+            if rule.is_opaque
+            else FlatModel(ModelSpec.of(arrays, carried), arrays)
+        )
         self._rule, self._ledger = rule, ledger
         self._own: WeakValueDictionary[Any, Version] = WeakValueDictionary()
 

@@ -175,6 +175,7 @@ class Recorder(Callback):
             "in_flight": statistics.in_flight,
             "evaluations": Statistics(outcomes=statistics.evaluation_outcomes).by_outcome(),
             "buffered": statistics.buffered,
+            "lost": dict(sorted(statistics.lost.items())),
             "unsolicited": dict(sorted(statistics.unsolicited.items())),
             **_traffic(statistics),
             "staleness_mean": statistics.staleness_mean,

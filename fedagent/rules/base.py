@@ -84,6 +84,11 @@ class Rule(ABC):
         return True
 
     @property
+    def is_opaque(self) -> bool:
+        """Whether only the rule understands the model: see `OpaqueModel`."""
+        return False
+
+    @property
     def needs_clock(self) -> bool:
         """Whether no version comes out without one: a buffer that is never full by itself."""
         return False
@@ -105,6 +110,11 @@ class Rule(ABC):
     def pending(self) -> int:
         """Updates received that are not yet part of a published version."""
         return 0
+
+    @property
+    def lost(self) -> Mapping[str, int]:
+        """Updates received that no version will ever hold, by reason."""
+        return {}
 
     @property
     def bytes_between_regions(self) -> int:

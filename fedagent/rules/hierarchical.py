@@ -24,6 +24,7 @@ Memory: per region 3 P floats and those of its rule, and 2 P for each thing unde
 
 import copy
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -78,6 +79,12 @@ class Hierarchical(Rule):
             f"Hierarchical: a region's {type(one_edge).__name__} with buffer_size=None never "
             "publishes by itself: give it a size, or wrap it in Periodic.",
         )
+        for rule in (one_edge, root):
+            require(
+                not rule.is_opaque,
+                f"Hierarchical: only {type(rule).__name__} understands its model, so regions "
+                "cannot merge theirs: use it without regions.",
+            )
         self._regions, self._build_edge, self.root = regions, edge, root
         self._allows_prefetch = one_edge.allows_prefetch
         self.send_every, self.merge_weight = send_every, merge_weight
@@ -237,6 +244,12 @@ class Hierarchical(Rule):
     def pending(self) -> int:
         """Updates of nodes that no published root version holds yet."""
         return self._unpublished
+
+    @property
+    def lost(self) -> Mapping[str, int]:
+        """What root and edges have lost."""
+        rules = [self.root, *(edge.rule for edge in self.edges)]
+        return sum((Counter(rule.lost) for rule in rules), Counter())
 
     @property
     def bytes_between_regions(self) -> int:

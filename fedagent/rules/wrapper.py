@@ -76,6 +76,11 @@ class RuleWrapper(Rule):
         return self.inner.allows_clock
 
     @property
+    def is_opaque(self) -> bool:
+        """What the inner rule says."""
+        return self.inner.is_opaque
+
+    @property
     def needs_clock(self) -> bool:
         """What the inner rule says."""
         return self.inner.needs_clock
@@ -97,6 +102,11 @@ class RuleWrapper(Rule):
     def pending(self) -> int:
         """What the inner rule says."""
         return self.inner.pending
+
+    @property
+    def lost(self) -> Mapping[str, int]:
+        """What the inner rule says."""
+        return self.inner.lost
 
     @property
     def bytes_between_regions(self) -> int:

@@ -5,67 +5,38 @@
 
 With every tau = 0 this is the wrapped strategy itself, unchanged: FedAdam, Krum, FedTrimmedAvg,
 a differentially private wrapper, or the user's own.
+
+An aggregation that raises costs its version: the K updates count as lost, model and strategy are as
+they were before it, and the next buffer begins. After ten in a row the exception ends the run.
 """
 
+import logging
+import traceback
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from fedagent._flower import Run, empty_run, reply_from
+from fedagent._flower import aggregate_metricrecords
 from fedagent.model import FlatModel, FrozenVector, blocks
-from fedagent.rules import Rule
+from fedagent.rules import Rule, too_stale
 from fedagent.rules.buffered import BufferSize, validated_size
+from fedagent.rules.opaque import OpaqueModel
 from fedagent.staleness import Staleness, polynomial, validated
-from fedagent.update import Update
-from fedagent.wire.records import common_metrics, from_record, to_record
+from fedagent.strategies.cohort import Cohort, Instructions
+from fedagent.strategies.flower_reply import FlowerReply, read_model, with_common_metrics
+from fedagent.strategies.layers import layers_of, remembered, restored_on_error, setting_of
+from fedagent.update import Rejection, Update
+from fedagent.wire.records import from_record, to_record
 
+logger = logging.getLogger("flwr.fedagent")
 
-class _Cohort(Grid):
-    """As many nodes as a strategy wants to sample from. Nothing is ever sent to them."""
-
-    def __init__(self, size: int) -> None:
-        self._node_ids = range(1, size + 1)
-
-    def set_run(self, run: Run) -> None:
-        """Ignore the run."""
-
-    @property
-    def run(self) -> Run:
-        """An empty run."""
-        return empty_run(0)
-
-    def get_node_ids(self) -> Iterable[int]:
-        """Return the ids of the cohort."""
-        return self._node_ids
-
-    def create_message(self, *args: Any, **kwargs: Any) -> Message:
-        """Raise: a cohort sends nothing."""
-        raise RuntimeError("configure_train must not talk to nodes: fedagent sends its messages.")
-
-    push_messages = pull_messages = send_and_receive = create_message  # type: ignore[assignment]
-
-
-def setting_of(strategy: Strategy, name: str, default: Any) -> Any:
-    """Return a setting of a strategy, or of the one it wraps as Flower's DP wrappers do."""
-    while not hasattr(strategy, name):
-        inner = getattr(strategy, "strategy", None)
-        if not isinstance(inner, Strategy):
-            return default
-        strategy = inner
-    return getattr(strategy, name)
-
-
-def _layers(strategy: Strategy) -> Iterator[Strategy]:
-    """Yield a strategy and those inside it, as Flower's DP wrappers have one."""
-    inner: Any = strategy
-    while isinstance(inner, Strategy):
-        yield inner
-        inner = getattr(inner, "strategy", None)
+_MOST_FAILURES_IN_A_ROW = 10
 
 
 class FlowerRule(Rule):
@@ -78,31 +49,59 @@ class FlowerRule(Rule):
     buffer_size : K >= 1, replies per version; "cohort" for as many as a round has; None leaves
         publishing to the clock.
     staleness : s(tau), 1 for a fresh update.
+    rebase : whether replies are updates of arrays of numbers. If not, the model is a record that
+        only the strategy understands, such as the bytes of XGBoost's trees: it gets the replies as
+        they came, a late one too unless s(tau) is 0, and what it returns is the new model.
 
     What the strategy calls a round is one of its aggregations, a version: Adam counts its steps by
     it. With a cohort's K that is everybody's round.
 
-    Its buffer holds K updates, since a strategy may want all of them at once; what the strategy
-    itself remembers is not in `state_dict`, because Flower's strategies cannot be asked for it.
+    Its buffer holds K updates, since a strategy may want all of them at once. Not in `state_dict`
+    are what the strategy itself remembers, because Flower's strategies cannot be asked for it, and
+    what a waiting reply holds besides arrays and metrics.
+
+    Attributes
+    ----------
+    cohort : the connected nodes as they were when the strategy's round began.
     """
 
     def __init__(
-        self, strategy: Strategy, buffer_size: BufferSize = 10, staleness: Staleness = polynomial
+        self,
+        strategy: Strategy,
+        buffer_size: BufferSize = 10,
+        staleness: Staleness = polynomial,
+        rebase: bool = True,
     ) -> None:
         self._asked_size = validated_size("asynchronous", buffer_size)
         self.strategy = strategy
         self.buffer_size = None if buffer_size == "cohort" else buffer_size
         self.staleness = validated(staleness)
-        self._arrays_key = setting_of(strategy, "arrayrecord_key", "arrays")
-        self._config_key = setting_of(strategy, "configrecord_key", "config")
-        self._num_sampled = max(
-            setting_of(strategy, "min_available_nodes", 1),
-            setting_of(strategy, "min_train_nodes", 1),
-        )
+        self._rebase = rebase
+        self._reported: set[str] = set()
+        self._forget()
+
+    def _forget(self) -> None:
+        """Begin anew."""
+        self._buffer: list[FlowerReply] = []
+        self._lost: Counter[str] = Counter()
+        self._failures_in_a_row = 0
+        self._message: Message | None = None
+        self._metrics: MetricRecord | None = None
         self._config = ConfigRecord()
+        self.cohort = self._cohort_of(())
         self._configured_version = -1
-        self._reference: ArrayRecord | None = None  # the model that the strategy starts from
-        self._buffer: list[tuple[int, torch.Tensor, Mapping[str, Any]]] = []
+        self._reference = ArrayRecord()  # the model that the strategy starts from
+        self._instructions = Instructions([], self._reference, self.config_key)
+
+    @property
+    def arrays_key(self) -> str:
+        """The name of the model in the strategy's messages."""
+        return str(setting_of(self.strategy, "arrayrecord_key", "arrays"))
+
+    @property
+    def config_key(self) -> str:
+        """The name of the settings in the strategy's messages."""
+        return str(setting_of(self.strategy, "configrecord_key", "config"))
 
     @property
     def needs_clock(self) -> bool:
@@ -116,42 +115,85 @@ class FlowerRule(Rule):
 
     def begin_round(self, num_updates: int) -> None:
         """Take the round's number of updates as K, if that is what was asked for."""
+        self._metrics = None
         if self._asked_size == "cohort":
             self.buffer_size = num_updates
+
+    @property
+    def is_opaque(self) -> bool:
+        """Whether only the strategy understands the model."""
+        return not self._rebase
 
     @property
     def pending(self) -> int:
         """Replies in the buffer."""
         return len(self._buffer)
 
-    def configure(self, version: int, arrays: ArrayRecord, config: ConfigRecord) -> None:
-        """Tell the strategy, once per version, which model the next round starts from.
+    @property
+    def lost(self) -> Mapping[str, int]:
+        """Updates of aggregations that raised, or that the strategy made nothing of."""
+        return self._lost
 
-        FedAdam takes its reference from here; what the strategy wants its clients to know, such as
-        FedProx's mu or a learning rate that decays, goes into `config`.
+    # --- a round begins -----------------------------------------------------------------------
+
+    def _cohort_of(self, node_ids: Iterable[int]) -> Cohort:
+        """Return the nodes as the strategy sees them: enough for what it samples."""
+        bounds = ("min_available_nodes", "min_train_nodes", "min_evaluate_nodes")
+        least = (setting_of(self.strategy, bound, 1) for bound in bounds)
+        return Cohort(node_ids, max(self.buffer_size or 1, *least))
+
+    def configure(
+        self,
+        version: int,
+        arrays: ArrayRecord,
+        config: ConfigRecord,
+        grid: Grid,
+    ) -> Instructions:
+        """Let the strategy begin a round, once per version; return what it tells the nodes.
+
+        FedAdam takes its reference from here; what the strategy changes in `config`, such as
+        FedProx's mu or a learning rate that decays, stays there.
         """
         if version != self._configured_version:
             self._config.update(config)
+            self.cohort = self._cohort_of(grid.get_node_ids())
             self._begin_round(version, arrays)
         config.update(self._config)
+        return self._instructions
 
     def _begin_round(self, version: int, arrays: ArrayRecord) -> None:
         self._configured_version, self._reference = version, arrays
-        cohort = _Cohort(max(self._num_sampled, self.buffer_size or 1))
-        messages = self.strategy.configure_train(version + 1, arrays, self._config, cohort)
-        for message in messages:
-            self._config.update(message.content.config_records[self._config_key])
-            break  # all messages of a round carry the same configuration
+        messages = self.strategy.configure_train(version + 1, arrays, self._config, self.cohort)
+        self._instructions = Instructions(messages, arrays, self.config_key)
+
+    # --- replies come -------------------------------------------------------------------------
+
+    @contextmanager
+    def reading(self, message: Message) -> Iterator[None]:
+        """Show, while its update is received, the reply as it came."""
+        self._message = message
+        try:
+            yield
+        finally:
+            self._message = None
+
+    def rejection(self, update: Update) -> Rejection | None:
+        """Refuse what cannot be weighed and should weigh nothing."""
+        is_worthless = self.is_opaque and self.staleness(update.staleness) == 0
+        return too_stale(update) if is_worthless else None
 
     def receive(self, model: FlatModel, update: Update) -> bool:
         """Weigh the update; the K-th lets the strategy aggregate."""
         weight = self.staleness(update.staleness)
-        self._buffer.append((update.node_id, update.delta.mul_(weight), dict(update.metrics)))
-        model.carry(update.carried, update.staleness)
+        base_version = model.version - update.staleness
+        reply = FlowerReply.of(
+            update, weight, self._message, self.arrays_key, base_version, self.is_opaque
+        )
+        self._buffer.append(reply)
         if self.buffer_size is None or len(self._buffer) < self.buffer_size:
             return False
         is_published = self.flush(model)
-        self._buffer.clear()  # as in Flower, a round that came to nothing is lost
+        self._lose("nothing-aggregated")  # as in Flower, a round that came to nothing is lost
         return is_published
 
     def flush(self, model: FlatModel) -> bool:
@@ -160,12 +202,24 @@ class FlowerRule(Rule):
             return False
         if not self._starts_from(model):
             self._begin_round(model.version, to_record(model.arrays()))
-        replies = list(self._replies(model))
-        aggregated, _ = self.strategy.aggregate_train(model.version + 1, replies)
-        if aggregated is None:
+        replies = with_common_metrics([reply.message(model) for reply in self._buffer])
+        try:
+            with restored_on_error(self.strategy):
+                record, self._metrics = self.strategy.aggregate_train(model.version + 1, replies)
+                new = None if record is None else read_model(record, model.spec)
+        except Exception as error:
+            self._fail(error)
             return False
-        for x, new in blocks(model.vector, FrozenVector(model.spec, from_record(aggregated))):
-            x.copy_(new)
+        self._failures_in_a_row = 0
+        if new is None:
+            return False
+        if isinstance(model, OpaqueModel):
+            model.contents = new
+        else:
+            for reply in self._buffer:
+                model.carry(reply.carried, model.version - reply.base_version)
+            for x, aggregated in blocks(model.vector, FrozenVector(model.spec, new)):
+                x.copy_(aggregated)
         self._buffer.clear()
         return True
 
@@ -174,7 +228,7 @@ class FlowerRule(Rule):
 
         Not after a buffer that the clock has not published yet, nor after an edge's merge.
         """
-        if self._reference is None or self._configured_version != model.version:
+        if self._configured_version != model.version:
             return False
         reference, arrays = from_record(self._reference), model.arrays()
         return all(
@@ -183,44 +237,63 @@ class FlowerRule(Rule):
             if s.is_averaged
         )
 
-    def _replies(self, model: FlatModel) -> Iterator[Message]:
-        """Yield whole models: the updates on top of the current one."""
-        metrics = common_metrics([MetricRecord(dict(m)) for _, _, m in self._buffer])
-        for (node_id, delta, _), shared in zip(self._buffer, metrics, strict=True):
-            arrays = to_record(model.spec.unflatten(delta + model.vector, model.carried))
-            yield reply_from(node_id, RecordDict({self._arrays_key: arrays, **shared}))
+    def version_metrics(self, records: list[RecordDict], weighted_by_key: str) -> MetricRecord:
+        """Return the metrics that the strategy made of the round's newest version's replies."""
+        made = self._metrics
+        return aggregate_metricrecords(records, weighted_by_key) if made is None else made
+
+    # --- an aggregation comes to nothing ------------------------------------------------------
+
+    def _lose(self, reason: str) -> None:
+        """Count what is in the buffer as lost."""
+        if self._buffer:
+            self._lost[reason] += len(self._buffer)
+            self._buffer.clear()
+
+    def _fail(self, error: Exception) -> None:
+        """Give up a version: say so once for each kind of error, or raise if that is all there is.
+
+        The strategy begins the round anew, as it does not know how far it came.
+        """
+        self._failures_in_a_row += 1
+        if self._failures_in_a_row >= _MOST_FAILURES_IN_A_ROW:
+            raise error
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        kind = f"{type(error).__name__} at {place.filename}:{place.lineno}"
+        logger.log(
+            logging.DEBUG if kind in self._reported else logging.WARNING,
+            "%s.aggregate_train raised %s (%s), so its %d updates are lost and the model stays as "
+            "it is; more of this kind are only counted, %d in a row end the run",
+            type(self.strategy).__name__,
+            kind,
+            error,
+            len(self._buffer),
+            _MOST_FAILURES_IN_A_ROW,
+        )
+        self._reported.add(kind)
+        self._lose("strategy-raised")
+        self._configured_version = -1
 
     def memory(self) -> Mapping[str, Any]:
         """Return the buffer, and the attributes of the strategy and of those that it wraps."""
-        return {**self.state_dict(), "strategies": list(map(vars, _layers(self.strategy)))}
+        return {**self.state_dict(), "strategies": list(map(vars, layers_of(self.strategy)))}
 
     def remember(self) -> Callable[[], None]:
         """Remember the buffer, and which values the strategy's attributes have."""
-        state = self.state_dict()
-        attributes = [(layer, dict(vars(layer))) for layer in _layers(self.strategy)]
+        state, restore_strategy = self.state_dict(), remembered(self.strategy)
 
         def restore() -> None:
             self.load_state_dict(state)
-            for layer, values in attributes:
-                vars(layer).clear()
-                vars(layer).update(values)
+            restore_strategy()
 
         return restore
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the buffer."""
-        return {
-            "buffer": [
-                {"node_id": node_id, "delta": delta.clone(), "metrics": dict(metrics)}
-                for node_id, delta, metrics in self._buffer
-            ]
-        }
+        """Return the buffer, and how many updates are lost."""
+        return {"buffer": [r.state_dict() for r in self._buffer], "lost": dict(self._lost)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore the buffer; the strategy is configured anew."""
-        self._buffer = [
-            (int(reply["node_id"]), reply["delta"].clone(), dict(reply["metrics"]))
-            for reply in state["buffer"]
-        ]
-        self._config, self._configured_version = ConfigRecord(), -1
-        self._reference = None
+        self._forget()
+        self._buffer = [FlowerReply.from_state(fields) for fields in state["buffer"]]
+        self._lost.update(state["lost"])

@@ -198,6 +198,7 @@ def test_summary_adds_up(record: Record, tmp_path: Path) -> None:
     run.statistics.outcomes["failed", "error"] = 2
     run.statistics.evaluation_outcomes["applied", ""] = 5
     run.statistics.unsolicited["late"] = 1
+    run.statistics.lost = {"strategy-raised": 3}
     run.recorder.on_end(run.statistics, RunEnd("completed", "2 versions"), model)
 
     written = summary(tmp_path / "run")
@@ -215,6 +216,7 @@ def test_summary_adds_up(record: Record, tmp_path: Path) -> None:
         "num_dispatches": 6,
         "dispatches": {"applied": 4, "failed(error)": 2},
         "evaluations": {"applied": 5},
+        "lost": {"strategy-raised": 3},
         "unsolicited": {"late": 1},
         "bytes_down": 4000,
         "bytes_up": 1600,
