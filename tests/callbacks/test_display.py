@@ -66,8 +66,7 @@ def test_plain_output_is_one_line_per_evaluation() -> None:
     assert stream.getvalue().splitlines() == [
         "started · accuracy to 0.95 · at most 500 updates",
         "round 0 · version 12 · 240 updates · 35.2 virtual s · accuracy 0.912 · "
-        "staleness 1.8 (max 9) · "
-        "4.1 MB down, 3.9 MB up · 2 failed",
+        "staleness 1.8 (max 9) · 4.1 MB down, 3.9 MB up · 2 failed",
         "ended: 500 updates · round 0 · version 12 · 240 updates · 35.2 virtual s · 4 s real · "
         "2 failed",
     ]

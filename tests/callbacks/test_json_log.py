@@ -65,7 +65,7 @@ def test_every_event_is_a_line():
     (end,) = events(lines, "end")
     assert (end["kind"], end["detail"]) == (log.end.kind, log.end.detail)
     assert end["dispatches"] == log.statistics.by_outcome()
-    assert end["num_updates"] == 12
+    assert end["num_updates"] == 16
     for line in lines:
         assert datetime.fromisoformat(line["time"]).utcoffset().total_seconds() == 0
 

@@ -73,7 +73,7 @@ def test_run_is_in_the_store_with_parameters_metrics_and_files(store, tmp_path):
     assert history(client, found, "server/loss") == [
         (v, pytest.approx(1 / (1 + v))) for v in range(7)
     ]
-    assert found.data.metrics["run/updates"] == log.statistics.num_updates == 18
+    assert found.data.metrics["run/updates"] == log.statistics.num_updates == 24
     assert found.data.metrics["traffic/bytes_down"] == log.statistics.bytes_down
     assert "server/per_class" not in found.data.metrics
     assert [file.path for file in client.list_artifacts(found.info.run_id)] == [model.name]

@@ -88,7 +88,7 @@ def test_scraped_numbers_are_those_of_the_run():
 
     seen, statistics = scraper.last, log.statistics
     assert value(seen, "versions_total") == statistics.version == 6
-    assert value(seen, "updates_total") == statistics.num_updates == 18
+    assert value(seen, "updates_total") == statistics.num_updates == 24
     assert value(seen, "payload_bytes_total", direction="down") == statistics.bytes_down > 0
     assert value(seen, "payload_bytes_total", direction="up") == statistics.bytes_up > 0
     assert value(seen, "busy_node_seconds_total") == pytest.approx(statistics.busy_s)

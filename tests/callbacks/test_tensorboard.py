@@ -44,7 +44,7 @@ def test_curves_are_over_versions_and_the_runs_clock(tmp_path):
         published_s, abs=1e-4
     )
     last = {tag: events.Scalars(tag)[-1].value for tag in events.Tags()["scalars"]}
-    assert last["run/updates"] == statistics.num_updates == 18
+    assert last["run/updates"] == statistics.num_updates == 24
     assert last["traffic/bytes_up"] == statistics.bytes_up
     assert last["staleness/mean"] == pytest.approx(statistics.staleness_mean)
     assert last["dispatches/expired"] == statistics.outcomes["expired", "run-ended"] == 3

@@ -43,23 +43,23 @@ def learn(message, context):
 
 def buffered(log, **options):
     defaults = {"concurrency": 20, "fraction_evaluate": 0.0, "deadline_s": 50.0}
-    return FedBuff(5, callbacks=[log], **(defaults | options))
+    return FedBuff(buffer_size=5, callbacks=[log], **(defaults | options))
 
 
 @pytest.mark.parametrize("scheduler", [Uniform, RoundRobin, DyLU, Utility])
 def test_a_run_asks_only_the_nodes_that_it_chooses_from(scheduler):
     log, fleet = Log(), Counted(num_nodes=MILLION, reliability=COMING_AND_GOING)
-    run(buffered(log, scheduler=scheduler()), fleet, rounds=20)
+    run(buffered(log, scheduler=scheduler()), fleet, rounds=5)
     asked = {Uniform: 2, RoundRobin: 2, DyLU: 2, Utility: 32}[scheduler]
     to_count_those_online = 1000
     limit = to_count_those_online + 2 * asked * log.statistics.num_dispatches + 100
-    assert log.reason == "20 versions"
+    assert log.reason == "5 rounds"
     assert fleet.profiles.total() < limit
 
 
 def test_an_always_online_fleet_is_asked_for_the_nodes_that_work():
     log, fleet = Log(), Counted(num_nodes=MILLION)
-    run(buffered(log), fleet, rounds=20)
+    run(buffered(log), fleet, rounds=5)
     assert fleet.profiles.total() <= log.statistics.num_dispatches + 1
     assert log.statistics.num_updates == 100
 
@@ -70,7 +70,7 @@ def test_more_nodes_than_any_memory_could_list(reliability, scheduler):
     log, fleet = Log(), Equal(num_nodes=10**12, reliability=reliability)
     few = {"fraction_evaluate": 1e-11, "evaluate_clients_every": 2}
     run(buffered(log, scheduler=scheduler, **few), fleet, rounds=6, client=app_of(echo))
-    assert log.reason == "6 versions"
+    assert log.reason == "6 rounds"
     assert log.statistics.concurrency == 20
     assert log.statistics.evaluation_outcomes["applied", ""] > 5
 
@@ -103,7 +103,7 @@ def test_no_pull_goes_through_what_is_in_flight():
     fleet = Lognormal(num_nodes=100, reliability=COMING_AND_GOING)
     grid = StrictGrid(fleet, executor, empty_run(1), {})
     buffered(log).start(grid, arrays(0.0), num_rounds=5)
-    assert log.statistics.num_updates == 25
+    assert log.statistics.num_updates == 5 * 20
 
 
 def test_a_million_nodes_that_come_go_and_fail_end_well_and_repeat_with_any_executor():
@@ -111,7 +111,7 @@ def test_a_million_nodes_that_come_go_and_fail_end_well_and_repeat_with_any_exec
         log = Log()
         fleet = Lognormal(num_nodes=MILLION, jitter=0.2, reliability=COMING_AND_GOING)
         strategy = buffered(log, concurrency=50, deadline_s=5.0)
-        ended = run(strategy, fleet, rounds=40, client=app_of(learn), workers=workers)
+        ended = run(strategy, fleet, rounds=4, client=app_of(learn), workers=workers)
         return digest(ended.result.arrays), log.statistics
 
     bytes_inline, statistics = outcome(workers=0)

@@ -228,18 +228,18 @@ def test_killing_workers_in_the_middle_of_a_run_loses_only_what_they_were_doing(
 
     def main(grid, context):
         strategy = FedBuff(buffer_size=5, concurrency=10, fraction_evaluate=0.0, callbacks=[killer])
-        strategy.start(grid, arrays(0.0, 0.0), num_rounds=15)
+        strategy.start(grid, arrays(0.0, 0.0), num_rounds=8)
         seen["statistics"] = strategy.proxy.statistics
 
     fleet = Lognormal(num_nodes=20)
     run_simulation(server_of(main), app_of(slow_drift), fleet=fleet, runtime=Runtime(workers=2))
     statistics = seen["statistics"]
     assert len(set(killer.killed)) == 3
-    assert statistics.version == 15
-    assert statistics.outcomes["applied", ""] == 75
+    assert statistics.version == 16
+    assert statistics.outcomes["applied", ""] == 80
     crashed = statistics.outcomes["failed", "client-app-crashed"]
     assert crashed <= 3
     # Every dispatch has ended, in one way, and no other way occurs.
     assert statistics.in_flight == 0
-    ended = 75 + crashed + statistics.outcomes["expired", "run-ended"]
+    ended = 80 + crashed + statistics.outcomes["expired", "run-ended"]
     assert statistics.num_dispatches == ended
