@@ -131,6 +131,32 @@ def test_a_strategy_that_only_raises_ends_the_run_with_its_own_exception():
         rule.receive(model, update(1.0))
 
 
+def test_a_version_in_between_forgives_what_was_lost():
+    moody = Moody(raising, **OPTIONS)
+    rule, model = FlowerRule(moody, 1), model_of(1.0)
+    for _ in range(3):
+        moody.mood = raising
+        assert not any(rule.receive(model, update(1.0)) for _ in range(9))
+        moody.mood = lambda arrays: arrays
+        assert rule.receive(model, update(1.0))
+    assert dict(rule.lost) == {"strategy-raised": 27}
+
+
+def test_a_reply_holds_the_counters_of_its_own_client():
+    seen = []
+
+    class Counting(FedAvg):
+        def aggregate_train(self, server_round, replies):
+            seen.extend(int(r.content["arrays"]["count"].numpy()[0]) for r in replies)
+            return super().aggregate_train(server_round, replies)
+
+    rule, model = FlowerRule(Counting(**OPTIONS), 3), model_of(1.0, count=3)
+    for count in (8, 4, 6):
+        rule.receive(model, update(1.0, count=count))
+    assert seen == [8, 4, 6]
+    assert model.carried["count"].tolist() == [8]
+
+
 def test_a_run_that_only_loses_versions_ends_as_failed():
     log, strategy = Log(), Moody(raising, **OPTIONS)
     with pytest.raises(KeyError, match="train_loss"):
