@@ -25,16 +25,20 @@ class _Wait:
 
     def __init__(self, wanted: Set[str], until_s: float, lock: threading.RLock) -> None:
         self.wanted, self.until_s, self.is_over = wanted, until_s, False
+        self.thread, self.is_asleep = threading.current_thread(), False
         self._lock = lock
         self._woken: threading.Condition | None = None  # few ever sleep
 
     def sleep(self, real_s: float | None = None) -> None:
         """Give the lock to others until woken."""
         self._woken = self._woken or threading.Condition(self._lock)
+        self.is_asleep = True
         self._woken.wait(real_s)
+        self.is_asleep = False
 
     def wake(self) -> None:
         """Let the thread go on, if it sleeps."""
+        self.is_asleep = False
         if self._woken is not None:
             self._woken.notify()
 
@@ -76,6 +80,7 @@ class SimulationGrid(Grid):
         self._threads = ServerThreads()
         self._sent: dict[threading.Thread, list[Message]] = {}
         self._waits: list[_Wait] = []
+        self._is_calm = False
         self._looks: Counter[threading.Thread] = Counter()
 
     def set_run(self, run: Run) -> None:
@@ -121,6 +126,7 @@ class SimulationGrid(Grid):
         with self._lock:
             self._looks.clear()
             self._threads.join()
+            self._is_calm = False
             known = [m for m in messages if m.metadata.dst_node_id in self._nodes.ids]
             ids = [self._engine.accept(message) for message in known]
             if known:
@@ -160,13 +166,14 @@ class SimulationGrid(Grid):
         The thread that has waited longest moves the clock, the others sleep.
         """
         self._looks.clear()
+        self._is_calm = False
         wait = _Wait(wanted, until_s, self._lock)
         self._waits.append(wait)
         try:
             while not wait.is_over:
                 if wait is not self._waits[0]:
                     wait.sleep()
-                elif self._threads.others_are_at_rest():
+                elif self._nobody_runs():
                     self._step()
                 else:
                     wait.sleep(_LOOK_S)
@@ -174,8 +181,16 @@ class SimulationGrid(Grid):
             self._waits.remove(wait)
             if self._waits:
                 self._waits[0].wake()
+            self._is_calm = False
         arrived = self._engine.arrived
         return [arrived.pop(i) for i in list(arrived) if i in wanted]
+
+    def _nobody_runs(self) -> bool:
+        """Whether all threads but this one are at rest: as they were, if none has been woken."""
+        if not self._is_calm:
+            asleep = {wait.thread for wait in self._waits if wait.is_asleep}
+            self._is_calm = self._threads.others_are_at_rest(asleep)
+        return self._is_calm
 
     def _step(self) -> None:
         """Do what is next: finish this moment, end waits, or move on to the next moment."""
@@ -187,6 +202,7 @@ class SimulationGrid(Grid):
             for wait in over:
                 wait.is_over = True
                 wait.wake()
+            self._is_calm = False
         else:
             due_s = min(wait.until_s for wait in self._waits)
             if engine.next_s() <= due_s:

@@ -4,6 +4,7 @@ import logging
 import sys
 import threading
 import time
+from collections.abc import Set
 from concurrent.futures import thread as pools
 from types import FrameType
 
@@ -38,26 +39,34 @@ class ServerThreads:
 
     def others(self) -> list[threading.Thread]:
         """Return the ServerApp's threads that are alive, without the calling one."""
-        if threading.active_count() == 1:  # as usual, and quickly: this is asked for every event
+        if threading.active_count() == 1:  # as usual, and quickly
             return []
         caller = threading.current_thread()
         return [t for t in threading.enumerate() if t is not caller and self._counts(t)]
 
-    def others_are_at_rest(self) -> bool:
-        """Return whether none of the others can do anything before something happens."""
+    def others_are_at_rest(self, asleep: Set[threading.Thread] = frozenset()) -> bool:
+        """Return whether none of the others can do anything before something happens.
+
+        Parameters
+        ----------
+        asleep : threads of which the caller knows that they are at rest.
+        """
+        if not self._all_at_rest(asleep):
+            return False
         if not self.others():
             return True
-        if not self._all_at_rest():
-            return False
         # A pool's thread that has just been given something is, for an instant, not seen with it.
         time.sleep(_GIVES_WAY_S)
-        return self._all_at_rest()
+        return self._all_at_rest(asleep)
 
     def _counts(self, thread: threading.Thread) -> bool:
         return thread in self._own or not (thread.daemon or thread in self._before)
 
-    def _all_at_rest(self) -> bool:
-        others, frames = self.others(), sys._current_frames()
+    def _all_at_rest(self, asleep: Set[threading.Thread]) -> bool:
+        others = [thread for thread in self.others() if thread not in asleep]
+        if not others:
+            return True
+        frames = sys._current_frames()
         self._stood = {thread: self._stood[thread] for thread in others if thread in self._stood}
         # Every one is looked at, also after the first that is busy: since when it stands is noted.
         at_rest = [self._is_at_rest(thread, frames.get(thread.ident or 0)) for thread in others]
