@@ -1,4 +1,4 @@
-"""What travels between the proxy and its nodes: fixed once made, and plain where nothing is said."""
+"""What travels between the proxy and its nodes: fixed once made, plain where nothing is said."""
 
 from dataclasses import FrozenInstanceError
 
