@@ -222,6 +222,12 @@ LIMITS = [
         (1.0, 0.5, 0.0),
         (1 + 1e-9, -1e-9, NAN),
     ),
+    Limit(  # a weight that rises after one age
+        "must fall",
+        lambda v: staleness.validated(lambda tau: 1.0 if tau == 0 else 0.1 if tau == v else 0.5),
+        (1000, None),
+        (1, 2, 5, 10, 100),
+    ),
 ]
 NAMES = [f"{n}-{limit.setting.replace(' ', '-')}" for n, limit in enumerate(LIMITS)]
 

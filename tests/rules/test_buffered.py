@@ -8,6 +8,7 @@ from fedagent import AsyncStrategy
 from fedagent.errors import ConfigurationError
 from fedagent.model import FlatModel, ModelSpec
 from fedagent.rules import (
+    ASGD,
     CA2FL,
     FADAS,
     PORT,
@@ -91,3 +92,21 @@ def test_integer_buffers_are_carried_while_the_update_waits():
     late = Update(1, torch.zeros(1).double(), torch.zeros(1), 0, carried={"count": torch.tensor(7)})
     MeanOfFresh(2).receive(x, late)
     assert int(x.carried["count"]) == 7
+
+
+def test_an_empty_buffer_saves_no_vector():
+    rule, x = MeanOfFresh(2), model()
+    sums = [rule.state_dict()["buffer"]["sum"]]
+    for delta in (3.0, 9.0):
+        rule.receive(x, update(delta))
+        sums.append(rule.state_dict()["buffer"]["sum"])
+    assert [None if s is None else float(s) for s in sums] == [None, 3.0, None]
+
+
+def test_a_rule_that_keeps_nothing_back_has_nothing_due():
+    rule, x = ASGD(), model()
+    assert rule.next_due_s() == np.inf
+    assert rule.advance(x, 5.0) is rule.flush(x) is False
+    assert (rule.pending, rule.needs_clock, rule.allows_prefetch) == (0, False, True)
+    assert rule.model_for(1) is rule.version_for(1) is None
+    assert float(x.vector) == 0.0

@@ -144,3 +144,20 @@ def test_a_job_whose_update_the_rule_refuses_for_its_own_reasons_ends_once_too(n
     assert refused
     assert +accountant.open == Counter()
     assert accountant.ends["observed"] == outcomes["applied"] + refused
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "allows"),
+    [
+        (Uniform(), True),
+        (RoundRobin(), True),
+        (DyLU(), True),
+        (Utility(), True),
+        (FedCompass(), False),
+        (FairnessCap(Uniform()), True),
+        (FairnessCap(FedCompass()), False),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_only_a_scheduler_whose_nodes_arrive_together_forbids_a_queue(scheduler, allows):
+    assert scheduler.allows_prefetch is allows

@@ -73,6 +73,23 @@ def test_the_inner_scheduler_decides_how_much():
     assert (job.local_steps, job.learning_rate) == (7, 0.3)
 
 
+def test_the_inner_scheduler_hears_of_every_job_s_end():
+    class Hearing(Uniform):
+        heard = ()
+
+        def observe(self, observation):
+            self.heard += (("done", observation.node_id),)
+
+        def lost(self, node_id):
+            self.heard += (("lost", node_id),)
+
+    scheduler, idle = FairnessCap(Hearing()), idle_of(1)
+    for end in (lambda: scheduler.observe(done(1, 1, 1.0)), lambda: scheduler.lost(1)):
+        scheduler.assign(idle, 0.0)
+        end()
+    assert scheduler.inner.heard == (("done", 1), ("lost", 1))
+
+
 def test_it_asks_again_when_the_inner_scheduler_wants_to():
     scheduler = FairnessCap(FedCompass())
     for node in (1, 2):
