@@ -28,6 +28,9 @@ class Runtime:
     group_size : clients per batch, at most, >= 2.
     backend : "processes" on this machine, or "ray".
     address : of a Ray cluster; None starts Ray on this machine.
+    job_limit_s : seconds of real time, > 0, that one client's job may take in a worker, where it
+        then counts as a failure; None lets it take as long as it computes, and ends it after ten
+        minutes without any use of the processor.
     """
 
     workers: Annotated[int | None, Interval("[0, inf)")] = 0
@@ -35,12 +38,18 @@ class Runtime:
     group_size: Annotated[int, Interval("[2, inf)")] = 32
     backend: Literal["processes", "ray"] = "processes"
     address: str | None = None
+    job_limit_s: Annotated[float | None, Interval("(0, inf]")] = None
 
     def __post_init__(self) -> None:
         check_fields(self)
         require(
             self.address is None or self.backend == "ray",
             f"address={self.address!r} belongs to backend=ray.",
+        )
+        require(
+            self.job_limit_s is None or self.workers != 0,
+            f"job_limit_s={self.job_limit_s} needs a worker process, which can be ended: set "
+            "workers=1 or more.",
         )
 
     def executor(self, client_app: ClientApp | str) -> Executor:
@@ -66,9 +75,11 @@ class Runtime:
         if self.backend == "ray":
             from fedagent.simulation.workers.ray import Ray  # noqa: PLC0415  (an extra)
 
-            return Ray(client_app, self.workers, self.address)
+            return Ray(client_app, self.workers, self.address, self.job_limit_s)
         workers = _num_cores() if self.workers is None else self.workers
-        return Processes(client_app, workers) if workers else Inline(client_app)
+        if workers == 0:
+            return Inline(client_app)
+        return Processes(client_app, workers, self.job_limit_s)
 
 
 def _num_cores() -> int:
