@@ -3,17 +3,18 @@
 import os
 import signal
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from fedagent.formatting import described
+from fedagent.formatting import described, printable
 from fedagent.process.settings import settings_restored
 
 
 class ClientCodeError(Exception):
-    """What a client's code has raised, in words that are safe to pass on."""
+    """What a client's code has raised and where, in words that are safe to pass on."""
 
 
 @contextmanager
@@ -38,7 +39,9 @@ def contained() -> Iterator[None]:
             os._exit(1)
         if not isinstance(error, Exception) and signal_came():
             raise
-        raise ClientCodeError(described(error)) from error
+        place = traceback.extract_tb(error.__traceback__, limit=-1)[0]
+        where = printable(f"{place.filename}:{place.lineno}")
+        raise ClientCodeError(f"{described(error)} ({where})") from error
     if os.getpid() != process_id:
         os._exit(0)
 

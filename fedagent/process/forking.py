@@ -8,8 +8,11 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
+from contextvars import copy_context
 from queue import SimpleQueue
 from typing import Any, TypeVar, cast
+
+from fedagent.process.settings import read_settings, restore_settings
 
 T = TypeVar("T")
 
@@ -32,9 +35,18 @@ class ForkingThread:
         threading.Thread(target=self._run, daemon=True, name="fedagent-forks").start()
 
     def call(self, start: Callable[[], T]) -> T:
-        """Return what `start` returns there, or raise what it raises."""
+        """Return what `start` returns there, or raise what it raises.
+
+        It finds the settings of the caller, those that are each thread's own included.
+        """
+        settings, variables = read_settings(), copy_context()
+
+        def start_alike() -> T:
+            restore_settings(settings)
+            return variables.run(start)
+
         future: Future[Any] = Future()
-        self._calls.put((start, future))
+        self._calls.put((start_alike, future))
         return cast(T, future.result())
 
     def close(self) -> None:

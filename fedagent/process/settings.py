@@ -139,10 +139,20 @@ SETTINGS = {
 @contextmanager
 def settings_restored() -> Iterator[None]:
     """Put every setting back that the code inside has changed."""
-    before = [setting.read() for setting in SETTINGS.values()]
+    before = read_settings()
     try:
         yield
     finally:
-        for (read, restore), was in zip(SETTINGS.values(), before, strict=True):
-            if read() != was:
-                restore(was)
+        restore_settings(before)
+
+
+def read_settings() -> list[Any]:
+    """Return the values of all settings; some of them are each thread's own."""
+    return [setting.read() for setting in SETTINGS.values()]
+
+
+def restore_settings(before: list[Any]) -> None:
+    """Put back, in this thread, what `read_settings` returned."""
+    for (read, restore), was in zip(SETTINGS.values(), before, strict=True):
+        if read() != was:
+            restore(was)

@@ -11,7 +11,12 @@ from fedagent.process.containment import ClientCodeError, contained
 
 @pytest.mark.parametrize("kind", [ValueError, SystemExit, KeyboardInterrupt, GeneratorExit])
 def test_whatever_is_raised_becomes_one_error_with_its_words(kind):
-    with pytest.raises(ClientCodeError, match=f"^{kind.__name__}: no data$") as caught, contained():
+    with (
+        pytest.raises(
+            ClientCodeError, match=rf"^{kind.__name__}: no data \(.*test_containment.py:\d+\)$"
+        ) as caught,
+        contained(),
+    ):
         raise kind("no data")
     assert isinstance(caught.value.__cause__, kind)
 

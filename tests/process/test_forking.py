@@ -5,6 +5,7 @@ import os
 import signal
 import time
 
+import numpy as np
 import pytest
 import torch
 
@@ -41,6 +42,19 @@ def test_what_the_call_raises_is_raised_here_and_the_thread_goes_on(forks):
     with pytest.raises(ZeroDivisionError):
         forks.call(lambda: 1 / 0)
     assert forks.call(lambda: 2) == 2
+
+
+def test_what_is_started_finds_the_settings_of_the_caller_also_those_of_a_thread(forks):
+    def settings():
+        return torch.is_grad_enabled(), str(torch.empty(0).device), np.geterr()["over"]
+
+    torch.set_default_device("meta")
+    try:
+        with torch.no_grad(), np.errstate(over="ignore"):
+            assert forks.call(settings) == settings() == (False, "meta", "ignore")
+    finally:
+        torch.set_default_device(None)
+    assert forks.call(settings) == settings()
 
 
 def stay(stops):

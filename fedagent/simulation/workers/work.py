@@ -2,7 +2,6 @@
 
 import importlib
 import logging
-import traceback
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import NamedTuple, Protocol, cast, runtime_checkable
@@ -79,9 +78,8 @@ def run_client(app: ClientApp, item: WorkItem, is_own: bool = False) -> ClientRe
         with contained():
             return _result(app(request, context), context)
     except ClientCodeError as error:  # whatever the user's code does, its node failed
-        place = traceback.extract_tb(error.__cause__.__traceback__)[-1]  # type: ignore[union-attr]
-        reason = f"{error} ({place.filename}:{place.lineno})"
-        return ClientResult(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason), context.state)
+        raised = Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, str(error))
+        return ClientResult(raised, context.state)
 
 
 def run_clients(
