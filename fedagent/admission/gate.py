@@ -12,6 +12,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 from fedagent import keys
 from fedagent._flower import ErrorCode
 from fedagent.errors import require
+from fedagent.formatting import printable
 from fedagent.model import FrozenVector, ModelSpec, NDArray, Vector, array_of, blocks
 from fedagent.update import Dispatch, Outcome, Rejection, Update
 from fedagent.wire.npy import MalformedArrayError, read_array
@@ -30,13 +31,21 @@ FAILURES = {
 }
 
 
+def failure_reason(code: int) -> str:
+    """Return the reason under which an error is counted.
+
+    A node may invent codes as it likes; all that Flower does not know are one reason.
+    """
+    return FAILURES.get(code, "unknown-error")
+
+
 _HEADROOM = 1e-6  # of the largest float: room for a sum over a million clients
 
 
 class _RefusedError(Exception):
     def __init__(self, outcome: Outcome, reason: str, detail: str) -> None:
         super().__init__(detail)
-        self.rejection = Rejection(outcome, reason, detail)
+        self.rejection = Rejection(outcome, reason, printable(detail))  # a client's words, too
 
 
 def _refuse_unless(condition: bool, reason: str, detail: str) -> None:
@@ -131,8 +140,9 @@ class Admission:
             code = reply.error.code
             raise _RefusedError(
                 Outcome.FAILED,
-                FAILURES.get(code, f"error-{code}"),
-                reply.error.reason or "the node gave no reason",
+                failure_reason(code),
+                f"{'' if code in FAILURES else f'error {code}: '}"
+                f"{reply.error.reason or 'the node gave no reason'}",
             )
         sender = reply.metadata.src_node_id
         _refuse_unless(

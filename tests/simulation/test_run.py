@@ -191,7 +191,7 @@ def test_a_client_that_kills_its_worker_is_one_failed_node():
 
     result = run_simulation(server_of(main), app_of(fail_as_told), 3, runtime=Runtime(2))
     assert [r.has_error() for r in replies] == [False, True, False]
-    assert result.statistics.outcomes["failed", "error-8"] == 1
+    assert result.statistics.outcomes["failed", "client-app-crashed"] == 1
 
 
 def test_the_garbage_collector_leaves_what_is_older_than_the_run_alone():
