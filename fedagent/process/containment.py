@@ -4,6 +4,8 @@ import os
 import signal
 import threading
 import traceback
+from _signal import getsignal  # type: ignore[import-not-found]
+from _signal import signal as set_handler
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -52,7 +54,7 @@ def signals_noted() -> Iterator[Callable[[], bool]]:
     has_come = False
     noted: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():  # in others none of them ever runs
-        handlers = ((number, signal.getsignal(number)) for number in _ENDING)
+        handlers = ((number, getsignal(number)) for number in _ENDING)
         noted = {number: handler for number, handler in handlers if callable(handler)}
 
     def note(number: int, frame: FrameType | None) -> None:
@@ -61,13 +63,14 @@ def signals_noted() -> Iterator[Callable[[], bool]]:
         noted[number](number, frame)
 
     for number in noted:
-        signal.signal(number, note)
+        set_handler(number, note)
     try:
         yield lambda: has_come
     finally:
         for number, handler in noted.items():
-            if signal.getsignal(number) is note:  # not if the handler has put another one there
-                signal.signal(number, handler)
+            if getsignal(number) is note:  # not if the handler has put another one there
+                set_handler(number, handler)
 
 
 _ENDING = (signal.SIGINT, signal.SIGTERM)
+# From `_signal`: what `signal` makes of it looks through enums, for 14 us with every job.

@@ -31,7 +31,7 @@ class Setting(NamedTuple):
 
 def _default_device() -> torch.device | None:
     # `torch.get_default_device` says "cpu" where none was set; to set that would cost every call.
-    context = getattr(torch._GLOBAL_DEVICE_CONTEXT, "device_context", None)
+    context = vars(torch._GLOBAL_DEVICE_CONTEXT).get("device_context")
     return None if context is None else context.device
 
 
@@ -91,7 +91,8 @@ def _restore_streams(before: tuple[Any, Any]) -> None:
 
 
 def _cudnn() -> tuple[bool, bool]:
-    return torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic
+    # What `torch.backends.cudnn` returns as attributes.
+    return torch._C._get_cudnn_benchmark(), torch._C._get_cudnn_deterministic()
 
 
 def _restore_cudnn(before: tuple[bool, bool]) -> None:
@@ -135,6 +136,8 @@ SETTINGS = {
 }
 """By name. What each costs is paid twice with every job of a simulation: about 1 us or less."""
 
+_READS = [setting.read for setting in SETTINGS.values()]
+
 
 @contextmanager
 def settings_restored() -> Iterator[None]:
@@ -148,11 +151,14 @@ def settings_restored() -> Iterator[None]:
 
 def read_settings() -> list[Any]:
     """Return the values of all settings; some of them are each thread's own."""
-    return [setting.read() for setting in SETTINGS.values()]
+    return [read() for read in _READS]
 
 
 def restore_settings(before: list[Any]) -> None:
     """Put back, in this thread, what `read_settings` returned."""
-    for (read, restore), was in zip(SETTINGS.values(), before, strict=True):
-        if read() != was:
-            restore(was)
+    now = read_settings()
+    if now == before:  # as usual, and quickly
+        return
+    for setting, is_, was in zip(SETTINGS.values(), now, before, strict=True):
+        if is_ != was:
+            setting.restore(was)
