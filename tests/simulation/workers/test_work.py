@@ -16,7 +16,13 @@ from flwr.serverapp import ServerApp
 from fedagent._flower import ErrorCode
 from fedagent.errors import ConfigurationError
 from fedagent.simulation.workers.randomness import reproducible
-from fedagent.simulation.workers.work import WorkItem, load_app, private_copy, run_client
+from fedagent.simulation.workers.work import (
+    WorkItem,
+    load_app,
+    private_copy,
+    run_client,
+    run_clients,
+)
 from tests.simulation import apps
 from tests.simulation.apps import app_of, count, draw, metrics, request
 
@@ -232,3 +238,23 @@ def test_the_attribute_is_app_unless_named():
 def test_what_cannot_be_loaded_is_refused_with_its_name(reference, kind, named):
     with pytest.raises(ConfigurationError, match=named):
         load_app(reference, kind)
+
+
+# --- run_clients ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [ValueError, SystemExit, Panic])
+def test_what_ends_a_batch_ends_nothing_else(kind):
+    class TrainsTogether:
+        def __call__(self, message, context):
+            if message.content["config"].get("do") == "raise":
+                raise kind("broken sensor")
+            return Message(count(message, context), reply_to=message)
+
+        def train_together(self, requests, begin):
+            return {index: self(*request) for index, request in enumerate(requests)}
+
+    words = ["work", "raise", "work"]
+    done = run_clients(TrainsTogether(), [item(request(0, do=word)) for word in words])
+    assert done[1].content.reason.startswith(f"{kind.__name__}: broken sensor")
+    assert [answer.content["metrics"]["asked"] for answer in (done[0], done[2])] == [1, 1]
