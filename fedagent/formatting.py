@@ -1,4 +1,4 @@
-"""Seconds, bytes and numbers, written for people; and JSON, written for every reader."""
+"""Numbers and others' text, written for people; and JSON, written for every reader."""
 
 import json
 import math
@@ -7,6 +7,8 @@ from numbers import Integral, Real
 from typing import Any
 
 TIME_UNITS = ((86400.0, "days"), (3600.0, "h"), (60.0, "min"), (1.0, "s"))
+MOST_CHARACTERS = 500
+"""What is kept of a text that somebody else wrote."""
 SIZE_UNITS = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "B"))
 
 
@@ -39,6 +41,39 @@ def size(num_bytes: float) -> str:
     """Return "4.1 MB"; 1 MB is 10**6 bytes."""
     per_unit, name = size_unit(num_bytes)
     return f"{number(num_bytes / per_unit)} {name}"
+
+
+def printable(text: str, limit: int = MOST_CHARACTERS) -> str:
+    r"""Return somebody else's text as one line that is safe in a log, a terminal and a label.
+
+    What is no visible character and no space (line ends, escape sequences, marks that turn the
+    direction of writing, halves of surrogate pairs) is written as Python would, such as ``\x1b``,
+    so that it forges no line and moves no cursor.
+
+    Parameters
+    ----------
+    text : from a client, of any length.
+    limit : characters kept, more or less: of a longer text its beginning, and how long it was.
+    """
+    kept = text if len(text) <= limit else text[:limit]
+    line = kept if kept.isprintable() else "".join(map(_visible, kept))[: 2 * limit]
+    return line if kept is text else f"{line}... ({len(text):,} characters)"
+
+
+def _visible(character: str) -> str:
+    return character if character.isprintable() else repr(character)[1:-1]
+
+
+def described(error: BaseException) -> str:
+    """Return an exception's type and text as one line, see `printable`; never raises.
+
+    An exception may refuse to say what it is, or be of a class whose name is a page long.
+    """
+    try:
+        text = str(error)
+    except BaseException as refusal:  # its author's code, too
+        text = f"its text cannot be had: __str__ raised {type(refusal).__name__}"
+    return printable(f"{type(error).__name__}: {text}" if text else type(error).__name__)
 
 
 def to_json(value: Any, indent: int | None = None) -> str:

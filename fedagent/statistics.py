@@ -8,6 +8,7 @@ from itertools import islice
 from numbers import Real
 from typing import Any
 
+from fedagent.formatting import printable
 from fedagent.update import Dispatch, Kind, Outcome
 
 KEPT_EVALUATIONS = 1_000
@@ -40,8 +41,12 @@ class Evaluation:
 
     @property
     def numbers(self) -> dict[str, float]:
-        """The metrics that are one number each."""
-        return {k: float(v) for k, v in self.metrics.items() if isinstance(v, Real)}
+        """The metrics that are one number each, under names that are safe to print."""
+        return {
+            printable(name): float(value)
+            for name, value in self.metrics.items()
+            if isinstance(value, Real)
+        }
 
 
 @dataclass

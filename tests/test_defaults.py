@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from fedagent import mixing, rules, scheduling, staleness, stopping
+from fedagent import mixing, rules, scheduling, stopping
 from fedagent.nodes import backoff, deadlines, geography
+from fedagent.rules import staleness
 from fedagent.scheduling.speed import Speeds
 from fedagent.statistics import Statistics
 

@@ -9,7 +9,7 @@ from typing import Any
 import networkx as nx
 import pytest
 
-from fedagent import errors, staleness, stopping
+from fedagent import errors, stopping
 from fedagent.errors import ConfigurationError
 from fedagent.mixing import Mixing, complete, erdos_renyi, grouped, ring, star, torus
 from fedagent.mixing.topologies import metropolis
@@ -34,6 +34,7 @@ from fedagent.rules import (
     Rennala,
     Ringleader,
     Ringmaster,
+    staleness,
 )
 from fedagent.scheduling import (
     DyLU,

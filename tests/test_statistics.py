@@ -123,3 +123,8 @@ def test_every_dispatch_is_in_flight_or_has_one_outcome(events):
     assert statistics.in_flight == sent - ended
     assert sum(statistics.by_outcome().values()) == ended
     assert (statistics.bytes_down, statistics.bytes_up) == (sent, ended)
+
+
+def test_names_of_metrics_that_clients_made_up_are_safe_to_print():
+    evaluation = Evaluation(1, 0.0, 4, "clients", {"\x1b[2Jloss\n": 0.5, "x" * 10**6: 1.0})
+    assert all(name.isprintable() and len(name) < 600 for name in evaluation.numbers)

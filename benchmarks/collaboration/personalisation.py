@@ -23,7 +23,7 @@ from clients.vision.data import load
 from fedagent.mixing import LearnedMixing, Mixing, adjusted_rand_index, grouped
 from fedagent.model import FlatModel, ModelSpec
 from fedagent.rules import FedBuff, Rule
-from fedagent.staleness import constant, polynomial
+from fedagent.rules.staleness import constant, polynomial
 from fedagent.tasks.images import Images
 from fedagent.update import Update
 

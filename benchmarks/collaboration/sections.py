@@ -13,7 +13,7 @@ from benchmarks.two_nodes.study import study
 from fedagent.mixing import Mixing, MixingMatrix, complete, ring, star, torus
 from fedagent.model import FlatModel, ModelSpec
 from fedagent.rules import ASGD, FedBuff, Rule
-from fedagent.staleness import constant
+from fedagent.rules.staleness import constant
 from fedagent.update import Update
 
 Section = dict[str, Any]

@@ -7,8 +7,8 @@ from functools import partial
 from benchmarks.convergence import quadratic
 from fedagent import rules
 from fedagent.rules import Rule
+from fedagent.rules.staleness import delay_adaptive, polynomial
 from fedagent.scheduling import DyLU, FedCompass, Scheduler, Uniform
-from fedagent.staleness import delay_adaptive, polynomial
 
 NODES, CONCURRENCY, BUFFER, LOCAL_STEPS, UPDATES, TARGET = 100, 20, 10, 8, 2000, 0.88
 CLIENT_RATES = (0.05, 0.1, 0.2, 0.4, 0.8)

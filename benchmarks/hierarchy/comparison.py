@@ -13,8 +13,8 @@ from benchmarks.simulated import World, to_target
 from fedagent import FedBuff, Hierarchical
 from fedagent.nodes.geography import Blocks
 from fedagent.rules import FedBuff as FedBuffRule
+from fedagent.rules.staleness import constant
 from fedagent.simulation import Geography, Links, Lognormal
-from fedagent.staleness import constant
 from fedagent.tasks.partitioning import Indices, Speeds, dirichlet
 
 NODES, REGIONS = 100, 4

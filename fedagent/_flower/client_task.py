@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, NoReturn, cast
 
-from flwr.app import Context, RecordDict
+from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
+
+from fedagent.process.containment import contained
 
 _CLIENT_APP = "flwr.supernode.runtime.run_clientapp"
 
@@ -58,7 +60,11 @@ def run_client_app(
         handlers.trigger_exit_handlers(run_before_force_exit=False)
         sys.exit(0 if 0 <= code < 100 else 1)
 
-    patched = {"pull_task_input": pull_and_tell, "install_from_fab": install_unless_loaded}
+    patched = {
+        "pull_task_input": pull_and_tell,
+        "install_from_fab": install_unless_loaded,
+        "get_load_client_app_fn": _loader_of_contained(module.get_load_client_app_fn),
+    }
     patched |= {} if ends else {"flwr_exit": end}
     originals = {name: getattr(module, name) for name in patched}
     certificates = import_module("flwr.supercore.tls").validate_and_resolve_root_certificates
@@ -77,6 +83,30 @@ def run_client_app(
     finally:
         vars(module).update(originals)
     return 0
+
+
+def _loader_of_contained(find_loader: Callable[..., Any]) -> Callable[..., Any]:
+    """Return Flower's way to find what loads an app, for apps whose every failure is a reply.
+
+    Flower answers for an ``Exception``. Without an answer to anything else the SuperNode waits for
+    a minute until it says that the ClientApp has crashed.
+    """
+
+    def find(**kwargs: Any) -> Any:
+        load = find_loader(**kwargs)
+
+        def load_contained(*names: Any) -> Callable[..., Message]:
+            app = load(*names)
+
+            def answer(message: Message, context: Context) -> Message:
+                with contained():
+                    return cast(Message, app(message=message, context=context))
+
+            return answer
+
+        return load_contained
+
+    return find
 
 
 def import_client_runtime() -> None:

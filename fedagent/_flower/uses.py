@@ -104,6 +104,7 @@ WARM_NODE = PrivateUse(
             "run_clientapp",
             "pull_task_input",
             "install_from_fab",
+            "get_load_client_app_fn",
             "flwr_exit",
         ),
         *_names(

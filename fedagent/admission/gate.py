@@ -33,6 +33,14 @@ FAILURES = {
 }
 
 
+def failure_reason(code: int) -> str:
+    """Return the reason under which an error is counted.
+
+    A node may invent codes as it likes; all that Flower does not know are one reason.
+    """
+    return FAILURES.get(code, "unknown-error")
+
+
 _HEADROOM = 1e-6  # of the largest float: room for a sum over a million clients
 
 
@@ -147,8 +155,9 @@ class Admission:
             code = reply.error.code
             raise RefusedError(
                 Outcome.FAILED,
-                FAILURES.get(code, f"error-{code}"),
-                reply.error.reason or "the node gave no reason",
+                failure_reason(code),
+                f"{'' if code in FAILURES else f'error {code}: '}"
+                f"{reply.error.reason or 'the node gave no reason'}",
             )
         sender = reply.metadata.src_node_id
         refuse_unless(

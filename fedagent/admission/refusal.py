@@ -1,5 +1,6 @@
 """What ends the reading of a reply that may not touch the model."""
 
+from fedagent.formatting import printable
 from fedagent.update import Outcome, Rejection
 
 
@@ -13,7 +14,7 @@ class RefusedError(Exception):
 
     def __init__(self, outcome: Outcome, reason: str, detail: str) -> None:
         super().__init__(detail)
-        self.rejection = Rejection(outcome, reason, detail)
+        self.rejection = Rejection(outcome, reason, printable(detail))  # a client's words, too
 
 
 def refuse_unless(condition: bool, reason: str, detail: str) -> None:

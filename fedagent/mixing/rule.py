@@ -38,7 +38,7 @@ from fedagent.mixing.remainder import Remainders
 from fedagent.mixing.weights import Weights
 from fedagent.model import FlatModel
 from fedagent.rules.base import Rule
-from fedagent.staleness import Staleness, polynomial, validated
+from fedagent.rules.staleness import Staleness, polynomial, validated
 from fedagent.update import Outcome, Rejection, Update
 
 

@@ -12,7 +12,7 @@ eta n / tau where tau exceeds n. Every arrival publishes, so tau counts arrivals
 from fedagent.errors import require
 from fedagent.model import FlatModel
 from fedagent.rules.base import Rule
-from fedagent.staleness import Staleness, constant, validated
+from fedagent.rules.staleness import Staleness, constant, validated
 from fedagent.update import Update
 
 

@@ -9,7 +9,7 @@ version is published on every arrival. alpha stays what it is: s(tau) never comp
 from fedagent.errors import require
 from fedagent.model import FlatModel, blocks
 from fedagent.rules.base import Rule
-from fedagent.staleness import Staleness, polynomial, validated
+from fedagent.rules.staleness import Staleness, polynomial, validated
 from fedagent.update import Update
 
 

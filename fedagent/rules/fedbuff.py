@@ -19,7 +19,7 @@ import torch
 from fedagent.errors import one_of, require
 from fedagent.model import FlatModel
 from fedagent.rules.buffered import BufferedRule, BufferSize
-from fedagent.staleness import Staleness, polynomial, validated
+from fedagent.rules.staleness import Staleness, polynomial, validated
 from fedagent.update import Update
 
 Normalise = Literal["buffer", "weights"]

@@ -21,7 +21,7 @@ import torch
 from fedagent.errors import require
 from fedagent.model import FlatModel
 from fedagent.rules.buffered import BufferedRule
-from fedagent.staleness import Staleness, polynomial, validated
+from fedagent.rules.staleness import Staleness, polynomial, validated
 from fedagent.update import Update
 
 

@@ -9,6 +9,7 @@ from flwr.app import ConfigRecord, Error, Message, RecordDict, UserConfig
 
 from fedagent import keys
 from fedagent._flower import ErrorCode, Run, set_message_id
+from fedagent.admission.gate import failure_reason
 from fedagent.simulation.clock import EventQueue, VirtualClock
 from fedagent.simulation.fleets import Fleet
 from fedagent.simulation.nodes import Node, Nodes, SimulatedJob
@@ -201,7 +202,7 @@ class Engine:
         """Count how the job ended and let the node go on with its next one."""
         outcome, reason, size = Outcome.EXPIRED, "silent", 0
         if isinstance(job.content, Error):
-            outcome, reason = Outcome.FAILED, f"error-{job.content.code}"
+            outcome, reason = Outcome.FAILED, failure_reason(job.content.code)
         elif job.content is not None:
             outcome, reason, size = Outcome.APPLIED, "", job.reply_bytes
         self._tick()

@@ -47,8 +47,10 @@ def run_simulation(
 ) -> SimulationResult:
     """Run unmodified Flower apps on a simulated fleet.
 
-    The same seed gives the same bytes, whatever does the work and however fast the machine. Before
-    each job the global generators of ``random``, NumPy and torch are seeded from (seed, node, job).
+    The same seed gives the same bytes, whatever does the work and however fast the machine, for
+    ClientApps that keep nothing in their process from one message to the next; ``check`` of
+    `Runtime` finds those that do. Before each job the global generators of ``random``, NumPy and
+    torch are seeded from (seed, node, job).
 
     Parameters
     ----------

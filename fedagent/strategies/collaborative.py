@@ -7,7 +7,7 @@ from flwr.app import MetricRecord, RecordDict
 from fedagent import keys
 from fedagent._flower import aggregate_metricrecords
 from fedagent.mixing import Mixing, Weights
-from fedagent.staleness import Staleness, polynomial
+from fedagent.rules.staleness import Staleness, polynomial
 from fedagent.strategies.async_strategy import AsyncStrategy
 
 

@@ -27,7 +27,7 @@ from fedagent.model import FlatModel, FrozenVector, blocks
 from fedagent.rules import Rule, too_stale
 from fedagent.rules.buffered import BufferSize, validated_size
 from fedagent.rules.opaque import OpaqueModel
-from fedagent.staleness import Staleness, polynomial, validated
+from fedagent.rules.staleness import Staleness, polynomial, validated
 from fedagent.strategies.cohort import Cohort, Instructions
 from fedagent.strategies.flower_reply import FlowerReply, read_model, with_common_metrics
 from fedagent.strategies.layers import layers_of, remembered, restored_on_error, setting_of

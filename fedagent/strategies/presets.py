@@ -7,7 +7,7 @@ from fedagent import rules
 from fedagent.nodes.geography import Links, Regions
 from fedagent.rules.buffered import BufferSize
 from fedagent.rules.fedbuff import Normalise
-from fedagent.staleness import Staleness, polynomial
+from fedagent.rules.staleness import Staleness, polynomial
 from fedagent.strategies.async_strategy import AsyncStrategy
 
 

@@ -8,6 +8,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
 from fedagent._flower import Run
+from fedagent.admission.gate import failure_reason
 from fedagent.callbacks import Callback, tell_end
 from fedagent.proxy.run_clock import RunClock
 from fedagent.proxy.run_end import RunResult, ShouldStop
@@ -142,7 +143,7 @@ class CountingGrid(Grid):
         statistics.bytes_down += sum(payload_bytes(m.content) for m in sent)
         for reply in replies:
             if reply.has_error():
-                statistics.outcomes[Outcome.FAILED, f"error-{reply.error.code}"] += 1
+                statistics.outcomes[Outcome.FAILED, failure_reason(reply.error.code)] += 1
             else:
                 statistics.outcomes[Outcome.APPLIED, ""] += 1
                 statistics.bytes_up += payload_bytes(reply.content)

@@ -15,7 +15,7 @@ from flwr.serverapp.strategy import FedXgbBagging, FedXgbCyclic, Strategy
 
 from fedagent.errors import require
 from fedagent.rules.buffered import BufferSize
-from fedagent.staleness import Staleness, polynomial
+from fedagent.rules.staleness import Staleness, polynomial
 from fedagent.strategies.async_strategy import AsyncStrategy
 from fedagent.strategies.cohort import Instructions
 from fedagent.strategies.flower_reply import with_common_metrics

@@ -20,6 +20,7 @@ from flwr.supercore.superexec.executor import ExecutionSpec
 
 from fedagent._flower import (
     AppBundle,
+    ErrorCode,
     import_client_runtime,
     load_installed_app,
     run_client_app,
@@ -52,6 +53,8 @@ def task(monkeypatch):
 
     @app.train()
     def train(message, context):
+        if "raises" in noted:
+            raise noted["raises"]
         assert context.state == RecordDict({"kept": MetricRecord({"x": 1})})
         return Message(message.content, reply_to=message)
 
@@ -92,6 +95,21 @@ def test_a_task_is_done_in_this_process_and_says_which_app_it_was_for(task):
     assert do(None) == (0, [bundle])
     assert [reply.has_content() for reply in noted["replies"]] == [True]
     assert noted["installed"] == 1
+
+
+class Panic(BaseException):
+    """What extensions written in Rust raise."""
+
+
+@pytest.mark.parametrize("kind", [ValueError, SystemExit, GeneratorExit, KeyboardInterrupt, Panic])
+def test_whatever_the_app_raises_is_a_reply(task, kind):
+    do, (noted, _) = task
+    noted["raises"] = kind("no \x1b data")
+    do(None)
+    [reply] = noted["replies"]
+    assert reply.error.code == ErrorCode.CLIENT_APP_RAISED_EXCEPTION
+    assert rf"{kind.__name__}: no \x1b data" in reply.error.reason
+    assert reply.error.reason.isprintable()
 
 
 def test_an_app_that_is_loaded_is_not_installed_again(task):

@@ -285,8 +285,24 @@ def test_an_error_in_place_of_a_reply_is_a_failure_with_a_name(code):
 
 def test_an_unknown_error_without_a_reason_is_counted_too():
     verdict = check(Error(77))
-    assert (verdict.outcome, verdict.reason) == (Outcome.FAILED, "error-77")
-    assert "no reason" in verdict.detail
+    assert (verdict.outcome, verdict.reason) == (Outcome.FAILED, "unknown-error")
+    assert verdict.detail == "error 77: the node gave no reason"
+
+
+@pytest.mark.parametrize("code", [0, 77, 2**31, *FAILURES])
+def test_what_a_node_says_is_cut_and_forges_no_line(code):
+    verdict = check(Error(code, "\x1b[2Jfine\nWARNING: all is well" + "x" * 10**6))
+    assert verdict.detail.isprintable()
+    assert len(verdict.detail) < 1000
+    assert verdict.reason in {*FAILURES.values(), "unknown-error"}
+
+
+@pytest.mark.parametrize("name", ["\x1b[2J\nfine", "x" * 10**6])
+def test_names_of_a_clients_arrays_are_cut_and_forge_no_line(name):
+    verdict = check(content(without("scale", **{name: TRAINED["scale"]})))
+    assert verdict.reason == "keys"
+    assert verdict.detail.isprintable()
+    assert len(verdict.detail) < 1000
 
 
 # --- evaluation -----------------------------------------------------------------------------------

@@ -4,9 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from fedagent import staleness
-from fedagent.rules import Rule
-from fedagent.staleness import Staleness
+from fedagent.rules import Rule, staleness
+from fedagent.rules.staleness import Staleness
 from tests.conformance import oracle
 from tests.conformance.oracle import Formula, Oracle
 

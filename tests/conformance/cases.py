@@ -1,6 +1,6 @@
 """The registry: every rule beside its oracle. Add a rule here and all of tests/conformance runs it.
 
-Staleness functions are looked up in `fedagent.staleness` when a rule is built, not when this module
+Functions of `fedagent.rules.staleness` are looked up when a rule is built, not when this module
 is imported, so that test_mistakes.py can plant a wrong formula.
 """
 

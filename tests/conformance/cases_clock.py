@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 from flwr.serverapp.strategy import FedAdam, FedAvg, FedMedian, Strategy
 
-from fedagent import staleness
 from fedagent.mixing import Mixing, ring
-from fedagent.rules import Rule
+from fedagent.rules import Rule, staleness
 from fedagent.strategies.flower_rule import FlowerRule
 from tests.conformance import cases, cases_memory, cases_sgd, oracle
 from tests.conformance.clock import INITIAL, NUM_NODES

@@ -2,7 +2,6 @@
 
 from functools import partial
 
-from fedagent import staleness
 from fedagent.rules import (
     ASGD,
     DCASGD,
@@ -12,6 +11,7 @@ from fedagent.rules import (
     Rennala,
     Ringleader,
     Ringmaster,
+    staleness,
 )
 from tests.conformance import oracle_sgd
 from tests.conformance.case import WEIGHTS, Case

@@ -15,7 +15,7 @@ import numpy as np
 from fedagent.model import FlatModel, ModelSpec
 from fedagent.proxy.ledger import Ledger, Version
 from fedagent.rules import Rule
-from fedagent.staleness import Staleness
+from fedagent.rules.staleness import Staleness
 from fedagent.update import Dispatch, Update
 from tests.conformance.oracle import Oracle, Reply, Step, Vector
 

@@ -7,7 +7,7 @@ import pytest
 from fedagent import rules
 from fedagent.mixing import Mixing, ring
 from fedagent.rules import ASGD, BufferedRule, FedAsync, FedBuff, Periodic, too_stale
-from fedagent.staleness import constant
+from fedagent.rules.staleness import constant
 from tests.conformance import checks
 from tests.conformance.cases import CASES
 from tests.conformance.cases_clock import CLOCK_CASES

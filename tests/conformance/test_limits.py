@@ -7,7 +7,7 @@ from torch import nn
 
 from fedagent.model import FlatModel, ModelSpec
 from fedagent.rules import FedAsync, FedBuff, Rule
-from fedagent.staleness import constant, exponential, hinge, polynomial
+from fedagent.rules.staleness import constant, exponential, hinge, polynomial
 from fedagent.update import Update
 from tests.conformance.cases import CASES, for_every_case
 from tests.conformance.replay import RealRun, Work, fleet, replay

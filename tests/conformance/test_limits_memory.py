@@ -8,8 +8,8 @@ import torch
 
 from fedagent.model import FlatModel, ModelSpec
 from fedagent.rules import ACE, AREA, CA2FL, FADAS, PORT, FedBuff, FedStaleWeight, Rule
+from fedagent.rules.staleness import constant
 from fedagent.rules.table import Table
-from fedagent.staleness import constant
 from fedagent.update import Update
 from tests.conformance.replay import Event, RealRun, Work, fleet, replay
 

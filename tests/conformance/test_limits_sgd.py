@@ -18,7 +18,7 @@ from fedagent.rules import (
     Ringmaster,
     Rule,
 )
-from fedagent.staleness import constant, delay_adaptive, polynomial, threshold
+from fedagent.rules.staleness import constant, delay_adaptive, polynomial, threshold
 from tests.conformance.replay import Event, RealRun, Work, fleet, replay
 
 INITIAL = (0.5, -1.0, 2.0)

@@ -11,11 +11,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from fedagent import staleness
 from fedagent.arrays import ArraySpec
 from fedagent.model import FlatModel
 from fedagent.proxy.ledger import Ledger
-from fedagent.rules import FedAsync, FedBuff
+from fedagent.rules import FedAsync, FedBuff, staleness
 from tests.conformance import cases
 from tests.conformance.planting import Mistakes
 from tests.conformance.script import ARRIVALS

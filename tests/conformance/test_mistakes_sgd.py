@@ -40,7 +40,7 @@ mistake = MISTAKES.register
 @mistake("asgd", DELAY_ADAPTIVE, shows_in="weight")
 def divides_by_the_delay_even_below_the_concurrency(patch):
     patch.setattr(
-        "fedagent.staleness.delay_adaptive", lambda tau, concurrency: concurrency / (tau + 1)
+        "fedagent.rules.staleness.delay_adaptive", lambda tau, concurrency: concurrency / (tau + 1)
     )
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fedagent.rules import FedAsync, FedBuff
-from fedagent.staleness import polynomial
+from fedagent.rules.staleness import polynomial
 from tests.conformance import cases, oracle
 from tests.conformance.cases import for_every_case
 from tests.conformance.replay import OracleRun, RealRun, Work, replay

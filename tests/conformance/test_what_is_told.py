@@ -12,10 +12,10 @@ from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from fedagent import FedBuff
 from fedagent.admission.gate import Admission
 from fedagent.proxy.federated_evaluation import FederatedEvaluation
+from fedagent.rules.staleness import polynomial
 from fedagent.simulation import Scripted
 from fedagent.simulation.workers.inline import Inline
 from fedagent.simulation.workers.processes import Processes
-from fedagent.staleness import polynomial
 from tests.simulation.apps import app_of, draw
 from tests.simulation.workers.test_executors import answers, item
 from tests.toy import TRUE_WEIGHTS, Log, client_app, run

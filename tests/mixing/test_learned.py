@@ -7,7 +7,7 @@ import torch
 from fedagent.errors import ConfigurationError
 from fedagent.mixing import LearnedMixing, Mixing, adjusted_rand_index, average_linkage
 from fedagent.mixing.sketch import Sketch
-from fedagent.staleness import constant
+from fedagent.rules.staleness import constant
 from tests.mixing.sweeps import arrive, flat_model, sweep, synchronous, update
 
 P = 400

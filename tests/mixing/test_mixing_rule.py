@@ -20,7 +20,7 @@ from fedagent.mixing import (
     star,
 )
 from fedagent.rules import ASGD, FedBuff
-from fedagent.staleness import constant, harmonic, polynomial
+from fedagent.rules.staleness import constant, harmonic, polynomial
 from tests.mixing.sweeps import arrive, flat_model, sweep, synchronous, update
 
 P = 5

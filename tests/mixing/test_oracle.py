@@ -5,7 +5,7 @@ import pytest
 
 from fedagent.mixing import MixingMatrix, complete, erdos_renyi, pair, ring, star
 from fedagent.mixing.rule import Mixing
-from fedagent.staleness import constant, polynomial
+from fedagent.rules.staleness import constant, polynomial
 from tests.mixing.oracle import Job, Oracle
 from tests.mixing.sweeps import arrive, flat_model, update
 

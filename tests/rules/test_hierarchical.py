@@ -13,8 +13,8 @@ from fedagent import rules as r
 from fedagent.errors import ConfigurationError
 from fedagent.model import FlatModel, ModelSpec
 from fedagent.nodes.geography import Blocks, Links, Listed
+from fedagent.rules.staleness import polynomial
 from fedagent.simulation import Equal, Geography, Lognormal
-from fedagent.staleness import polynomial
 from fedagent.update import Update
 from fedagent.wire.records import digest
 from tests.toy import Log, run

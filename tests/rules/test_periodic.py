@@ -9,8 +9,8 @@ from fedagent import rules as r
 from fedagent.errors import ConfigurationError
 from fedagent.model import FlatModel, ModelSpec
 from fedagent.nodes.geography import Blocks
+from fedagent.rules.staleness import constant
 from fedagent.simulation import Equal, Lognormal, Scripted
-from fedagent.staleness import constant
 from fedagent.update import Update
 from fedagent.wire.records import digest
 from tests.toy import Log, run

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from fedagent.staleness import validated
+from fedagent.rules.staleness import validated
 from tests.conformance.checks import CHECKS
 from tests.conformance.oracle import Step, polynomial, waits
 from tests.conformance.replay import OracleRun, RealRun, Work, assert_same_trace, fleet

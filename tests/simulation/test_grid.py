@@ -470,8 +470,8 @@ def test_every_job_ends_exactly_once(nodes, reliability, jitter, seed):
     assert len(replies) == outcomes.total()
     assert outcomes["applied", ""] == codes[0]
     assert outcomes["expired", "silent"] == codes[ErrorCode.MESSAGE_UNAVAILABLE]
-    assert outcomes["failed", "error-8"] == codes[ErrorCode.CLIENT_APP_CRASHED]
-    assert outcomes["failed", "error-5"] == codes[ErrorCode.NODE_UNAVAILABLE]
+    assert outcomes["failed", "client-app-crashed"] == codes[ErrorCode.CLIENT_APP_CRASHED]
+    assert outcomes["failed", "node-unavailable"] == codes[ErrorCode.NODE_UNAVAILABLE]
     assert grid.statistics.in_flight == 0
     assert times == sorted(set(times))
 
@@ -499,7 +499,9 @@ def test_statistics_name_the_error_and_count_no_bytes_for_it():
     profiles = {0: {"failure_rate": 1.0}, 1: {**OFFLINE, "phase_s": 5.0}}
     grid = grid_of(fleet_of(1.0, 1.0, profiles=profiles))
     ask(grid, request(0), request(1))
-    assert grid.statistics.outcomes == Counter({("failed", "error-8"): 1, ("failed", "error-5"): 1})
+    assert grid.statistics.outcomes == Counter(
+        {("failed", "client-app-crashed"): 1, ("failed", "node-unavailable"): 1}
+    )
     assert grid.statistics.bytes_up == 0
     assert grid.statistics.num_updates == 0
 

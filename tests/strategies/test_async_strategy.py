@@ -9,8 +9,8 @@ from flwr.serverapp.strategy import FedAvg
 from fedagent import AsyncStrategy, FedAsync, FedBuff
 from fedagent.errors import ConfigurationError
 from fedagent.rules import Rule
+from fedagent.rules.staleness import constant
 from fedagent.simulation import Equal, Lognormal, Reliability, Scripted
-from fedagent.staleness import constant
 from fedagent.stopping import MaxSeconds, MaxUpdates, MaxVersions, Metric, Plateau, Target
 from fedagent.wire.records import digest
 from tests.toy import TRUE_WEIGHTS, Log, client_app, run

@@ -11,8 +11,8 @@ from fedagent.client.mods import partition_id_mod
 from fedagent.mixing import complete, grouped, pair, ring
 from fedagent.report import Recorder
 from fedagent.rules import ASGD
+from fedagent.rules.staleness import constant
 from fedagent.simulation import Equal, Lognormal
-from fedagent.staleness import constant
 from fedagent.stopping import Metric
 from fedagent.strategies.collaborative import per_node_metrics
 from tests.toy import TRUE_WEIGHTS, Log, client_app, run

@@ -14,8 +14,8 @@ from fedagent.errors import ConfigurationError
 from fedagent.nodes.geography import Blocks
 from fedagent.rules import FedAsync, Hierarchical
 from fedagent.rules.opaque import OpaqueModel
+from fedagent.rules.staleness import threshold
 from fedagent.simulation import Lognormal
-from fedagent.staleness import threshold
 from fedagent.strategies.flower_rule import FlowerRule
 from tests.toy import Log, run
 

@@ -19,8 +19,8 @@ from fedagent.errors import ConfigurationError
 from fedagent.model import FlatModel, ModelSpec
 from fedagent.nodes.geography import Blocks
 from fedagent.rules import FedAsync, Hierarchical
+from fedagent.rules.staleness import constant
 from fedagent.simulation import Equal, Lognormal
-from fedagent.staleness import constant
 from fedagent.strategies.flower_rule import FlowerRule
 from fedagent.strategies.synchronous import Synchronous
 from fedagent.update import Update

@@ -23,8 +23,8 @@ from fedagent import asynchronous
 from fedagent._flower import identify_process
 from fedagent.errors import ConfigurationError
 from fedagent.model import FlatModel, ModelSpec
+from fedagent.rules.staleness import constant
 from fedagent.simulation import Equal, Lognormal
-from fedagent.staleness import constant
 from fedagent.stopping import MaxVersions
 from fedagent.strategies.flower_rule import FlowerRule
 from fedagent.update import Update

@@ -16,9 +16,9 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe, wait
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, NoReturn, Protocol, cast, runtime_checkable
 
 import numpy as np
 import torch
@@ -26,6 +26,9 @@ from flwr.app import Context
 
 from fedagent import _flower
 from fedagent._flower import AppBundle
+from fedagent.process.forking import ForkingThread
+
+_LOOK_EVERY_S = 1.0  # at tasks whose pipes are open
 
 
 @runtime_checkable
@@ -68,12 +71,18 @@ class Randomness:
 
 @dataclass
 class ForkedTask:
-    """A task that is being done in a process of its own."""
+    """A task that is being done in a process of its own.
+
+    Attributes
+    ----------
+    bundle : the app that it is for, as soon as that is known.
+    modules : what it has imported; None unless it has come to its end.
+    """
 
     task_id: int
     pid: int
     bundle: AppBundle | None = None
-    modules: list[str] = field(default_factory=list)
+    modules: list[str] | None = None
 
 
 class WarmProcessServer:
@@ -90,13 +99,15 @@ class WarmProcessServer:
         self._running: dict[Connection, ForkedTask] = {}
         self._loaded: AppBundle | None = None
         self._randomness = Randomness()
+        self._forks = ForkingThread()
         self._threads = torch.get_num_threads()
-        torch.set_num_threads(1)  # threads that exist before a fork do not exist after it
+        torch.set_num_threads(1)  # this process prepares, and its copies compute
 
     def serve(self) -> None:
         """Do tasks until the pipe is closed."""
         while True:
-            for pipe in wait([self._requests, *self._running]):
+            timeout_s = _LOOK_EVERY_S if self._running else None
+            for pipe in wait([self._requests, *self._running], timeout_s):
                 if pipe is self._requests:
                     try:
                         spec = self._requests.recv()
@@ -105,15 +116,17 @@ class WarmProcessServer:
                     self._fork(spec)
                 else:
                     self._hear(cast(Connection, pipe))
+            self._look()
 
     def _fork(self, spec: Any) -> None:
         gc.freeze()  # a collection in the copy would touch, and so copy, all that is shared
         reader, writer = Pipe(duplex=False)
-        pid = os.fork()
-        if pid:
-            writer.close()
-            self._running[reader] = ForkedTask(spec.task_id, pid)
-            return
+        pid = self._forks.call(lambda: os.fork() or self._be_task(spec, reader, writer))
+        writer.close()
+        self._running[reader] = ForkedTask(spec.task_id, pid)
+
+    def _be_task(self, spec: Any, reader: Connection, writer: Connection) -> NoReturn:
+        """Do a task in this copy, and end it."""
         status = 1
         try:
             reader.close()
@@ -135,27 +148,44 @@ class WarmProcessServer:
 
     def _hear(self, reader: Connection) -> None:
         task = self._running[reader]
-        try:
-            said = reader.recv()
-            if isinstance(said, AppBundle):
-                task.bundle = said
-            else:
-                task.modules = said
-            return
-        except EOFError:  # it has ended, or closed what it inherited
-            del self._running[reader]
-            reader.close()
-        _, status = os.waitpid(task.pid, 0)
-        self._requests.send((task.task_id, os.WIFSIGNALED(status)))
-        if os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0 and task.bundle is not None:
+        if not _take_in(reader, task):  # it has ended, or closed what it inherited
+            self._bury(reader, os.waitpid(task.pid, 0)[1])
+
+    def _look(self) -> None:
+        """Notice a task's end that its pipe does not tell of: what it has started may hold it."""
+        for reader, task in list(self._running.items()):
+            ended, status = os.waitpid(task.pid, os.WNOHANG)
+            if ended:
+                while reader.poll() and _take_in(reader, task):
+                    pass
+                self._bury(reader, status)
+
+    def _bury(self, reader: Connection, status: int) -> None:
+        task = self._running.pop(reader)
+        reader.close()
+        self._requests.send((task.task_id, task.modules is None))
+        if status == 0 and task.bundle is not None:
             self._load(task.bundle)
-            import_all(task.modules)
+            import_all(task.modules or [])
 
     def _load(self, bundle: AppBundle) -> None:
         """Import the app, which its last task has installed, for those to come."""
         if bundle != self._loaded:
             self._loaded = bundle  # once, whatever comes of it
             prepare(bundle, self._randomness)
+
+
+def _take_in(reader: Connection, task: ForkedTask) -> bool:
+    """Note what a task says; return False if it will say no more."""
+    try:
+        said = reader.recv()
+    except EOFError:
+        return False
+    if isinstance(said, AppBundle):
+        task.bundle = said
+    else:
+        task.modules = said
+    return True
 
 
 def import_all(modules: Sequence[str]) -> None:

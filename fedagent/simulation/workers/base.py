@@ -54,9 +54,11 @@ def run_work(app: ClientApp, work: Work, is_own: bool = False) -> ClientResult |
     return run_clients(app, work, is_own)
 
 
-def crash_of(work: Work) -> ClientResult | list[ClientResult]:
-    """Return the result of work whose process died: an error, and the state as it was."""
-    reason = "the worker process died (out of memory, or a crash in native code)"
+DIED = "the worker process died (out of memory, or a crash in native code)"
+
+
+def crash_of(work: Work, reason: str = DIED) -> ClientResult | list[ClientResult]:
+    """Return the result of work whose process has ended: an error, and the state as it was."""
     if isinstance(work, WorkItem):
         return ClientResult(Error(ErrorCode.CLIENT_APP_CRASHED, reason), work.state)
     return [ClientResult(Error(ErrorCode.CLIENT_APP_CRASHED, reason), item.state) for item in work]

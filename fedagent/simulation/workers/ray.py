@@ -1,10 +1,12 @@
 """Client work on a Ray cluster: where a simulation outgrows one machine."""
 
+import faulthandler
 import logging
+import math
 import pickle
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from typing import Any, TypeVar, cast
 
@@ -32,6 +34,7 @@ class Ray(Executor):
     workers : tasks at the same time, at most, >= 1; None for as many as the cluster has CPUs.
     address : of the cluster, as ``ray.init`` takes it; None starts one on this machine, unless this
         process is connected to one already.
+    job_limit_s : seconds of real time that a task may take; None for ever.
 
     Raises
     ------
@@ -42,7 +45,11 @@ class Ray(Executor):
     """
 
     def __init__(
-        self, client_app: ClientApp | str, workers: int | None = None, address: str | None = None
+        self,
+        client_app: ClientApp | str,
+        workers: int | None = None,
+        address: str | None = None,
+        job_limit_s: float | None = None,
     ) -> None:
         require(workers is None or workers >= 1, f"workers={workers} must be at least 1 with Ray.")
         ray = imported("ray", "fedagent[simulation]", "runtime=ray")
@@ -57,6 +64,7 @@ class Ray(Executor):
         # In a list, so that Ray hands over the reference and not, with every task, a new copy.
         self._app = client_app if isinstance(client_app, str) else [ray.put(client_app)]
         self._task = ray.remote(num_cpus=1, max_retries=0)(_run)
+        self._job_limit_s = job_limit_s
         self._stored: dict[int, tuple[bytes, Any]] = {}
         self._under_way: dict[Future[Any], tuple[Work, Any]] = {}
 
@@ -95,14 +103,34 @@ class Ray(Executor):
         }
         stored = [self._stored[id(data)][1] for data in arrays]
         future: Future[Any] = Future()
-        self._under_way[future] = work, self._task.remote(self._app, content, *stored)
+        self._under_way[future] = (
+            work,
+            self._task.remote(self._app, self._job_limit_s, content, *stored),
+        )
         return future
 
 
-def _run(app: str | list[Any], content: bytes, *arrays: bytes) -> tuple[bytes, list[bytes]]:
+def _run(
+    app: str | list[Any], limit_s: float | None, content: bytes, *arrays: bytes
+) -> tuple[bytes, list[bytes]]:
     torch.set_num_threads(1)
     work = pickle.loads(content, buffers=arrays)
-    return pickled(run_work(_loaded(app if isinstance(app, str) else app[0]), work, is_own=True))
+    loaded = _loaded(app if isinstance(app, str) else app[0])
+    with _ended_after(limit_s):
+        return pickled(run_work(loaded, work, is_own=True))
+
+
+@contextmanager
+def _ended_after(limit_s: float | None) -> Iterator[None]:
+    """End this process, which Ray then replaces, if what is done here takes longer."""
+    if limit_s is None or limit_s == math.inf:
+        yield
+        return
+    faulthandler.dump_traceback_later(limit_s, exit=True, file=2)  # the real standard error
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
 @lru_cache(maxsize=1)

@@ -22,6 +22,8 @@ from flwr.clientapp import ClientApp
 
 from fedagent._flower import ErrorCode, record_of, with_content
 from fedagent.errors import ConfigurationError
+from fedagent.formatting import printable
+from fedagent.process.containment import ClientCodeError, contained
 from fedagent.simulation.workers.randomness import seed_generators
 from fedagent.wire.records import quick
 
@@ -66,7 +68,7 @@ class TrainsTogether(Protocol):
 
 
 def run_client(app: ClientApp, item: WorkItem, is_own: bool = False) -> ClientResult:
-    """Run a ClientApp as Flower would; an exception becomes an error.
+    """Run a ClientApp as Flower would; whatever it raises becomes an error, see `contained`.
 
     The global generators start from the item's seed and are left where the work ends. The app may
     take the message's records apart: it gets a copy unless they are this process's own.
@@ -75,11 +77,11 @@ def run_client(app: ClientApp, item: WorkItem, is_own: bool = False) -> ClientRe
     request = item.message if is_own else private_copy(item.message)
     seed_generators(item.seed)
     try:
-        return _result(app(request, context), context)
-    except (Exception, SystemExit) as error:  # whatever the user's code does, its node failed
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        reason = f"{type(error).__name__}: {error} ({place.filename}:{place.lineno})"
-        return ClientResult(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason), context.state)
+        with contained():
+            return _result(app(request, context), context)
+    except ClientCodeError as error:  # whatever the user's code does, its node failed
+        raised = Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, str(error))
+        return ClientResult(raised, context.state)
 
 
 def run_clients(
@@ -92,10 +94,13 @@ def run_clients(
         contexts = [_context(item, private_records(item.state)) for item in items]
         requests = [(i.message, c) for i, c in zip(items, contexts, strict=True)]
         try:
-            replies = app.train_together(requests, lambda index: seed_generators(items[index].seed))
-            done = {i: _result(reply, contexts[i]) for i, reply in replies.items()}
-        except Exception as error:  # which client causes it is found by doing them one by one
-            _say_why(f"{type(error).__name__}: {error}".splitlines()[0])
+            with contained():
+                replies = app.train_together(
+                    requests, lambda index: seed_generators(items[index].seed)
+                )
+                done = {i: _result(reply, contexts[i]) for i, reply in replies.items()}
+        except ClientCodeError as error:  # who causes it is found by doing them one by one
+            _say_why(str(error))
     return [done.get(i) or run_client(app, item, is_own) for i, item in enumerate(items)]
 
 
@@ -115,7 +120,10 @@ def _context(item: WorkItem, state: RecordDict) -> Context:
 
 
 def _result(reply: Message, context: Context) -> ClientResult:
-    return ClientResult(reply.error if reply.has_error() else reply.content, context.state)
+    if reply.has_error():
+        error = Error(reply.error.code, printable(str(reply.error.reason or "")))
+        return ClientResult(error, context.state)
+    return ClientResult(reply.content, context.state)
 
 
 def private_copy(message: Message) -> Message:

@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import sys
+import time
 from multiprocessing.connection import Pipe
 from types import SimpleNamespace
 
@@ -23,10 +24,21 @@ BUNDLE = AppBundle("me/app", "1.0.0", "f" * 64, Context(1, 2, {}, RecordDict(), 
 
 
 def do_task(task, loaded, on_input, ends):
-    """Stand in for a ClientApp: task 9 is killed, 8 fails, the others say what they found."""
+    """Stand in for a ClientApp: some tasks end in their own way, the others say what they found."""
     on_input(BUNDLE)
     if task.task_id == 9:
         os.kill(os.getpid(), signal.SIGKILL)
+    if task.task_id == 10:
+        os._exit(0)
+    if task.task_id == 11:
+        raise GeneratorExit
+    if task.task_id == 12 and os.fork():
+        os._exit(3)  # and what it has forked goes on for a while, with its pipes
+    if task.task_id == 12:
+        time.sleep(30)
+        os._exit(0)
+    if task.task_id == 13:
+        compute_in_parallel()
     if task.task_id == 7:
         sys.modules["known.to.nobody.else"] = sys
         importlib.import_module("this")
@@ -37,12 +49,18 @@ def do_task(task, loaded, on_input, ends):
     return 1 if task.task_id == 8 else 0
 
 
+def compute_in_parallel():
+    torch.set_num_threads(2)
+    torch.ones(4_000_000).exp().sum()
+
+
 def serve(requests, other_end, way, log):
     other_end.close()  # a forked process holds both
 
     def load(bundle):
         with open(log, "a") as file:
             file.write(f"load {os.getpid()} {bundle.fab_id}\n")
+        compute_in_parallel()
         np.random.seed(7)  # the app seeds one of the generators when it is imported
         return SimpleNamespace(warm_up=lambda context: context.node_id / (context.node_id - 2))
 
@@ -152,10 +170,20 @@ def test_every_task_draws_anew_unless_its_app_has_seeded_the_generator(serving):
     assert (len(by_python), len(by_numpy), len(by_torch)) == (3, 1, 3)
 
 
-def test_a_task_that_is_killed_is_reported_and_the_next_one_works(serving):
+@pytest.mark.parametrize("task_id", [9, 10, 11, 12])
+def test_a_task_that_did_not_come_to_its_end_is_reported_and_the_next_one_works(serving, task_id):
     give, _, _ = serving("fork")
-    assert give(9) == (9, True)
+    begun_s = time.monotonic()
+    assert give(task_id) == (task_id, True)
     assert give(1) == (1, False)
+    assert time.monotonic() - begun_s < 20
+
+
+def test_a_task_may_use_threads_after_its_app_has_used_them_when_it_was_imported(serving):
+    give, _, lines = serving("fork")
+    give(1)
+    assert give(13) == (13, False)
+    assert [line[0] for line in lines()] == ["1", "load", "13"]
 
 
 def test_a_reused_process_does_one_task_after_the_other(serving):

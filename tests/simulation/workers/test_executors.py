@@ -6,17 +6,18 @@ import random
 import signal
 import threading
 import time
+import warnings
 from concurrent.futures import Future
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from flwr.app import Error, Message, RecordDict
+from flwr.app import ConfigRecord, Error, Message, RecordDict
 
 from fedagent._flower import ErrorCode
 from fedagent.errors import ConfigurationError
-from fedagent.simulation.workers import processes
+from fedagent.simulation.workers import processes, worker
 from fedagent.simulation.workers.base import Executor
 from fedagent.simulation.workers.inline import Inline
 from fedagent.simulation.workers.processes import Processes
@@ -145,6 +146,56 @@ def test_nodes_that_share_a_record_do_not_disturb_each_other(executor_of):
     assert [a.content["metrics"]["found"] for a in found] == [1, 1, 1, 1]
     assert list(shared) == ["w"]
     assert messages[0].content["config"]["milestones"] == [1, 2]
+
+
+def become_two(message, context):
+    """Fork, and go on in both processes."""
+    os.fork()
+    return metrics(pid=os.getpid())
+
+
+def test_a_client_that_forks_and_goes_on_in_both_answers_once(executor_of):
+    executor = executor_of(become_two)
+    for _ in range(3):
+        done = answers(executor, [item(n) for n in range(4)])
+        assert len({pid(answer) for answer in done}) <= 2, "a copy worked on"
+
+
+def change_everything(message, context):
+    """Say what there is, and change it."""
+    found = settings()
+    torch.set_default_dtype(torch.float64)
+    torch.set_default_device("meta")
+    torch.set_num_threads(3)
+    torch.set_grad_enabled(False)
+    np.seterr(all="raise")
+    os.environ["LEFT_BEHIND"] = "1"
+    os.environ.pop("HOME", None)
+    os.chdir("/")
+    signal.signal(signal.SIGALRM, lambda *_: None)
+    warnings.simplefilter("error")
+    return RecordDict({"config": ConfigRecord(found)})
+
+
+def settings():
+    return {
+        "dtype": str(torch.get_default_dtype()),
+        "device": str(torch.empty(0).device),
+        "threads": torch.get_num_threads(),
+        "grad": torch.is_grad_enabled(),
+        "numpy": str(np.geterr()),
+        "environment": str(sorted(os.environ.items())),
+        "folder": os.getcwd(),
+        "handler": str(signal.getsignal(signal.SIGALRM)),
+        "warnings": str(warnings.filters),
+    }
+
+
+def test_what_a_client_changes_in_its_process_the_next_one_does_not_find(executor_of):
+    before = settings()
+    first, *later = answers(executor_of(change_everything), [item(n) for n in range(4)])
+    assert all(other.content == first.content for other in later)
+    assert settings() == before
 
 
 # --- inline ---------------------------------------------------------------------------------------
@@ -399,8 +450,8 @@ def test_a_result_is_fetched_once():
 
 
 def test_a_worker_that_never_comes_up_is_replaced(monkeypatch):
-    monkeypatch.setitem(processes._STARTUP_S, "fork", 1.0)
-    serve, is_first = processes._serve, multiprocessing.Value("i", 1)
+    monkeypatch.setitem(worker._STARTUP_S, "fork", 1.0)
+    serve, is_first = worker._serve, multiprocessing.Value("i", 1)
 
     def stuck_once(*arguments):
         with is_first.get_lock():
@@ -409,7 +460,7 @@ def test_a_worker_that_never_comes_up_is_replaced(monkeypatch):
             time.sleep(60)
         serve(*arguments)
 
-    monkeypatch.setattr(processes, "_serve", stuck_once)
+    monkeypatch.setattr(worker, "_serve", stuck_once)
     with Processes(app_of(echo), 1) as executor:
         [answer] = answers(executor, [item(0)])
     assert is_first.value == 0

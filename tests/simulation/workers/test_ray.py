@@ -1,5 +1,7 @@
 """The Ray executor: the same contract as worker processes."""
 
+import time
+
 import pytest
 from flwr.app import Error
 
@@ -66,3 +68,27 @@ def test_clients_are_trained_together_there_too():
 def test_workers_must_be_positive():
     with pytest.raises(ConfigurationError, match="workers=0"):
         Runtime(backend="ray", workers=0).executor(app_of(draw))
+
+
+@pytest.mark.slow
+def test_a_task_that_takes_longer_than_the_limit_is_the_only_one_to_fail():
+    def sleep_as_told(message, context):
+        if message.content["config"].get("do") == "sleep":
+            time.sleep(1000)
+        return fail_as_told(message, context)
+
+    runtime = Runtime(backend="ray", workers=None, job_limit_s=2.0)
+    with runtime.executor(app_of(sleep_as_told)) as executor:
+        outcomes = answers(executor, told("work", "sleep", "work"))
+    codes = [a.content.code if isinstance(a.content, Error) else None for a in outcomes]
+    assert codes == [None, ErrorCode.CLIENT_APP_CRASHED, None]
+
+
+@pytest.mark.slow
+def test_whatever_a_task_raises_is_its_failure():
+    def panic(message, context):
+        raise GeneratorExit("no more")
+
+    with executor_of(app_of(panic)) as executor:
+        [answer] = answers(executor, [item(0)])
+    assert answer.content.reason.startswith("GeneratorExit: no more")

@@ -1,7 +1,10 @@
 """One client's work: private, reproducible, and its failures are the node's own."""
 
+import os
 import random
+import signal
 import sys
+import time
 from contextlib import suppress
 
 import numpy as np
@@ -14,9 +17,19 @@ from flwr.serverapp import ServerApp
 from fedagent._flower import ErrorCode
 from fedagent.errors import ConfigurationError
 from fedagent.simulation.workers.randomness import reproducible
-from fedagent.simulation.workers.work import WorkItem, load_app, private_copy, run_client
+from fedagent.simulation.workers.work import (
+    WorkItem,
+    load_app,
+    private_copy,
+    run_client,
+    run_clients,
+)
 from tests.simulation import apps
 from tests.simulation.apps import app_of, count, draw, metrics, request
+
+
+class Panic(BaseException):
+    """What extensions written in Rust raise."""
 
 
 def item(
@@ -61,7 +74,10 @@ def test_state_comes_back_and_can_be_handed_in_again():
 
 @pytest.mark.parametrize(
     "error",
-    [ValueError("broken sensor"), MemoryError("broken sensor"), SystemExit("broken sensor")],
+    [
+        kind("broken sensor")
+        for kind in (ValueError, MemoryError, SystemExit, GeneratorExit, KeyboardInterrupt, Panic)
+    ],
 )
 def test_what_the_client_app_raises_is_the_nodes_failure(error):
     def answer(message, context):
@@ -75,9 +91,38 @@ def test_what_the_client_app_raises_is_the_nodes_failure(error):
     assert answered.state["tried"]["n"] == 1
 
 
-def test_an_interrupt_is_not_the_nodes_failure():
+def test_an_exception_that_will_not_say_what_it_is_is_the_nodes_failure():
+    class MuteError(Exception):
+        def __str__(self):
+            raise Panic
+
     def answer(message, context):
-        raise KeyboardInterrupt
+        raise MuteError
+
+    reason = run_client(app_of(answer), item()).content.reason
+    assert reason.startswith("MuteError: its text cannot be had: __str__ raised Panic (")
+
+
+@pytest.mark.parametrize("says", ["raises", "replies"])
+def test_what_a_client_says_is_cut_and_forges_no_line(says):
+    text = "\x1b[2Jfine\nWARNING: all is well " + "x" * 10**6
+
+    def answer(message, context):
+        if says == "raises":
+            raise ValueError(text)
+        return Message(Error(8, text), reply_to=message)
+
+    app = ClientApp()
+    app.train()(answer)
+    reason = run_client(app, item()).content.reason
+    assert reason.isprintable()
+    assert len(reason) < 1000
+
+
+def test_ctrl_c_is_not_the_nodes_failure():
+    def answer(message, context):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(10)
 
     with pytest.raises(KeyboardInterrupt):
         run_client(app_of(answer), item())
@@ -260,3 +305,23 @@ def test_an_attribute_that_is_not_there_names_those_that_are(package):
     )
     with pytest.raises(ConfigurationError, match="has no 'app'; its ClientApps are: mine"):
         load_app(f"{name}.client", ClientApp)
+
+
+# --- run_clients ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [ValueError, SystemExit, Panic])
+def test_what_ends_a_batch_ends_nothing_else(kind):
+    class TrainsTogether:
+        def __call__(self, message, context):
+            if message.content["config"].get("do") == "raise":
+                raise kind("broken sensor")
+            return Message(count(message, context), reply_to=message)
+
+        def train_together(self, requests, begin):
+            return {index: self(*request) for index, request in enumerate(requests)}
+
+    words = ["work", "raise", "work"]
+    done = run_clients(TrainsTogether(), [item(request(0, do=word)) for word in words])
+    assert done[1].content.reason.startswith(f"{kind.__name__}: broken sensor")
+    assert [answer.content["metrics"]["asked"] for answer in (done[0], done[2])] == [1, 1]

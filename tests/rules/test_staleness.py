@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedagent.staleness import (
+from fedagent.rules.staleness import (
     constant,
     delay_adaptive,
     exponential,
