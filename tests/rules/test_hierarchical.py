@@ -333,7 +333,7 @@ def strategy(log, delay_s, **changes):
 
 def test_one_region_without_delay_is_the_flat_rule():
     fleet, log = Lognormal(num_nodes=6), Log()
-    flat = run(FlatFedBuff(3, fraction_evaluate=0.0), fleet, rounds=12)
+    flat = run(FlatFedBuff(buffer_size=3, fraction_evaluate=0.0), fleet, rounds=12)
     one = Hierarchical(
         Blocks(1, 6),
         edge=lambda: r.FedBuff(3, staleness=polynomial),
@@ -389,7 +389,11 @@ def test_a_version_comes_out_when_a_slow_delta_arrives():
 
 def test_bytes_between_regions_of_nodes_and_of_edges():
     flat_log, log = Log(), Log()
-    run(FlatFedBuff(2, fraction_evaluate=0.0, callbacks=[flat_log]), world(1.0, False), rounds=12)
+    run(
+        FlatFedBuff(buffer_size=2, fraction_evaluate=0.0, callbacks=[flat_log]),
+        world(1.0, False),
+        rounds=12,
+    )
     outcome = run(strategy(log, 1.0), world(1.0), rounds=12)
     assert flat_log.statistics.edge_bytes_between_regions == 0
     far = [s for s in flat_log.settlements if s.dispatch.node_id >= 1005]
