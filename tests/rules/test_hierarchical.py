@@ -15,6 +15,7 @@ from fedagent.model import FlatModel, ModelSpec
 from fedagent.nodes.geography import Blocks, Links, Listed
 from fedagent.simulation import Equal, Geography, Lognormal
 from fedagent.staleness import polynomial
+from fedagent.stopping import MaxVersions
 from fedagent.update import Update
 from fedagent.wire.records import digest
 from tests.toy import Log, run
@@ -377,9 +378,10 @@ def test_a_version_comes_out_when_a_slow_delta_arrives():
         send_every=4,
         links=Links(4.5),
         fraction_evaluate=0.0,
+        stopping=[MaxVersions(4)],
         callbacks=[log],
     )
-    run(far_away, Equal(num_nodes=4), rounds=4)
+    run(far_away, Equal(num_nodes=4), rounds=1000)
     # Jobs take 1 s; four nodes make 4 updates at 1 s, which take 2.25 s to the root. Then the next
     # delta leaves, with all that was learned meanwhile.
     assert [now_s for _, _, now_s in log.versions] == [3.25, 5.5, 7.75, 10.0]
