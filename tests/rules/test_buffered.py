@@ -19,6 +19,7 @@ from fedagent.rules import (
     Rennala,
 )
 from fedagent.simulation import Equal
+from fedagent.stopping import MaxVersions
 from fedagent.update import Update
 from tests.toy import Log, run
 
@@ -72,9 +73,13 @@ def test_a_buffer_of_no_size_is_never_full():
 def test_a_size_of_none_is_published_by_the_clock(rule):
     log = Log()
     strategy = AsyncStrategy(
-        rule(buffer_size=None), publish_every_s=2.5, fraction_evaluate=0.0, callbacks=[log]
+        rule(buffer_size=None),
+        publish_every_s=2.5,
+        fraction_evaluate=0.0,
+        stopping=[MaxVersions(4)],
+        callbacks=[log],
     )
-    run(strategy, Equal(num_nodes=3), rounds=4)
+    run(strategy, Equal(num_nodes=3), rounds=1000)
     assert [at_s for _, _, at_s in log.versions] == [2.5, 5.0, 7.5, 10.0]
 
 

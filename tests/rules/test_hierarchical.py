@@ -15,6 +15,7 @@ from fedagent.model import FlatModel, ModelSpec
 from fedagent.nodes.geography import Blocks, Links, Listed
 from fedagent.rules.staleness import polynomial
 from fedagent.simulation import Equal, Geography, Lognormal
+from fedagent.stopping import MaxVersions
 from fedagent.update import Update
 from fedagent.wire.records import digest
 from tests.toy import Log, run
@@ -361,7 +362,7 @@ def strategy(log, delay_s, **changes):
 
 def test_one_region_without_delay_is_the_flat_rule():
     fleet, log = Lognormal(num_nodes=6), Log()
-    flat = run(FlatFedBuff(3, fraction_evaluate=0.0), fleet, rounds=12)
+    flat = run(FlatFedBuff(buffer_size=3, fraction_evaluate=0.0), fleet, rounds=12)
     one = Hierarchical(
         Blocks(1, 6),
         edge=lambda: r.FedBuff(3, staleness=polynomial),
@@ -405,9 +406,10 @@ def test_a_version_comes_out_when_a_slow_delta_arrives():
         send_every=4,
         links=Links(4.5),
         fraction_evaluate=0.0,
+        stopping=[MaxVersions(4)],
         callbacks=[log],
     )
-    run(far_away, Equal(num_nodes=4), rounds=4)
+    run(far_away, Equal(num_nodes=4), rounds=1000)
     # Jobs take 1 s; four nodes make 4 updates at 1 s, which take 2.25 s to the root. Then the next
     # delta leaves, with all that was learned meanwhile.
     assert [now_s for _, _, now_s in log.versions] == [3.25, 5.5, 7.75, 10.0]
@@ -417,7 +419,11 @@ def test_a_version_comes_out_when_a_slow_delta_arrives():
 
 def test_bytes_between_regions_of_nodes_and_of_edges():
     flat_log, log = Log(), Log()
-    run(FlatFedBuff(2, fraction_evaluate=0.0, callbacks=[flat_log]), world(1.0, False), rounds=12)
+    run(
+        FlatFedBuff(buffer_size=2, fraction_evaluate=0.0, callbacks=[flat_log]),
+        world(1.0, False),
+        rounds=12,
+    )
     outcome = run(strategy(log, 1.0), world(1.0), rounds=12)
     assert flat_log.statistics.edge_bytes_between_regions == 0
     far = [s for s in flat_log.settlements if s.dispatch.node_id >= 1005]

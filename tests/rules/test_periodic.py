@@ -11,6 +11,7 @@ from fedagent.model import FlatModel, ModelSpec
 from fedagent.nodes.geography import Blocks
 from fedagent.rules.staleness import constant
 from fedagent.simulation import Equal, Lognormal, Scripted
+from fedagent.stopping import MaxVersions
 from fedagent.update import Update
 from fedagent.wire.records import digest
 from tests.toy import Log, run
@@ -25,7 +26,9 @@ def strategy(log, period_s, rule=None, **options):
 
 def test_a_version_holds_what_arrived_in_its_period():
     log = Log()
-    run(strategy(log, 2.5), Scripted(num_nodes=2, times=(1.0, 1.2)), rounds=4)
+    four = [MaxVersions(4)]
+    fleet = Scripted(num_nodes=2, times=(1.0, 1.2))
+    run(strategy(log, 2.5, stopping=four), fleet, rounds=1000)
     # Node 0 arrives at 1, 2, 3, ...; node 1 at 1.2, 2.4, 3.6, ...; what comes at the very end of a
     # period belongs to the next.
     assert [now_s for _, _, now_s in log.versions] == [2.5, 5.0, 7.5, 10.0]
@@ -34,7 +37,8 @@ def test_a_version_holds_what_arrived_in_its_period():
 
 def test_a_period_without_arrivals_makes_no_version():
     log = Log()
-    run(strategy(log, 1.0), Equal(num_nodes=2, seconds_per_step=3.5), rounds=3)
+    three, fleet = [MaxVersions(3)], Equal(num_nodes=2, seconds_per_step=3.5)
+    run(strategy(log, 1.0, stopping=three), fleet, rounds=1000)
     assert [now_s for _, _, now_s in log.versions] == [4.0, 8.0, 11.0]
 
 
@@ -62,7 +66,8 @@ def test_staleness_counts_periods():
 def test_regions_under_a_clock():
     log = Log()
     edges = r.Hierarchical(Blocks(2, 4), lambda: r.Periodic(r.FedBuff(None), 2.0), r.ASGD(), 4)
-    run(AsyncStrategy(edges, fraction_evaluate=0.0, callbacks=[log]), Equal(num_nodes=4), rounds=3)
+    three = AsyncStrategy(edges, fraction_evaluate=0.0, stopping=[MaxVersions(3)], callbacks=[log])
+    run(three, Equal(num_nodes=4), rounds=1000)
     assert [now_s for _, _, now_s in log.versions] == [4.0, 4.0, 6.0]
 
 
