@@ -88,7 +88,7 @@ def test_several_monitors_watch_a_run():
         ("strategy=fedbuff,fedavg", "sweep with -m"),
         # values of another type than config.yaml's
         ("seed=abc", "seed='abc' must be int"),
-        ("buffer_size=2.5", "buffer_size=2.5 must be 'cohort' or int"),
+        ("buffer_size=2.5", "buffer_size=2.5 must be int"),
         ("learning_rate=fast", "learning_rate='fast' must be float"),
         ("display=maybe", "display='maybe' must be bool"),
         # flags
