@@ -177,7 +177,7 @@ def test_an_application_keeps_its_own_rate_under_any_strategy():
         ("staleness.a=-1", "strategy", "parameters negative"),
         ("fleet.num_nodes=0", "fleet", "num_nodes=0"),
         ("client.optimizer=sdg", "client", "choose one of: .*adam"),
-        ("strategy.buffer_size=2.5", "strategy", "buffer_size=2.5 must be int"),
+        ("strategy.buffer_size=2.5", "strategy", "buffer_size=2.5 must be 'cohort' or int"),
         ("strategy=fedadam strategy.strategy.eta=big", "strategy", "eta='big' must be float"),
         ("monitor=json monitor.json.level=loud", "monitor", "choose one of: debug"),
         ("monitor=prometheus monitor.prometheus.port=x", "monitor", "port='x' must be int"),
