@@ -7,7 +7,6 @@ PURE = (
     "fedagent/scheduling",
     "fedagent/nodes",
     "fedagent/mixing",
-    "fedagent/staleness.py",
     "fedagent/stopping.py",
     "fedagent/statistics.py",
     "fedagent/model.py",

@@ -14,7 +14,7 @@ from benchmarks.mutation.touch import Touches
 from benchmarks.mutation.trial import Verdict
 
 ROOT = Path(__file__).parents[2]
-FILE = "fedagent/staleness.py"
+FILE = "fedagent/rules/staleness.py"
 
 
 @pytest.fixture(autouse=True)
@@ -99,16 +99,16 @@ TRIAL = """
 from benchmarks.mutation.mutants import places
 from benchmarks.mutation.touch import Touches
 from benchmarks.mutation.trial import run_all
-path, test = "fedagent/staleness.py", {test!r}
+path, test = "fedagent/rules/staleness.py", {test!r}
 everything = [mutant for there in places(path).values() for mutant in there]
 (mutant,) = [m for m in everything if m.change[1] == "return math.exp(+beta * tau)"]
 lines = {{path: {{str(mutant.line): [test] if test else []}}}}
 for verdict in run_all([mutant], Touches({{test: 0.1}}, lines), jobs=1):
     print(verdict.outcome, verdict.by)
 """
-FRESH = "tests/test_staleness.py::test_fresh_update_weighs_exactly_one[exponential]"
+FRESH = "tests/rules/test_staleness.py::test_fresh_update_weighs_exactly_one[exponential]"
 LATE = (
-    "tests/test_staleness.py::"
+    "tests/rules/test_staleness.py::"
     "test_update_past_every_threshold_weighs_less_than_a_fresh_one[exponential]"
 )
 
