@@ -5,7 +5,8 @@ import resource
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -120,25 +121,28 @@ def test_a_run_that_may_overwrite_leaves_nothing_of_the_one_before(
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["metrics.jsonl"]
 
 
-@pytest.fixture
-def small_disk() -> Iterator[Callable[[int], None]]:
-    """Let no file grow beyond a size, as on a disk that is full."""
+@contextmanager
+def small_disk(size: int) -> Iterator[None]:
+    """Let no file grow beyond a size, as on a disk that is full; not even pytest's own output."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, ignored)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
 
 
 def test_a_full_disk_is_named_and_leaves_whole_lines_and_the_model(
-    record: Record, tmp_path: Path, small_disk: Callable[[int], None]
+    record: Record, tmp_path: Path
 ) -> None:
     run = record("run", [0.1, 0.5], end=None)
-    small_disk((tmp_path / "run" / "metrics.jsonl").stat().st_size + 100)
-    with pytest.raises(OutputError, match=r"metrics.jsonl cannot be written: File too large"):
-        run.publish()
-    with pytest.raises(OutputError, match=r"summary.json cannot be written: File too large"):
-        run.recorder.on_end(run.statistics, RunEnd("failed", "the disk is full"), model)
+    with small_disk((tmp_path / "run" / "metrics.jsonl").stat().st_size + 100):
+        with pytest.raises(OutputError, match=r"metrics.jsonl cannot be written: File too large"):
+            run.publish()
+        with pytest.raises(OutputError, match=r"summary.json cannot be written: File too large"):
+            run.recorder.on_end(run.statistics, RunEnd("failed", "the disk is full"), model)
 
     assert [line["version"] for line in lines(tmp_path / "run")] == [0, 1, 1]
     assert load_file(tmp_path / "run" / "model.safetensors")["steps"] == 7
@@ -165,13 +169,12 @@ def test_a_model_that_its_folder_does_not_take_is_rescued_to_another_one(
 
 
 def test_a_model_that_the_disk_does_not_take_costs_the_model_only(
-    record: Record, tmp_path: Path, small_disk: Callable[[int], None]
+    record: Record, tmp_path: Path
 ) -> None:
     run = record("run", [0.1, 0.5], end=None)
-    small_disk(10_000)
     large = ArrayRecord({"weight": Array(np.zeros(5000, np.float32))})
     message = r"run/model.safetensors cannot be written: .*too large"
-    with pytest.raises(OutputError, match=message):
+    with small_disk(10_000), pytest.raises(OutputError, match=message):
         run.recorder.on_end(run.statistics, RunEnd("completed", "end"), lambda: large)
 
     assert summary(tmp_path / "run")["num_versions"] == 1
