@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 
@@ -115,7 +116,8 @@ def read_model(record: ArrayRecord, spec: ModelSpec) -> dict[str, NDArray]:
         if expected.name not in arrays:
             raise ValueError(f"the aggregated model lacks the array {expected.name!r}")
         shape, dtype = arrays[expected.name].shape, arrays[expected.name].dtype
-        if shape != expected.shape or dtype.kind not in "fiu":
+        kinds = "fiuc" if np.dtype(expected.dtype).kind == "c" else "fiu"
+        if shape != expected.shape or dtype.kind not in kinds:
             raise ValueError(
                 f"the aggregated array {expected.name!r} is {dtype}{list(shape)}, the model's is "
                 f"{expected.dtype}{list(expected.shape)}"

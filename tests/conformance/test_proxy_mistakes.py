@@ -41,7 +41,11 @@ def check_evaluation_holds_nothing_up() -> None:
     """With a federated evaluation of every version, every slot is still always at work."""
     log = Log()
     strategy = FedBuff(
-        2, concurrency=3, evaluate_clients_every=1, callbacks=[log], fraction_evaluate=0.5
+        buffer_size=2,
+        concurrency=3,
+        evaluate_clients_every=1,
+        callbacks=[log],
+        fraction_evaluate=0.5,
     )
     fleet = Scripted(num_nodes=9, times=(1.0, 1.0, 1.0, 1.5, 2.0, 3.0, 5.0, 7.0, 9.0))
     run(strategy, fleet, rounds=10)

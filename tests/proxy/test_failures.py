@@ -38,7 +38,7 @@ def _shape(reply):
 
 def _dtype(reply):
     reply["arrays"] = ArrayRecord(
-        {k: Array(a.numpy().astype(np.float64)) for k, a in reply["arrays"].items()}
+        {k: Array(a.numpy().astype(np.int64)) for k, a in reply["arrays"].items()}
     )
 
 
@@ -214,14 +214,14 @@ def test_absurd_metrics_are_refused(metrics, reason):
     assert log.statistics.outcomes[("rejected", reason)] >= 1
 
 
-def test_a_counter_that_runs_away_is_refused():
+def test_a_counter_that_runs_away_is_left_out():
     initial = torch.nn.BatchNorm1d(2).state_dict()
     app = _batch_norm_app(initial, jump=2**62)
     log = Log()
     strategy = FedBuff(buffer_size=2, callbacks=[log], fraction_evaluate=0.0)
     outcome = run(strategy, Equal(num_nodes=3), rounds=2, client=app, initial=initial)
     assert outcome.result.arrays["num_batches_tracked"].numpy() <= 30
-    assert log.statistics.outcomes[("rejected", "carried")] >= 1
+    assert {outcome for outcome, _ in log.statistics.outcomes} <= {"applied", "expired"}
 
 
 def _batch_norm_app(initial, jump):

@@ -8,8 +8,9 @@ import pytest
 from fedagent.rules import FedBuff, Periodic, Rule, RuleWrapper
 
 PUBLIC = sorted(name for name in dir(Rule) if not name.startswith("_"))
-METHODS = [name for name in PUBLIC if inspect.isfunction(getattr(Rule, name))]
-VALUES = [name for name in PUBLIC if name not in METHODS]
+CALLABLE = [name for name in PUBLIC if inspect.isfunction(getattr(Rule, name))]
+METHODS = [name for name in CALLABLE if name != "remember"]
+VALUES = [name for name in PUBLIC if name not in CALLABLE]
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -22,6 +23,14 @@ def test_every_method_is_forwarded_with_its_arguments_and_its_answer(name):
 
     getattr(inner, name).assert_called_once_with(*arguments)
     assert said is answer or inspect.signature(getattr(Rule, name)).return_annotation is None
+
+
+def test_what_a_wrapper_remembers_is_its_own_and_the_inner_rule_s():
+    inner = Mock(spec=Rule)
+    restore = RuleWrapper(inner).remember()
+    restore()
+    inner.remember.return_value.assert_called_once_with()
+    inner.load_state_dict.assert_called_once_with(inner.state_dict.return_value)
 
 
 @pytest.mark.parametrize("name", VALUES)

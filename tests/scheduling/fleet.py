@@ -66,7 +66,7 @@ def echo() -> ClientApp:
 def trained(scheduler, fleet, seconds: float, buffer_size: int = 5, **options) -> Log:
     log = Log()
     strategy = FedBuff(
-        buffer_size,
+        buffer_size=buffer_size,
         scheduler=scheduler,
         stopping=[MaxSeconds(seconds)],
         callbacks=[log],
