@@ -298,10 +298,13 @@ def test_any_flower_app_runs_on_a_simulated_fleet(plain_app):
     done = fedagent("run", *words, *settings, "output_dir=out", cwd=plain_app)
     assert done.returncode == 0, done.stderr
     assert "run config: {'lr': 0.5, 'rounds': 3, 'seed': 9}" in done.stdout
-    assert "ended after 15 virtual s · 15 updates · 15 applied, 3 failed(error-2)" in done.stdout
+    assert (
+        "ended after 15 virtual s · 15 updates · 15 applied, 3 failed(client-app-raised)"
+        in done.stdout
+    )
     told = json.loads((plain_app / "out" / "simulation.json").read_text())
     assert told["virtual_s"] == 15.0
-    assert told["outcomes"] == {"applied": 15, "failed(error-2)": 3}
+    assert told["outcomes"] == {"applied": 15, "failed(client-app-raised)": 3}
     assert told["concurrency"] == 6
 
 

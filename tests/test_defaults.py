@@ -98,6 +98,7 @@ DEFAULTS: dict[Any, dict[str, Any]] = {
     stopping.Metric: {"name": "accuracy", "mode": "max", "source": "server"},
     stopping.Plateau: {"patience": 20, "min_delta": 0.0},
     stopping.StoppingConfig: {
+        "max_rounds": None,
         "max_versions": None,
         "max_updates": None,
         "max_seconds": None,

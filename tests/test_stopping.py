@@ -115,13 +115,20 @@ def test_target_stops_once_the_metric_has_reached_it(target, statistics, stops):
     assert (target(statistics) is not None) is stops
 
 
-def test_history_is_every_value_of_one_source_in_order():
-    statistics = evaluated(0.5, 0.25, 0.75)
-    statistics.evaluations.insert(1, Evaluation(9, 9.0, 9, "clients", {"accuracy": 0.1}))
-    statistics.evaluations.append(Evaluation(9, 9.0, 9, "server", {"loss": 0.2}))
-    statistics.evaluations.append(Evaluation(9, 9.0, 9, "server", {"accuracy": [0.3, 0.4]}))
-    assert Metric().history(statistics) == [0.5, 0.25, 0.75]
-    assert LOSS.history(statistics) == [0.2]
+@pytest.mark.parametrize(
+    ("source", "metrics", "accuracy", "loss"),
+    [
+        ("server", {"accuracy": 0.5}, 0.5, None),
+        ("server", {"accuracy": 1}, 1.0, None),
+        ("server", {"loss": 0.2}, None, 0.2),
+        ("server", {"accuracy": [0.3, 0.4]}, None, None),
+        ("clients", {"accuracy": 0.1, "loss": 0.1}, None, None),
+    ],
+)
+def test_a_metric_is_one_number_of_one_source(source, metrics, accuracy, loss):
+    evaluation = Evaluation(9, 9.0, 9, source, metrics)
+    assert Metric().value(evaluation) == accuracy
+    assert LOSS.value(evaluation) == loss
 
 
 def test_target_says_which_metric_and_how_far():

@@ -1,5 +1,6 @@
 """Evaluating the model on the clients, once a round, beside training."""
 
+import math
 import random
 from collections import Counter
 from dataclasses import dataclass, field
@@ -33,7 +34,7 @@ class FederatedEvaluation:
 
     Nodes that training leaves idle are asked first, then those at work, which evaluate when they
     are done with their job. A node that has two rounds still to answer is left out: a slow one
-    evaluates some rounds only.
+    evaluates some rounds only, and always the last.
     """
 
     def __init__(
@@ -58,7 +59,7 @@ class FederatedEvaluation:
         wanted = self._options.num_evaluating(len(self._dispatcher.membership))
         if wanted == 0 or statistics.server_round < due:
             return
-        self.chosen = self._choose(wanted)
+        self.chosen = self._choose(wanted, math.inf if is_over else MAX_WAITING)
         if not self.chosen:
             return
         self._last_round = statistics.server_round
@@ -70,13 +71,13 @@ class FederatedEvaluation:
         self._samples |= {dispatch.message_id: sample for dispatch in sent}
         self._num_asked.update(dispatch.node_id for dispatch in sent)
 
-    def _choose(self, wanted: int) -> list[int]:
+    def _choose(self, wanted: int, max_waiting: float) -> list[int]:
         """Return the nodes that are to evaluate: idle ones, and where these are few, others."""
         membership = self._dispatcher.membership
         chosen = membership.idle.sample(wanted, self._sampling)
         if len(chosen) < wanted:
             others = membership.reachable()
-            full = [node_id for node_id, asked in self._num_asked.items() if asked >= MAX_WAITING]
+            full = [node_id for node_id, asked in self._num_asked.items() if asked >= max_waiting]
             for node_id in (*chosen, *full):
                 others.discard(node_id)
             chosen += others.sample(wanted - len(chosen), self._sampling)

@@ -157,7 +157,7 @@ def test_a_whole_run_through_it_survives_a_reply_that_nobody_can_read(monkeypatc
     strategy.start(Unreadable(3, 0.01), ArrayRecord(model().state_dict()), num_rounds=8)
     outcomes = [(str(s.outcome), s.reason) for s in log.settlements]
     assert outcomes.count(("failed", "reply-unavailable")) == 1
-    assert outcomes.count(("applied", "")) == 8
+    assert outcomes.count(("applied", "")) == 8 * 3
     deadline_s = time.monotonic() + 10
     while _pumping() and time.monotonic() < deadline_s:
         time.sleep(0.01)

@@ -222,7 +222,7 @@ def test_a_node_without_the_loss_does_not_end_qfedavg():
     assert statistics.lost["strategy-raised"] >= 3
     assert statistics.version >= 8
     in_versions = statistics.num_updates - statistics.lost["strategy-raised"] - statistics.buffered
-    assert in_versions == 3 * statistics.version
+    assert 3 * (statistics.version - 1) < in_versions <= 3 * statistics.version  # the last: a rest
 
 
 def test_an_evaluation_that_cannot_be_aggregated_is_left_out(caplog):
