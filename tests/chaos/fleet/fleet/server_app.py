@@ -40,31 +40,32 @@ class Notes(Callback):
         (self.folder / "summary.json").write_text(json.dumps(summary))
 
 
+class Noting(FedBuff):
+    """FedBuff with K = 1, so each update makes a version; notes which devices have delivered."""
+
+    folder: Path
+
+    def aggregate_train(self, server_round, replies):
+        [reply] = replies
+        newest = super().aggregate_train(server_round, [reply])
+        if newest[0] is not None:
+            with (self.folder / "delivered").open("a") as file:
+                file.write(f"{reply.content['metrics']['device']}\n")
+        return newest
+
+
 @app.main()
 def main(grid, context):
     config = context.run_config
     folder = Path(str(config["folder"]))
-    strategy = FedBuff(
+    strategy = Noting(
         buffer_size=1,
         min_available_nodes=int(config["num-nodes"]),
         concurrency=int(config["concurrency"]),
         fraction_evaluate=0.0,
         callbacks=[Notes(folder)],
         stopping=[lambda _: "told to" if (folder / "stop").exists() else None],
-        train_metrics_aggr_fn=devices(folder),
     )
+    strategy.folder = folder
     arrays = ArrayRecord([np.zeros(int(config["parameters"]), np.float32)])
     strategy.start(grid, arrays, num_rounds=1_000_000, timeout=300.0)
-
-
-def devices(folder):
-    """Return an aggregation that notes which devices have delivered."""
-    from flwr.app import MetricRecord
-
-    def aggregate(records, weighted_by_key):
-        with (folder / "delivered").open("a") as file:
-            for record in records:
-                file.write(f"{record['metrics']['device']}\n")
-        return MetricRecord()
-
-    return aggregate
