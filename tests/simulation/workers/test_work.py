@@ -124,8 +124,12 @@ def test_ctrl_c_is_not_the_nodes_failure():
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(10)
 
-    with pytest.raises(KeyboardInterrupt):
-        run_client(app_of(answer), item())
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a background job
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run_client(app_of(answer), item())
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_a_message_type_that_nobody_handles_is_an_error_answer():
