@@ -66,7 +66,6 @@ class Proxy:
         self._inbox = Inbox(options, self._dispatcher, self._versions, rule)
         self._rounds = Rounds(rule, self.statistics)
         self._composer = Composer(options, self._dispatcher, self._versions, rule)
-        self._metrics: list[MetricRecord] = []  # of the updates since the newest version
         self._train_config = RoundConfig(request.train_config)
         self._is_over = self._is_told = False
         self.result = RunResult()
@@ -210,11 +209,17 @@ class Proxy:
         """Return one message for each node that is to evaluate after the last round."""
         return self._composer.evaluate(self._clients.chosen, arrays, config)
 
-    def receive(self, reply: Message) -> tuple[ArrayRecord, MetricRecord] | None:
-        """Take in the reply to a train dispatch; return the new version if it completes one."""
+    def receive(self, reply: Message) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Take in the reply to a train dispatch.
+
+        Returns
+        -------
+        If the reply completes a round, the newest version that came out in it and the metrics of
+        its clients; else twice None.
+        """
         received = self._inbox.read(reply)
         if received is None:
-            return None
+            return None, None
         dispatch, update, applied = received.dispatch, received.update, received.applied
         del received  # and soon the update: a version needs its memory
         metrics = cast(MetricRecord, update.metrics).copy()
@@ -228,73 +233,65 @@ class Proxy:
         if not self._safeguard.is_sound(is_published, dispatch.node_id):
             rejection = self._safeguard.undo(dispatch.node_id)
             self._dispatcher.close(dispatch, Ending.by(rejection, applied.received_bytes))
-            return None
-        self._metrics.append(metrics)
+            return None, None
         self._rounds.add(metrics)
         self.statistics.received(staleness, duration_s)
         self.statistics.buffered = self._rule.pending
         self._dispatcher.close(dispatch, applied)
-        newest = self._publish_next() if is_published else None
-        newest = self._advance() or newest
-        if self._rounds.is_complete:
-            newest = self._complete_round() or newest
-        return newest
+        if is_published:
+            self._publish_next()
+        self._advance()
+        return self._complete_round() if self._rounds.is_complete else (None, None)
 
-    def _advance(self) -> tuple[ArrayRecord, MetricRecord] | None:
-        """Let the rule do what is due by now; return the newest version, if that made one."""
-        newest = None
+    def _advance(self) -> None:
+        """Let the rule do what is due by now."""
         while (
             self._rule.next_due_s() <= self.statistics.now_s
             and not self._is_over
             and self._completed() is None
         ):
-            newest = self._publish_sound(self._rule.advance) or newest
+            self._publish_sound(self._rule.advance)
         self.statistics.edge_bytes_between_regions = self._rule.bytes_between_regions
         self.statistics.lost = self._rule.lost
-        return newest
 
     # --- versions -----------------------------------------------------------------------------
 
-    def _publish_sound(
-        self, move: Callable[[FlatModel, float], bool]
-    ) -> tuple[ArrayRecord, MetricRecord] | None:
+    def _publish_sound(self, move: Callable[[FlatModel, float], bool]) -> None:
         """Let the rule move the model by itself; publish what it made, or take it back."""
         is_published = move(self._model, self.statistics.now_s)
         if not self._safeguard.is_sound(is_published):
             self._safeguard.undo()
-            return None
+            return
         self.statistics.buffered = self._rule.pending
-        return self._publish_next() if is_published else None
+        if is_published:
+            self._publish_next()
 
-    def _publish_next(self) -> tuple[ArrayRecord, MetricRecord]:
+    def _publish_next(self) -> None:
         self._versions.publish_next()
-        version = self.statistics.version = self._model.version
-        metrics = self._options.aggregate(self._metrics, is_train=True)
-        self._metrics.clear()
+        self.statistics.version = self._model.version
         self.result.arrays = self._versions.current.payload
-        logger.debug("Version %d: %s", version, metrics)
         for callback in self._options.callbacks:
             callback.on_version(self.statistics)
-        return self._versions.current.payload, metrics
 
     # --- rounds -------------------------------------------------------------------------------
 
-    def _complete_round(self) -> tuple[ArrayRecord, MetricRecord] | None:
+    def _complete_round(self) -> tuple[ArrayRecord | None, MetricRecord]:
         """Count a round; the last one leaves nothing in a buffer that holds more than a round."""
-        newest = None
         if self._rounds.current >= self._request.num_rounds and self._rule.pending:
-            newest = self._publish_sound(lambda model, _: self._rule.flush(model))
-        self._close_round()
+            self._publish_sound(lambda model, _: self._rule.flush(model))
+        arrays = self._versions.current.payload if self._rounds.has_versions else None
+        metrics = self._close_round()
         if self.statistics.server_round % self._options.evaluate_every == 0:
             self._evaluations.evaluate()
         self._rounds.begin()
-        return newest
+        return arrays, metrics
 
-    def _close_round(self) -> None:
+    def _close_round(self) -> MetricRecord:
         metrics = self._options.aggregate(self._rounds.close(), is_train=True)
         number = self.statistics.server_round
         self.result.train_metrics_clientapp[number] = metrics
         logger.info("Round %d, version %d: %s", number, self.statistics.version, metrics)
+        return metrics
 
     def _ask_clients_to_evaluate(self, is_over: bool = False) -> None:
         self._evaluations.ask_clients(is_over)

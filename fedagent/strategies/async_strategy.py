@@ -70,11 +70,15 @@ class AsyncStrategy(Strategy):
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Take replies in; return the newest model and metrics if they completed a version."""
-        newest = None
+        """Take replies in; return the round's newest model and metrics if they completed one.
+
+        The model is None, and the metrics are not, if no version came out in the round.
+        """
+        newest: tuple[ArrayRecord | None, MetricRecord | None] = None, None
         for reply in replies:
-            newest = self.proxy.receive(reply) or newest
-        return newest or (None, None)
+            received = self.proxy.receive(reply)
+            newest = newest if received[1] is None else received
+        return newest
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid

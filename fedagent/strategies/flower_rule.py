@@ -237,7 +237,7 @@ class FlowerRule(Rule):
             if s.is_averaged
         )
 
-    def version_metrics(self, records: list[RecordDict], weighted_by_key: str) -> MetricRecord:
+    def round_metrics(self, records: list[RecordDict], weighted_by_key: str) -> MetricRecord:
         """Return the metrics that the strategy made of the round's newest version's replies."""
         made = self._metrics
         return aggregate_metricrecords(records, weighted_by_key) if made is None else made

@@ -80,7 +80,7 @@ class _Asynchronous(AsyncStrategy):
         for reply in replies:
             with self._wrapped.reading(reply):
                 received = super().aggregate_train(server_round, [reply])
-            newest = newest if received[0] is None else received
+            newest = newest if received[1] is None else received
         return newest
 
     def configure_evaluate(
@@ -169,7 +169,7 @@ def asynchronous(
     rule = FlowerRule(strategy, buffer_size, staleness, rebase)
     settings = {name: setting_of(strategy, name, None) for name in _SHARED_OPTIONS}
     inherited = {name: value for name, value in settings.items() if value is not None}
-    inherited["train_metrics_aggr_fn"] = rule.version_metrics
+    inherited["train_metrics_aggr_fn"] = rule.round_metrics
     return _Asynchronous(rule, **{**inherited, **options})
 
 

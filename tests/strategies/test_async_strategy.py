@@ -202,17 +202,43 @@ def test_federated_evaluation_does_not_slow_training_where_enough_nodes_are_idle
     assert versions(0.3) == versions(0.0)
 
 
-def test_training_metrics_are_aggregated_per_version_by_the_users_function():
+@pytest.mark.parametrize("buffer_size", [1, 2, 4, 8])
+def test_training_metrics_are_aggregated_once_a_round_by_the_users_function(buffer_size):
+    called = []
+
     def total(records, weighted_by_key):
         metrics = [next(iter(r.metric_records.values())) for r in records]
-        return MetricRecord({"examples": sum(m[weighted_by_key] for m in metrics)})
+        called.append(sum(m[weighted_by_key] for m in metrics))
+        return MetricRecord({"examples": called[-1]})
 
-    strategy = FedBuff(buffer_size=4, train_metrics_aggr_fn=total, fraction_evaluate=0.0)
+    settings = {"buffer_size": buffer_size, "fraction_evaluate": 0.0}
+    strategy = FedBuff(train_metrics_aggr_fn=total, **settings)
     outcome = run(strategy, Equal(num_nodes=4), rounds=2)
     assert outcome.result.train_metrics_clientapp[2]["examples"] == 10 + 11 + 12 + 13
+    assert called == [10 + 11 + 12 + 13] * 2
 
 
-def test_a_metric_that_one_client_leaves_out_is_left_out_of_the_version():
+@pytest.mark.parametrize(
+    ("buffer_size", "versions"), [(1, [4, 8]), (2, [2, 4]), (4, [1, 2]), (8, [None, 1])]
+)
+def test_aggregate_train_returns_what_a_round_has_made_once_a_round(buffer_size, versions):
+    returned = []
+
+    class Mine(FedBuff):
+        def aggregate_train(self, server_round, replies):
+            arrays, metrics = super().aggregate_train(server_round, replies)
+            if metrics is not None:
+                newest = arrays is self.proxy.result.arrays
+                returned.append((server_round, self.proxy.statistics.version if newest else None))
+                assert "loss" in metrics
+            return arrays, metrics
+
+    strategy = Mine(buffer_size=buffer_size, fraction_evaluate=0.0)
+    run(strategy, Equal(num_nodes=4), rounds=2)
+    assert returned == list(enumerate(versions, start=1))
+
+
+def test_a_metric_that_one_client_leaves_out_is_left_out_of_the_round():
     def forget(partition, reply):
         if partition == 1:
             del reply["metrics"]["loss"]

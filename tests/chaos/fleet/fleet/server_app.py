@@ -47,8 +47,9 @@ class Noting(FedBuff):
 
     def aggregate_train(self, server_round, replies):
         [reply] = replies
+        before = self.proxy.statistics.num_updates
         newest = super().aggregate_train(server_round, [reply])
-        if newest[0] is not None:
+        if self.proxy.statistics.num_updates > before:
             with (self.folder / "delivered").open("a") as file:
                 file.write(f"{reply.content['metrics']['device']}\n")
         return newest
