@@ -41,10 +41,9 @@ def named_arrays(record: ArrayRecord, spec: ModelSpec, base: Vector) -> dict[str
     received = _by_the_models_names(record, spec)
     # Of some arrays only the changed rows came; see `sparse_rows_mod`.
     in_rows = {name for name in spec.offsets if name + keys.ROWS in received}
-    names = {s.name for s in spec.arrays}
-    unknown = received.keys() - names - {name + keys.ROWS for name in in_rows}
+    unknown = received.keys() - spec.names - {name + keys.ROWS for name in in_rows}
     refuse_unless(
-        not unknown and bool(names & received.keys()) and in_rows <= received.keys(),
+        not unknown and bool(received) and in_rows <= received.keys(),
         "keys",
         f"the reply has arrays that the model does not: {sorted(unknown)[:5]}; a reply may leave "
         "arrays out, and what is no part of the model belongs into another ArrayRecord"
@@ -67,10 +66,10 @@ def named_arrays(record: ArrayRecord, spec: ModelSpec, base: Vector) -> dict[str
 
 def _by_the_models_names(record: ArrayRecord, spec: ModelSpec) -> Mapping[str, Array]:
     """Return the arrays of a list, on either side, under the names of those in their places."""
-    names, received = [s.name for s in spec.arrays], list(record)
-    numbers = [str(place) for place in range(len(names))]
-    if set(received) == set(names) or len(received) != len(names):
+    names, received = spec.names, tuple(record)
+    if received == names or len(received) != len(names) or set(received) == set(names):
         return record
+    numbers = tuple(str(place) for place in range(len(names)))
     if set(received) == set(numbers):
         return {name: record[number] for name, number in zip(names, numbers, strict=True)}
     if names == numbers:

@@ -3,7 +3,7 @@
 import io
 import math
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from flwr.app import Array
@@ -33,10 +33,10 @@ class QuickArray(Array):
         """Return the array, writable and in memory of its own, as Flower's does."""
         if self.stype != NUMPY_STYPE:
             return super().numpy()
-        shape, is_fortran, dtype, offset = _parse_header(_header(self.data))
-        if dtype.hasobject:
+        header = _parse_header(_header(self.data))
+        if header.dtype.hasobject:
             return super().numpy()  # which refuses it
-        return _view(self.data, shape, is_fortran, dtype, offset).copy(order="K")
+        return _view(self.data, header).copy(order="K")
 
     def __eq__(self, other: object) -> bool:
         """Compare with any array: Flower's own compares with its very class only."""
@@ -57,7 +57,7 @@ def serialised(array: NDArray) -> Array:
 
 def view_of(array: Array) -> NDArray:
     """Read an array from a trusted source without copying it: read only."""
-    return _view(array.data, *_parse_header(_header(array.data)))
+    return _view(array.data, _parse_header(_header(array.data)))
 
 
 def read_array(array: Array, spec: ArraySpec) -> NDArray:
@@ -82,23 +82,30 @@ def read_array(array: Array, spec: ArraySpec) -> NDArray:
     if array.stype != NUMPY_STYPE:
         raise MalformedArrayError("malformed", f"{spec.name!r} is serialised as {array.stype!r}")
     try:
-        shape, is_fortran, dtype, offset = _parse_header(_header(array.data))
+        header = _parse_header(_header(array.data))
     except Exception as error:  # it is parsed as Python: a TokenError or RecursionError, say
         raise MalformedArrayError("malformed", f"{spec.name!r}: {error}") from error
-    wanted = np.dtype(spec.dtype)
-    if _SORTS.get(dtype.kind) != _SORTS[wanted.kind] or array.dtype != str(dtype):
+    is_as_wanted = header.name == spec.dtype  # of a dtype: to ask NumPy takes ten times as long
+    is_of_a_sort = is_as_wanted or _sort(header.dtype) == _sort(np.dtype(spec.dtype)) is not None
+    if not is_of_a_sort or array.dtype != header.name:
         raise MalformedArrayError(
             "dtype",
-            f"{spec.name!r} is {dtype} (declared as {array.dtype[:20]!r}), the model's is {wanted}",
+            f"{spec.name!r} is {header.name} (declared as {array.dtype[:20]!r}), the model's is "
+            f"{spec.dtype}",
         )
-    if shape != spec.shape or tuple(array.shape) != spec.shape:
-        raise MalformedArrayError("shape", f"{spec.name!r} is {shape}, the model's is {spec.shape}")
-    if len(array.data) != offset + spec.size * dtype.itemsize:
+    if header.shape != spec.shape or tuple(array.shape) != spec.shape:
         raise MalformedArrayError(
-            "malformed", f"{spec.name!r} has {len(array.data) - offset} bytes of data"
+            "shape", f"{spec.name!r} is {header.shape}, the model's is {spec.shape}"
         )
-    received = _view(array.data, spec.shape, is_fortran, dtype, offset)
-    return received if dtype == wanted else _cast(received, wanted, spec.name)
+    num_bytes = len(array.data) - header.size
+    if num_bytes != spec.size * header.dtype.itemsize:
+        raise MalformedArrayError("malformed", f"{spec.name!r} has {num_bytes} bytes of data")
+    received = _view(array.data, header)
+    return received if is_as_wanted else _cast(received, np.dtype(spec.dtype), spec.name)
+
+
+def _sort(dtype: np.dtype[Any]) -> str | None:
+    return _SORTS.get(dtype.kind)
 
 
 def _cast(received: NDArray, dtype: np.dtype[Any], name: str) -> NDArray:
@@ -117,11 +124,19 @@ def _cast(received: NDArray, dtype: np.dtype[Any], name: str) -> NDArray:
     return array
 
 
-def _view(
-    data: bytes, shape: tuple[int, ...], is_fortran: bool, dtype: np.dtype[Any], offset: int
-) -> NDArray:
-    flat = np.frombuffer(data, dtype, math.prod(shape), offset)
-    return flat.reshape(shape, order="F" if is_fortran else "C")
+class _Header(NamedTuple):
+    """What stands before the data: `name` is the dtype's, and `size` that of it all in bytes."""
+
+    shape: tuple[int, ...]
+    order: Literal["C", "F"]
+    dtype: np.dtype[Any]
+    name: str
+    size: int
+
+
+def _view(data: bytes, header: _Header) -> NDArray:
+    flat = np.frombuffer(data, header.dtype, math.prod(header.shape), header.size)
+    return flat.reshape(header.shape, order=header.order)
 
 
 @lru_cache(maxsize=1024)
@@ -142,8 +157,7 @@ def _header(data: bytes) -> bytes:
 
 
 @lru_cache(maxsize=1024)  # the arrays of a model come with the same headers with every reply
-def _parse_header(header: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
-    """Return shape, whether the order is Fortran's, dtype, and where the data begins."""
+def _parse_header(header: bytes) -> _Header:
     stream = io.BytesIO(header)
     version = np.lib.format.read_magic(stream)
     read = (
@@ -152,4 +166,6 @@ def _parse_header(header: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any], 
         else np.lib.format.read_array_header_2_0
     )
     shape, is_fortran, dtype = read(stream, max_header_size=_MAX_HEADER_BYTES)
-    return shape, is_fortran, dtype, stream.tell()
+    # True is a 1 in a shape too, but not to whoever reshapes by it.
+    shape = tuple(map(int, shape))
+    return _Header(shape, "F" if is_fortran else "C", dtype, str(dtype), stream.tell())
