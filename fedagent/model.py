@@ -66,11 +66,6 @@ class ModelSpec:
         return np.dtype(np.float32 if self.dtype == torch.float32 else np.float64)
 
     @cached_property
-    def names(self) -> tuple[str, ...]:
-        """The names of all arrays, in their order."""
-        return tuple(s.name for s in self.arrays)
-
-    @cached_property
     def offsets(self) -> dict[str, slice]:
         """Where each averaged array lies in the (P,) vector."""
         slices, start = {}, 0

@@ -16,6 +16,8 @@ KEPT_EVALUATIONS = 1_000
 MOST_REASONS = 100
 """How many outcomes with their reasons are told apart; clients choose some, such as error codes."""
 OTHER = "other"
+ENOUGH_JOBS = 3
+"""How many jobs a node has had, none of use, before it is named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,10 @@ class Statistics:
     buffered : received updates that are not part of a version yet.
     lost : received updates that no version will ever hold, by reason, such as
         ``{"strategy-raised": 10}``.
+    fruitless : nodes none of whose jobs has changed the model, and how often those ended how; of
+        large fleets the first thousand. `fruitless_nodes` are those that had their chance.
+    delta_like : nodes whose first update looked like the change of a model and not like a model:
+        its norm over that of the model that was dispatched.
     staleness_sum, staleness_max : over received updates, in versions.
     evaluations : the newest `KEPT_EVALUATIONS`, in order of version within each source.
     num_evaluations : evaluations so far, those that are no longer kept included.
@@ -105,6 +111,8 @@ class Statistics:
     useful_s: float = 0.0
     buffered: int = 0
     lost: Mapping[str, int] = field(default_factory=dict)
+    fruitless: dict[int, Counter[str]] = field(default_factory=dict)
+    delta_like: dict[int, float] = field(default_factory=dict)
     staleness_sum: int = 0
     staleness_max: int = 0
     evaluations: deque[Evaluation] = field(default_factory=lambda: deque(maxlen=KEPT_EVALUATIONS))
@@ -182,6 +190,17 @@ class Statistics:
         """Return those after the first `num_seen`, as far as they are kept."""
         num_new = min(self.num_evaluations - num_seen, len(self.evaluations))
         return list(islice(reversed(self.evaluations), num_new))[::-1]
+
+    def fruitless_nodes(self) -> dict[int, dict[str, int]]:
+        """Nodes with `ENOUGH_JOBS` of which none changed the model, and how often those ended how.
+
+        Such as ``{17: {"rejected(non-finite)": 5}}``.
+        """
+        return {
+            node_id: dict(counts)
+            for node_id, counts in self.fruitless.items()
+            if counts.total() >= ENOUGH_JOBS
+        }
 
     def by_outcome(self) -> dict[str, int]:
         """Train dispatches that ended, ``{"applied": 90, "rejected(non-finite)": 2}``."""

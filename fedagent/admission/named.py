@@ -38,10 +38,11 @@ def named_arrays(record: ArrayRecord, spec: ModelSpec, base: Vector) -> dict[str
 
     Averaged arrays that did not come are those of the (P,) `base`; carried ones are left out.
     """
-    received = _by_the_models_names(record, spec)
+    names = tuple(s.name for s in spec.arrays)
+    received = _by_the_models_names(record, names)
     # Of some arrays only the changed rows came; see `sparse_rows_mod`.
     in_rows = {name for name in spec.offsets if name + keys.ROWS in received}
-    unknown = received.keys() - spec.names - {name + keys.ROWS for name in in_rows}
+    unknown = received.keys() - names - {name + keys.ROWS for name in in_rows}
     refuse_unless(
         not unknown and bool(received) and in_rows <= received.keys(),
         "keys",
@@ -64,9 +65,9 @@ def named_arrays(record: ArrayRecord, spec: ModelSpec, base: Vector) -> dict[str
     return arrays
 
 
-def _by_the_models_names(record: ArrayRecord, spec: ModelSpec) -> Mapping[str, Array]:
+def _by_the_models_names(record: ArrayRecord, names: tuple[str, ...]) -> Mapping[str, Array]:
     """Return the arrays of a list, on either side, under the names of those in their places."""
-    names, received = spec.names, tuple(record)
+    received = tuple(record)
     if received == names or len(received) != len(names) or set(received) == set(names):
         return record
     numbers = tuple(str(place) for place in range(len(names)))

@@ -22,7 +22,7 @@ class Settlement:
     dispatch : what was asked.
     outcome : how it ended.
     reason : the counted reason; empty when applied.
-    detail : one sentence for a log; empty when applied.
+    detail : one sentence for a log; empty when applied, unless the update counts nothing.
     duration_s : seconds on the run's clock since its node could begin with it.
     staleness : of the update that was applied, in versions; None if there is none.
     """

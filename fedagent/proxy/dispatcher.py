@@ -13,6 +13,7 @@ from fedagent.grids import REMOTE, attributes_of
 from fedagent.nodes.backoff import Breaker
 from fedagent.nodes.deadlines import Deadlines
 from fedagent.nodes.membership import Membership
+from fedagent.proxy.conduct import RUN_ENDED, Conduct
 from fedagent.proxy.ending import Ending
 from fedagent.proxy.jobs import Jobs
 from fedagent.proxy.ledger import Ledger
@@ -40,6 +41,7 @@ class Dispatcher:
     ledger, jobs, membership, statistics : of this run.
     slots : which jobs may be handed out now.
     outbox : builds the messages that hand them out.
+    conduct : what is learnt of single nodes.
     """
 
     def __init__(self, grid: Grid, options: AsyncOptions, timeout_s: float) -> None:
@@ -52,7 +54,7 @@ class Dispatcher:
         self._deadlines = Deadlines(deadline_s, factor)
         self._node_info = NodeInfo(grid, over_network and options.per_node is not None)
         self.ledger, self.jobs, self.statistics = Ledger(), Jobs(), Statistics()
-        self._clock = RunClock(grid, self.statistics)
+        self._clock, self.conduct = RunClock(grid, self.statistics), Conduct(self.statistics)
         self.membership, self._breaker = Membership(options.backoff), Breaker(options.backoff)
         self.slots = Slots(
             options, self.membership, self.jobs, self._breaker, self.statistics, self.attributes
@@ -119,14 +121,15 @@ class Dispatcher:
         """Return why nothing can go on: no reply, or none of use, for as long as the timeout."""
         now_s = self.statistics.now_s
         self._silence.warn_if_due(now_s, len(self.membership))
-        silent_s = self._silence.over(now_s, is_idle=len(self.ledger) == 0)
-        if silent_s is None:
+        is_idle = len(self.ledger) == 0
+        silent_s = self._silence.over(now_s, is_idle)
+        what = None if silent_s is None else f"no node delivered anything for {silent_s:.0f} s"
+        if is_idle:
+            what = what or self.conduct.hopeless()
+        if what is None:
             return None
-        return RunEnd(
-            "stalled",
-            f"no node delivered anything for {silent_s:.0f} s ({len(self.membership)} connected; "
-            f"last failure: {self._last_failure})",
-        )
+        connected = f"{len(self.membership)} connected"
+        return RunEnd("stalled", f"{what} ({connected}; last failure: {self._last_failure})")
 
     # --- sending ------------------------------------------------------------------------------
 
@@ -219,7 +222,7 @@ class Dispatcher:
         """End with the run what is in flight; its nodes stay at work and get nothing new."""
         ended = [dispatch for dispatch in self.ledger.in_flight() if dispatch.kind is kind]
         for dispatch in ended:
-            self._expire(dispatch, "run-ended", "")
+            self._expire(dispatch, RUN_ENDED, "")
         return ended
 
     def _expire(self, dispatch: Dispatch, reason: str, detail: str) -> None:
@@ -255,6 +258,7 @@ class Dispatcher:
     def _learn(self, dispatch: Dispatch, ending: Ending, duration_s: float) -> None:
         """Let everybody know, once, how a job of a node went."""
         self.jobs.end(dispatch, self.statistics.now_s, ending.succeeded)
+        self.conduct.ended(dispatch.node_id, ending)
         if ending.observation is not None:
             self._options.scheduler.observe(ending.observation)
         else:

@@ -12,7 +12,8 @@ class Ending:
 
     Attributes
     ----------
-    outcome, reason, detail, blames_node : as of a `Rejection`; no reason where it was applied.
+    outcome, reason, detail, blames_node : as of a `Rejection`; no reason where it was applied, and
+        a detail only if the update counts nothing.
     received_bytes : serialised model bytes of the reply.
     observation : what a scheduler learns from the job; None if it came to nothing.
     """

@@ -53,8 +53,20 @@ class Inbox:
         if rejection := self._rule.rejection(update):
             self._dispatcher.close(dispatch, Ending.by(rejection, num_bytes, observation))
             return None
-        applied = Ending(Outcome.APPLIED, received_bytes=num_bytes, observation=observation)
+        self._dispatcher.conduct.look(update)
+        applied = Ending(
+            Outcome.APPLIED,
+            detail=self._why_nothing(update),
+            received_bytes=num_bytes,
+            observation=observation,
+        )
         return Received(dispatch, update, applied)
+
+    def _why_nothing(self, update: Update) -> str:
+        """Return why an update counts nothing, or an empty string."""
+        if self._rule.discount(update.staleness) == 0.0:
+            return "weight 0"
+        return "no change" if update.largest_change == 0.0 and len(update.delta) else ""
 
     def _admit(self, reply: Message, dispatch: Dispatch) -> Update | Rejection:
         """Turn a reply into an update, or refuse it."""

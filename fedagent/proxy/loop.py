@@ -197,6 +197,7 @@ class Proxy:
         self._is_told = True
         arrays = self._versions.current.payload
         self.result.end, self.result.arrays = end, arrays
+        self._dispatcher.conduct.tell()
         tell_end(self._options.callbacks, self.statistics, end, lambda: arrays, because)
 
     # --- what the strategy's hooks call -------------------------------------------------------

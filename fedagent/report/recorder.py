@@ -176,6 +176,8 @@ class Recorder(Callback):
             "evaluations": Statistics(outcomes=statistics.evaluation_outcomes).by_outcome(),
             "buffered": statistics.buffered,
             "lost": dict(sorted(statistics.lost.items())),
+            "fruitless_nodes": statistics.fruitless_nodes(),
+            "delta_like_nodes": statistics.delta_like,
             "unsolicited": dict(sorted(statistics.unsolicited.items())),
             **_traffic(statistics),
             "staleness_mean": statistics.staleness_mean,

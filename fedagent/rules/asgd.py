@@ -34,6 +34,10 @@ class ASGD(Rule):
         self.server_learning_rate = server_learning_rate
         self.staleness = validated(staleness)
 
+    def discount(self, staleness: int) -> float:
+        """Return s(tau)."""
+        return self.staleness(staleness)
+
     def receive(self, model: FlatModel, update: Update) -> bool:
         """Apply x <- x + eta s(tau) Delta."""
         weight = self.staleness(update.staleness)

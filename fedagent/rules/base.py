@@ -36,6 +36,14 @@ class Rule(ABC):
         """Return why an update is refused, before it is received; None takes it in."""
         return None
 
+    def discount(self, staleness: int) -> float:
+        """Return s(tau), what an update so many versions late weighs besides its other weights.
+
+        If it is 0 the update is received and counts nothing; the run names nodes that only send
+        such. 1 for rules that do not look at it.
+        """
+        return 1.0
+
     def model_for(self, node_id: int) -> torch.Tensor | None:
         """Return the (P,) model that `node_id` is to train or evaluate; None: the published one.
 

@@ -27,6 +27,10 @@ class FedAsync(Rule):
         self.alpha = alpha
         self.staleness = validated(staleness)
 
+    def discount(self, staleness: int) -> float:
+        """Return s(tau)."""
+        return self.staleness(staleness)
+
     def receive(self, model: FlatModel, update: Update) -> bool:
         """Apply x <- (1 - alpha_t) x + alpha_t y, where y = base + delta."""
         alpha_t = self.alpha * self.staleness(update.staleness)

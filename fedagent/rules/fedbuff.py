@@ -56,6 +56,10 @@ class FedBuff(BufferedRule):
         self.normalise = normalise
         self.weighted = weighted
 
+    def discount(self, staleness: int) -> float:
+        """Return s(tau)."""
+        return self.staleness(staleness)
+
     def add(self, model: FlatModel, update: Update) -> None:
         """Add n_i s(tau_i) Delta_i to the buffer, and n_i or n_i s(tau_i) to the divisor."""
         examples = update.num_examples if self.weighted else 1.0

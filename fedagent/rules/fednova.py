@@ -54,6 +54,10 @@ class FedNova(BufferedRule):
         self._examples = 0.0  # sum_i n_i over the buffer
         self._steps = 0.0  # sum_i n_i B_i
 
+    def discount(self, staleness: int) -> float:
+        """Return s(tau)."""
+        return self.staleness(staleness)
+
     def add(self, model: FlatModel, update: Update) -> None:
         """Add the normalised step n_i s(tau_i) Delta_i / B_i to the buffer, n_i to the divisor."""
         steps = update.local_steps or 1

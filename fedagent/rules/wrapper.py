@@ -45,6 +45,10 @@ class RuleWrapper(Rule):
         """Ask the inner rule."""
         return self.inner.rejection(update)
 
+    def discount(self, staleness: int) -> float:
+        """Ask the inner rule."""
+        return self.inner.discount(staleness)
+
     def model_for(self, node_id: int) -> torch.Tensor | None:
         """Ask the inner rule."""
         return self.inner.model_for(node_id)

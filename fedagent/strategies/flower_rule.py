@@ -177,6 +177,10 @@ class FlowerRule(Rule):
         finally:
             self._message = None
 
+    def discount(self, staleness: int) -> float:
+        """Return s(tau)."""
+        return self.staleness(staleness)
+
     def rejection(self, update: Update) -> Rejection | None:
         """Refuse what cannot be weighed and should weigh nothing."""
         is_worthless = self.is_opaque and self.staleness(update.staleness) == 0
@@ -231,11 +235,7 @@ class FlowerRule(Rule):
         if self._configured_version != model.version:
             return False
         reference, arrays = from_record(self._reference), model.arrays()
-        return all(
-            np.array_equal(reference[s.name], arrays[s.name])
-            for s in model.spec.arrays
-            if s.is_averaged
-        )
+        return all(np.array_equal(reference[n], arrays[n]) for n in model.spec.offsets)
 
     def round_metrics(self, records: list[RecordDict], weighted_by_key: str) -> MetricRecord:
         """Return the metrics that the strategy made of the round's newest version's replies."""
