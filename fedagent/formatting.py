@@ -2,8 +2,12 @@
 
 import json
 import math
+import os
+import sysconfig
 from collections.abc import Mapping
 from numbers import Integral, Real
+from pathlib import Path
+from traceback import walk_tb
 from typing import Any
 
 TIME_UNITS = ((86400.0, "days"), (3600.0, "h"), (60.0, "min"), (1.0, "s"))
@@ -74,6 +78,20 @@ def described(error: BaseException) -> str:
     except BaseException as refusal:  # its author's code, too
         text = f"its text cannot be had: __str__ raised {type(refusal).__name__}"
     return printable(f"{type(error).__name__}: {text}" if text else type(error).__name__)
+
+
+def place_of(error: BaseException) -> str:
+    """Return "file:line" of the user's code that failed, not of a library that it called."""
+    if isinstance(error, SyntaxError) and error.filename:  # which no code was running for
+        return printable(f"{error.filename}:{error.lineno}")
+    places = [(frame.f_code.co_filename, line) for frame, line in walk_tb(error.__traceback__)]
+    own = [(file, line) for file, line in places if not file.startswith(_LIBRARIES)]
+    file, line = (own or places or [("an unknown place", 0)])[-1]
+    return printable(f"{file}:{line}")
+
+
+_FOLDERS = {sysconfig.get_path(kind) for kind in ("stdlib", "purelib", "platlib")}
+_LIBRARIES = ("<frozen", *(f"{path}{os.sep}" for path in (*_FOLDERS, Path(__file__).parent)))
 
 
 def to_json(value: Any, indent: int | None = None) -> str:

@@ -12,7 +12,9 @@ from fedagent.formatting import printable
 from fedagent.update import Dispatch, Kind, Outcome
 
 KEPT_EVALUATIONS = 1_000
-"""How many of the newest evaluations a run keeps in memory."""
+"""How many of the newest evaluations, or rounds, a run keeps in memory."""
+KEPT_VALUES = 200_000
+"""How many of their values at most: clients choose how many metrics there are."""
 MOST_REASONS = 100
 """How many outcomes with their reasons are told apart; clients choose some, such as error codes."""
 OTHER = "other"
@@ -86,7 +88,8 @@ class Statistics:
     delta_like : nodes whose first update looked like the change of a model and not like a model:
         its norm over that of the model that was dispatched.
     staleness_sum, staleness_max : over received updates, in versions.
-    evaluations : the newest `KEPT_EVALUATIONS`, in order of version within each source.
+    evaluations : the newest `KEPT_EVALUATIONS` with at most `KEPT_VALUES` values, in order of
+        version within each source.
     num_evaluations : evaluations so far, those that are no longer kept included.
     """
 
@@ -115,8 +118,9 @@ class Statistics:
     delta_like: dict[int, float] = field(default_factory=dict)
     staleness_sum: int = 0
     staleness_max: int = 0
-    evaluations: deque[Evaluation] = field(default_factory=lambda: deque(maxlen=KEPT_EVALUATIONS))
+    evaluations: deque[Evaluation] = field(default_factory=deque)
     num_evaluations: int = 0
+    _num_values: int = field(default=0, repr=False)
 
     @property
     def num_dispatches(self) -> int:
@@ -183,8 +187,12 @@ class Statistics:
 
     def evaluated(self, evaluation: Evaluation) -> None:
         """Keep one evaluation, and forget the oldest if there are too many."""
-        self.evaluations.append(evaluation)
+        kept = self.evaluations
+        kept.append(evaluation)
         self.num_evaluations += 1
+        self._num_values += num_values(evaluation.metrics)
+        while len(kept) > KEPT_EVALUATIONS or (self._num_values > KEPT_VALUES and len(kept) > 1):
+            self._num_values -= num_values(kept.popleft().metrics)
 
     def evaluations_since(self, num_seen: int) -> list[Evaluation]:
         """Return those after the first `num_seen`, as far as they are kept."""
@@ -208,6 +216,11 @@ class Statistics:
             f"{outcome}({reason})" if reason else str(outcome): count
             for (outcome, reason), count in sorted(self.outcomes.items())
         }
+
+
+def num_values(metrics: Mapping[str, Any]) -> int:
+    """Return how many values metrics have, list entries included."""
+    return sum(len(v) if isinstance(v, list) else 1 for v in metrics.values())
 
 
 def _count(outcomes: Counter[tuple[str, str]], outcome: str, reason: str) -> None:

@@ -4,7 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedagent.statistics import KEPT_EVALUATIONS, MOST_REASONS, OTHER, Evaluation, Statistics
+from fedagent.statistics import (
+    KEPT_EVALUATIONS,
+    KEPT_VALUES,
+    MOST_REASONS,
+    OTHER,
+    Evaluation,
+    Statistics,
+)
 from fedagent.update import Dispatch, Kind, Outcome
 
 
@@ -33,6 +40,20 @@ def test_evaluation_counts_its_bytes_but_takes_no_training_slot():
     assert (statistics.bytes_down, statistics.bytes_up) == (100, 7)
     assert statistics.evaluation_outcomes == {(Outcome.FAILED, "node-unavailable"): 1}
     assert not statistics.outcomes
+
+
+def test_of_evaluations_with_many_values_fewer_are_kept():
+    statistics = Statistics()
+    many = {"values": [0.0] * (KEPT_VALUES // 10)}
+    for version in range(25):
+        statistics.evaluated(Evaluation(version, 0.0, version, "server", many))
+    assert [e.version for e in statistics.evaluations] == list(range(15, 25))
+    huge = {"values": [0.0] * (2 * KEPT_VALUES)}
+    statistics.evaluated(Evaluation(25, 0.0, 25, "server", huge))
+    assert [e.version for e in statistics.evaluations] == [25]
+    assert statistics.num_evaluations == 26
+    statistics.evaluated(Evaluation(26, 0.0, 26, "server", {}))
+    assert [e.version for e in statistics.evaluations] == [26]
 
 
 def test_the_newest_evaluations_are_kept_and_all_are_counted():

@@ -10,7 +10,7 @@ from typing import Any, NoReturn, cast
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from fedagent.process.containment import contained
+from fedagent.process.containment import contained_reply
 
 _CLIENT_APP = "flwr.supernode.runtime.run_clientapp"
 
@@ -99,8 +99,7 @@ def _loader_of_contained(find_loader: Callable[..., Any]) -> Callable[..., Any]:
             app = load(*names)
 
             def answer(message: Message, context: Context) -> Message:
-                with contained():
-                    return cast(Message, app(message=message, context=context))
+                return contained_reply(app, message, context)
 
             return answer
 

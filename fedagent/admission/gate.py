@@ -41,6 +41,7 @@ def failure_reason(code: int) -> str:
     return FAILURES.get(code, "unknown-error")
 
 
+_NAME_CHARACTERS = 20  # of a metric's name, on average
 _HEADROOM = 1e-6  # of the largest float: room for a sum over a million clients
 
 
@@ -55,7 +56,8 @@ class Admission:
         client with 1e12 examples replace the model.
     require_token : refuse replies that do not echo their dispatch's token. Unmodified ClientApps
         do not, fedagent's own do; an echoed token that is wrong is always refused.
-    max_metric_values : numbers in a reply's metrics, list entries included.
+    max_metric_values : numbers in a reply's metrics, list entries included. All names together may
+        have 20 times as many characters.
     max_count : what an integer buffer may have counted since the dispatch. One that did anything
         else is not taken over; see `fedagent.arrays`.
     arrayrecord_key : of several ArrayRecords in a reply, the name of the model's.
@@ -189,6 +191,12 @@ class Admission:
                 "metric-records",
                 f"expected one MetricRecord with {self.weighted_by_key!r}, found {names[:5]}",
             )
+        refuse_unless(
+            sum(map(len, metrics)) <= _NAME_CHARACTERS * self.max_metric_values,
+            "metrics-too-large",
+            f"the names of {len(metrics)} metrics are longer than {_NAME_CHARACTERS} times "
+            f"max_metric_values={self.max_metric_values} characters",
+        )
         values = [
             v for entry in metrics.values() for v in (entry if isinstance(entry, list) else [entry])
         ]
@@ -205,7 +213,13 @@ class Admission:
         return metrics
 
     def _num_examples(self, metrics: MetricRecord) -> float:
-        value = metrics.get(self.weighted_by_key)
+        refuse_unless(
+            self.weighted_by_key in metrics,
+            "num-examples",
+            f"metric {self.weighted_by_key!r} is missing; metrics there are: "
+            f"{', '.join(sorted(metrics)[:10]) or 'none'}",
+        )
+        value = metrics[self.weighted_by_key]
         if not isinstance(value, int | float):
             raise RefusedError(
                 Outcome.REJECTED,

@@ -1,9 +1,9 @@
 """Clients' code, which may do anything, in a process that must go on."""
 
+import logging
 import os
 import signal
 import threading
-import traceback
 from _signal import getsignal  # type: ignore[import-not-found]
 from _signal import signal as set_handler
 from collections.abc import Callable, Iterator
@@ -11,8 +11,12 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from fedagent.formatting import described, printable
+from flwr.app import Context, Message
+
+from fedagent.formatting import described, place_of, printable
 from fedagent.process.settings import settings_restored
+
+logger = logging.getLogger("flwr.fedagent")
 
 
 class ClientCodeError(Exception):
@@ -41,11 +45,31 @@ def contained() -> Iterator[None]:
             os._exit(1)
         if not isinstance(error, Exception) and signal_came():
             raise
-        place = traceback.extract_tb(error.__traceback__, limit=-1)[0]
-        where = printable(f"{place.filename}:{place.lineno}")
-        raise ClientCodeError(f"{described(error)} ({where})") from error
+        logger.debug("A client's code raised", exc_info=True)
+        raise ClientCodeError(f"{described(error)} ({place_of(error)})") from error
     if os.getpid() != process_id:
         os._exit(0)
+
+
+def contained_reply(
+    app: Callable[[Message, Context], Message], message: Message, context: Context
+) -> Message:
+    """Return a ClientApp's reply; see `contained`.
+
+    Raises
+    ------
+    ClientCodeError
+        If it raises, or returns something else.
+    """
+    with contained():
+        reply = app(message, context)
+    if not isinstance(reply, Message):
+        what = "None" if reply is None else f"a value of type {printable(type(reply).__name__)}"
+        raise ClientCodeError(
+            f"the ClientApp's function for {message.metadata.message_type!r} returned {what}, not "
+            "a Message: it must return Message(content, reply_to=message)"
+        )
+    return reply
 
 
 @contextmanager

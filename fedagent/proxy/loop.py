@@ -53,14 +53,13 @@ class Proxy:
         rule: Rule,
         options: AsyncOptions,
         grid: Grid,
-        arrays: ArrayRecord,
         request: RunRequest,
     ) -> None:
         self._strategy, self._rule, self._options = strategy, rule, options
         self._grid, self._request = grid, request
         self._dispatcher = Dispatcher(grid, options, request.timeout_s)
         self._ledger, self.statistics = self._dispatcher.ledger, self._dispatcher.statistics
-        self._versions = Versions(arrays, rule, self._ledger, options.carried)
+        self._versions = Versions(request.initial_arrays, rule, self._ledger, options.carried)
         self._model = self._versions.model
         self._safeguard = Safeguard(self._versions, rule, self._dispatcher)
         self._inbox = Inbox(options, self._dispatcher, self._versions, rule)

@@ -3,10 +3,11 @@
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from flwr.app import ArrayRecord, MetricRecord
 
+from fedagent.errors import require
 from fedagent.statistics import Evaluation, Statistics
 
 EvaluateFn = Callable[[int, ArrayRecord], MetricRecord | None]
@@ -32,6 +33,22 @@ class Moment:
         return Evaluation(
             self.version, self.now_s, self.num_updates, source, dict(metrics), self.server_round
         )
+
+
+def checked(metrics: object) -> MetricRecord | None:
+    """Return what ``evaluate_fn`` has returned.
+
+    Raises
+    ------
+    ConfigurationError
+        If it is neither a MetricRecord nor None.
+    """
+    require(
+        metrics is None or isinstance(metrics, MetricRecord),
+        f"evaluate_fn returned a {type(metrics).__name__}, not a MetricRecord or None: return "
+        "MetricRecord({'accuracy': 0.9}), or whatever the metrics are.",
+    )
+    return cast(MetricRecord | None, metrics)
 
 
 class ServerEvaluation:
@@ -62,7 +79,7 @@ class ServerEvaluation:
         while self._running is not None and (wait or self._running[1].done()):
             (moment, future), self._running = self._running, None
             self._start_waiting()
-            if (metrics := future.result()) is not None:
+            if (metrics := checked(future.result())) is not None:
                 yield moment.evaluation("server", metrics)
 
     def close(self) -> None:

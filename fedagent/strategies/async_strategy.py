@@ -141,21 +141,27 @@ class AsyncStrategy(Strategy):
         Flower's ``Result``, its dictionaries indexed by round, with `end`: why the run ended. A
         last round that another condition cut short is there if a version came out in it. What
         else the run did is in ``proxy.statistics``.
+
+        Raises
+        ------
+        ConfigurationError
+            If an argument is not what it should be, or the model cannot be trained.
         """
-        logger.info("Starting %s strategy:", type(self).__name__)
-        self.summary()
         request = RunRequest(
+            initial_arrays,
             num_rounds,
             timeout,
-            train_config or ConfigRecord(),
-            evaluate_config or ConfigRecord(),
+            ConfigRecord() if train_config is None else train_config,
+            ConfigRecord() if evaluate_config is None else evaluate_config,
             evaluate_fn,
             should_stop,
         )
+        logger.info("Starting %s strategy:", type(self).__name__)
+        self.summary()
         rule_state, scheduler_state = self._fresh  # an earlier run's leftovers are not ours
         self.rule.load_state_dict(rule_state)
         self.options.scheduler.load_state_dict(scheduler_state)
-        self._proxy = Proxy(self, self.rule, self.options, grid, initial_arrays, request)
+        self._proxy = Proxy(self, self.rule, self.options, grid, request)
         return self._proxy.run()
 
 

@@ -11,7 +11,6 @@ they were before it, and the next buffer begins. After ten in a row the exceptio
 """
 
 import logging
-import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from fedagent._flower import aggregate_metricrecords
+from fedagent.formatting import place_of
 from fedagent.model import FlatModel, FrozenVector, blocks
 from fedagent.rules import Rule, too_stale
 from fedagent.rules.buffered import BufferSize, validated_size
@@ -258,8 +258,7 @@ class FlowerRule(Rule):
         self._failures_in_a_row += 1
         if self._failures_in_a_row >= _MOST_FAILURES_IN_A_ROW:
             raise error
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        kind = f"{type(error).__name__} at {place.filename}:{place.lineno}"
+        kind = f"{type(error).__name__} at {place_of(error)}"
         logger.log(
             logging.DEBUG if kind in self._reported else logging.WARNING,
             "%s.aggregate_train raised %s (%s), so its %d updates are lost and the model stays as "

@@ -12,7 +12,7 @@ from fedagent.admission.gate import failure_reason
 from fedagent.callbacks import Callback, tell_end
 from fedagent.proxy.run_clock import RunClock
 from fedagent.proxy.run_end import RunResult, ShouldStop
-from fedagent.proxy.server_evaluation import EvaluateFn
+from fedagent.proxy.server_evaluation import EvaluateFn, checked
 from fedagent.proxy.termination import termination
 from fedagent.statistics import Evaluation, Statistics
 from fedagent.stopping import RunEnd, Stopping, first_reason
@@ -175,7 +175,7 @@ class _Rounds:
         self.statistics.version = self.statistics.server_round = server_round
         self._clock.tick()
         self._tell(lambda c: (c.on_version if server_round else c.on_start)(self.statistics))
-        metrics = self._evaluate_fn(server_round, arrays) if self._evaluate_fn else None
+        metrics = checked(self._evaluate_fn(server_round, arrays)) if self._evaluate_fn else None
         if metrics is not None:
             self._result.evaluate_metrics_serverapp[server_round] = metrics
             evaluation = Evaluation(

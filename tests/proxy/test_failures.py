@@ -197,7 +197,11 @@ def test_clients_without_evaluate_do_not_slow_training():
     [
         ({"num-examples": 5, "loss": [0.0] * 20_000}, "metrics-too-large"),
         ({"num-examples": 5, "loss": 10**400}, "metrics-too-large"),
+        ({"num-examples": 5, **{f"{n:040}": 0 for n in range(9_000)}}, "metrics-too-large"),
+        ({"num-examples": 5, "x" * 300_000: 0}, "metrics-too-large"),
         ({"num-examples": [1.0] * 50}, "num-examples"),
+        ({"num_examples": 50, "loss": 1.0}, "num-examples"),
+        ({}, "num-examples"),
     ],
 )
 def test_absurd_metrics_are_refused(metrics, reason):

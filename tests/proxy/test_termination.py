@@ -49,14 +49,18 @@ def sleep_when_said(ready):
 def test_a_process_that_is_forked_meanwhile_ends_as_before():
     processes = multiprocessing.get_context("fork")
     ready = processes.Event()
-    with termination() as must_end:
-        child = processes.Process(target=sleep_when_said, args=(ready,))
-        child.start()
-        assert ready.wait(30)
-        child.terminate()
-        child.join(10)
-        assert child.exitcode == -signal.SIGTERM
-        assert not must_end()
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)  # Ray leaves a handler of its own
+    try:
+        with termination() as must_end:
+            child = processes.Process(target=sleep_when_said, args=(ready,))
+            child.start()
+            assert ready.wait(30)
+            child.terminate()
+            child.join(10)
+            assert child.exitcode == -signal.SIGTERM
+            assert not must_end()
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @pytest.mark.parametrize("workers", [0, 2])

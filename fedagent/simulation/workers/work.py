@@ -2,8 +2,6 @@
 
 import importlib
 import logging
-import sysconfig
-import traceback
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import NamedTuple, Protocol, cast, runtime_checkable
@@ -22,8 +20,8 @@ from flwr.clientapp import ClientApp
 
 from fedagent._flower import ErrorCode, record_of, with_content
 from fedagent.errors import ConfigurationError
-from fedagent.formatting import printable
-from fedagent.process.containment import ClientCodeError, contained
+from fedagent.formatting import place_of, printable
+from fedagent.process.containment import ClientCodeError, contained, contained_reply
 from fedagent.simulation.workers.randomness import seed_generators
 from fedagent.wire.records import quick
 
@@ -77,8 +75,7 @@ def run_client(app: ClientApp, item: WorkItem, is_own: bool = False) -> ClientRe
     request = item.message if is_own else private_copy(item.message)
     seed_generators(item.seed)
     try:
-        with contained():
-            return _result(app(request, context), context)
+        return _result(contained_reply(app, request, context), context)
     except ClientCodeError as error:  # whatever the user's code does, its node failed
         raised = Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, str(error))
         return ClientResult(raised, context.state)
@@ -180,7 +177,7 @@ def _imported(reference: str, kind: type) -> object:
             ) from error
         logger.debug("Importing %s failed", module_name, exc_info=True)
         raise ConfigurationError(
-            f"Importing {module_name} failed, at {_own_line(error)}: {type(error).__name__}: "
+            f"Importing {module_name} failed, at {place_of(error)}: {type(error).__name__}: "
             f"{error}. Mend it there, or install what is missing."
         ) from error
     name = attribute or "app"
@@ -191,17 +188,3 @@ def _imported(reference: str, kind: type) -> object:
             f"are: {', '.join(apps) or 'none'}."
         )
     return getattr(module, name)
-
-
-def _own_line(error: Exception) -> str:
-    """Return "file:line" of the user's code that failed, not of a library that it called."""
-    if isinstance(error, SyntaxError):  # which no code was running for
-        return f"{error.filename}:{error.lineno}"
-    places = [
-        place
-        for place in traceback.extract_tb(error.__traceback__)
-        if not place.filename.startswith("<frozen") and place.filename != __file__
-    ]
-    libraries = (sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"))
-    own = [place for place in places if not place.filename.startswith(libraries)] or places
-    return f"{own[-1].filename}:{own[-1].lineno}"

@@ -1,5 +1,7 @@
 """One client's work: private, reproducible, and its failures are the node's own."""
 
+import json
+import logging
 import os
 import random
 import signal
@@ -10,7 +12,7 @@ from contextlib import suppress
 import numpy as np
 import pytest
 import torch
-from flwr.app import Error, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, Error, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
 
@@ -145,10 +147,35 @@ def test_an_error_reply_of_the_client_app_passes_as_it_is():
     assert (answer.content.code, answer.content.reason) == (77, "no data")
 
 
-def test_a_client_app_that_returns_nothing_is_an_error_answer():
+@pytest.mark.parametrize(
+    ("returned", "said"), [(None, "None"), ({}, "a value of type dict"), (7, "a value of type int")]
+)
+def test_a_client_app_that_returns_no_message_is_told_so(returned, said):
     app = ClientApp()
-    app.train()(lambda message, context: None)
-    assert run_client(app, item()).content.code == ErrorCode.CLIENT_APP_RAISED_EXCEPTION
+    app.train()(lambda message, context: returned)
+    error = run_client(app, item()).content
+    assert error.code == ErrorCode.CLIENT_APP_RAISED_EXCEPTION
+    assert f"for 'train' returned {said}, not a Message: it must return" in error.reason
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: torch.nn.Linear(3, 4)(torch.ones(5)),
+        lambda: np.zeros(3) @ np.zeros(4),
+        lambda: json.loads("{"),
+        lambda: ArrayRecord({"w": 3}),
+        lambda: None + 1,
+    ],
+)
+def test_an_error_names_the_users_line_not_a_librarys(call, caplog):
+    def answer(message, context):
+        return call()
+
+    with caplog.at_level(logging.DEBUG, "flwr.fedagent"):
+        reason = run_client(app_of(answer), item()).content.reason
+    assert f"({__file__}:{call.__code__.co_firstlineno})" in reason
+    assert any("Traceback" in (r.exc_text or "") for r in caplog.records)
 
 
 def test_the_same_seed_gives_the_same_draws_and_another_seed_others():
