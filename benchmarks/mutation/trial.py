@@ -136,7 +136,7 @@ def _verdict(
     process.join()
     with contextlib.suppress(ProcessLookupError):  # it left nothing behind
         os.killpg(process.pid or 0, signal.SIGKILL)
-    with answer:
+    with answer, contextlib.suppress(EOFError):  # it ended before it could say anything
         if answer.poll():
             found = answer.recv()
             assert isinstance(found, Verdict)
