@@ -2,15 +2,21 @@
 
 import hashlib
 import sys
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, NoReturn, cast
 
-from flwr.app import Context, Message, RecordDict
+from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from fedagent.process.containment import contained
+from fedagent._flower.messages import ErrorCode
+from fedagent.formatting import described, printable
+from fedagent.process.containment import ClientCodeError, contained
+
+UNANSWERED = 2
+"""The status of a task that has ended without a reply."""
 
 _CLIENT_APP = "flwr.supernode.runtime.run_clientapp"
 
@@ -28,7 +34,9 @@ class AppBundle:
 def run_client_app(
     spec: Any, loaded: AppBundle | None, on_input: Callable[[AppBundle], None], ends: bool
 ) -> int:
-    """Do one task in this process; return its exit status.
+    """Do one task in this process; return its exit status, or `UNANSWERED`.
+
+    Without a reply the task is not reported as finished: the SuperNode would wait for ever.
 
     Parameters
     ----------
@@ -41,6 +49,7 @@ def run_client_app(
     module: Any = import_module(_CLIENT_APP)
     handlers: Any = import_module("flwr.supercore.exit.exit_handler")
     pull, install = module.pull_task_input, module.install_from_fab
+    answers = _Answers(module.push_message, module.push_task_output)
 
     def pull_and_tell(client: Any) -> Any:
         message, context, run, fab = pull(client)
@@ -48,6 +57,7 @@ def run_client_app(
             context.run_id, context.node_id, context.node_config, RecordDict(), context.run_config
         )
         on_input(AppBundle(run.fab_id, run.fab_version, fab.hash_str, known))
+        answers.request = message
         return message, context, run, fab
 
     def install_unless_loaded(content: bytes, **kwargs: Any) -> Any:
@@ -64,6 +74,8 @@ def run_client_app(
         "pull_task_input": pull_and_tell,
         "install_from_fab": install_unless_loaded,
         "get_load_client_app_fn": _loader_of_contained(module.get_load_client_app_fn),
+        "push_message": answers.push,
+        "push_task_output": answers.finish,
     }
     patched |= {} if ends else {"flwr_exit": end}
     originals = {name: getattr(module, name) for name in patched}
@@ -79,10 +91,38 @@ def run_client_app(
             runtime_dependency_install=spec.runtime_dependency_install,
         )
     except SystemExit as exit_:
-        return exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
+        status = exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
+    else:
+        status = 0
     finally:
         vars(module).update(originals)
-    return 0
+    return status if answers.is_pushed else UNANSWERED
+
+
+class _Answers:
+    """What a task tells its SuperNode, which must not hear of an end without a reply."""
+
+    def __init__(self, push: Callable[..., None], finish: Callable[..., None]) -> None:
+        self._push, self._finish = push, finish
+        self.request: Message | None = None
+        self.is_pushed = False
+
+    def push(self, client: Any, reply: Message, context: Context) -> None:
+        """Push the reply, or an error if it cannot be written as bytes."""
+        try:
+            self._push(client, reply, context)
+        except import_module("httpx").HTTPError:  # the SuperNode is not there
+            raise
+        except Exception as error:
+            words = f"the reply cannot be sent: {described(error)}"
+            failure = Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, words)
+            self._push(client, Message(failure, reply_to=cast(Message, self.request)), context)
+        self.is_pushed = True
+
+    def finish(self, **kwargs: Any) -> None:
+        """Say that the task is finished, if it has been answered."""
+        if self.is_pushed:
+            self._finish(**kwargs)
 
 
 def _loader_of_contained(find_loader: Callable[..., Any]) -> Callable[..., Any]:
@@ -99,14 +139,37 @@ def _loader_of_contained(find_loader: Callable[..., Any]) -> Callable[..., Any]:
             app = load(*names)
 
             def answer(message: Message, context: Context) -> Message:
-                with contained():
-                    return cast(Message, app(message=message, context=context))
+                try:
+                    with contained():
+                        return _checked(app(message=message, context=context), message)
+                except ClientCodeError as error:
+                    raise _safe_to_log(error) from None
 
             return answer
 
         return load_contained
 
     return find
+
+
+def _checked(reply: object, request: Message) -> Message:
+    if not isinstance(reply, Message):
+        raise TypeError(f"a ClientApp returns a Message, not {type(reply).__name__}")
+    if reply.metadata.reply_to_message_id != request.metadata.message_id:
+        raise ValueError("a ClientApp returns a reply to its message: Message(..., reply_to=...)")
+    return reply
+
+
+def _safe_to_log(error: ClientCodeError) -> ClientCodeError:
+    """Return the error with a traceback that no text of the client's is in but cut and printable.
+
+    Flower logs it with all that has caused it, whose text may be long and move the cursor.
+    """
+    safe = ClientCodeError(str(error))
+    cause = cast(BaseException, error.__cause__)
+    lines = "".join(traceback.format_tb(cause.__traceback__)).splitlines()
+    safe.add_note("\n".join([*map(printable, lines), described(cause)]))
+    return safe
 
 
 def import_client_runtime() -> None:

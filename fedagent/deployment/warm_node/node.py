@@ -64,6 +64,7 @@ def node(arguments: Sequence[str]) -> NoReturn:
         end,
         f"--executor={ours.executor}",
         *(f"--preload={module}" for module in ours.preload),
+        *([] if ours.job_limit is None else [f"--job-limit={ours.job_limit}"]),
         *_superexec_arguments(flags),
     )
     supervisor = Supervisor(link, executor, Idleness(longest_s=ours.longest_idle_s))
@@ -178,6 +179,13 @@ def _all_arguments() -> argparse.ArgumentParser:
     return _with_own_flags(parser)
 
 
+def _limit(text: str) -> float:
+    """Return seconds, > 0."""
+    if not (seconds := float(text)) > 0:
+        raise argparse.ArgumentTypeError(f"{text} s is no time to work in; choose more than 0")
+    return seconds
+
+
 def _with_own_flags(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     group = parser.add_argument_group("warm ClientApps")
     group.add_argument(
@@ -204,6 +212,14 @@ def _with_own_flags(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
         metavar="SECONDS",
         help="Longest pause between two questions for work while there is none (default: 3). "
         "Right after work the pauses are short.",
+    )
+    group.add_argument(
+        "--job-limit",
+        type=_limit,
+        metavar="SECONDS",
+        help="End a ClientApp that takes longer than this for one message, which then is a "
+        "failure. Without it, one that computes may take as long as it likes, and one that has "
+        "used no processor time for ten minutes is ended.",
     )
     group.add_argument("--isolation", action=_Refused, help=argparse.SUPPRESS)
     return parser

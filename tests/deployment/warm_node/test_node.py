@@ -84,6 +84,7 @@ def test_the_help_has_flowers_flags_and_ours():
         "--root-certificates",
         "--auth-supernode-private-key",
         "--executor",
+        "--job-limit",
     ):
         assert flag in shown.stdout
     assert "--isolation {" not in shown.stdout
@@ -99,6 +100,13 @@ def test_a_misspelt_flag_is_refused():
     refused = fedagent_node("--insecurely")
     assert refused.returncode == 2
     assert "--insecurely" in refused.stderr
+
+
+@pytest.mark.parametrize("limit", ["0", "-1", "nan", "soon"])
+def test_a_limit_that_leaves_no_time_is_refused(limit, capsys):
+    with pytest.raises(SystemExit):
+        node_module._all_arguments().parse_args(["--insecure", f"--job-limit={limit}"])
+    assert "--job-limit" in capsys.readouterr().err
 
 
 @pytest.fixture
