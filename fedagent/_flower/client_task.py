@@ -2,7 +2,6 @@
 
 import hashlib
 import sys
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
@@ -12,8 +11,8 @@ from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from fedagent._flower.messages import ErrorCode
-from fedagent.formatting import described, printable
-from fedagent.process.containment import ClientCodeError, contained
+from fedagent.formatting import described
+from fedagent.process.containment import ClientCodeError, contained, safe_traceback
 
 UNANSWERED = 2
 """The status of a task that has ended without a reply."""
@@ -166,9 +165,7 @@ def _safe_to_log(error: ClientCodeError) -> ClientCodeError:
     Flower logs it with all that has caused it, whose text may be long and move the cursor.
     """
     safe = ClientCodeError(str(error))
-    cause = cast(BaseException, error.__cause__)
-    lines = "".join(traceback.format_tb(cause.__traceback__)).splitlines()
-    safe.add_note("\n".join([*map(printable, lines), described(cause)]))
+    safe.add_note(safe_traceback(cast(BaseException, error.__cause__)))
     return safe
 
 

@@ -19,6 +19,12 @@ class ClientCodeError(Exception):
     """What a client's code has raised and where, in words that are safe to pass on."""
 
 
+def safe_traceback(error: BaseException) -> str:
+    """Return where client code raised, and what, with every text of its own cut and printable."""
+    lines = "".join(traceback.format_tb(error.__traceback__)).splitlines()
+    return "\n".join([*map(printable, lines), described(error)])
+
+
 @contextmanager
 def contained() -> Iterator[None]:
     """Keep what a client's code does to its process from whatever comes after it.

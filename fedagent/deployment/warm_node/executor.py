@@ -21,6 +21,7 @@ from fedagent.process.forking import kill_group
 from fedagent.process.watching import CurrentJob, JobWatch
 
 _MOST_APPS = 2  # that are kept warm: a node works for one run at a time, hardly ever for two
+_LOOK_EVERY_S = 1.0  # at tasks that do not end
 _PATIENCE_S = 2.0  # with a process that was asked to end
 
 logger = logging.getLogger("flwr.fedagent")
@@ -34,6 +35,7 @@ class WarmProcessHandle:
         self._process: subprocess.Popen[bytes] = start_with(
             "fedagent.deployment.warm_node.server", end, *arguments
         )
+        self.process_id = self._process.pid
         self.tasks: set[int] = set()
 
     @property
@@ -83,6 +85,7 @@ class WarmExecutor:
         self._arguments = arguments
         self._job_limit_s = job_limit_s
         self._watched: dict[int, WatchedTask] = {}
+        self._looked_s = time.monotonic()
         self._warm: OrderedDict[str | None, WarmProcessHandle] = OrderedDict()
         self._warm[None] = WarmProcessHandle(arguments)  # the first app finds everything imported
 
@@ -97,11 +100,15 @@ class WarmExecutor:
         """Start a task: a ClientApp's in its warm process, any other as Flower does."""
         if not _flower.is_for_client_app(spec):
             return _flower.launch_cold(spec)
+        process = self._process_for(spec.fab_hash)
         try:
-            self._process_for(spec.fab_hash).give(spec)
+            process.give(spec)
         except OSError:  # it died since its last task
             self._bury(spec.fab_hash)
-            self._process_for(spec.fab_hash).give(spec)
+            process = self._process_for(spec.fab_hash)
+            process.give(spec)
+        # Until the task begins, the process may import for long, but not hang in what it prepares.
+        self._watch(spec.task_id, process.process_id, limit_s=None)
         return _flower.launch_accepted()
 
     def reconcile(self) -> None:
@@ -118,14 +125,15 @@ class WarmExecutor:
 
         Tasks without an end are ended.
         """
-        self._look()
         until_s = time.monotonic() + seconds
         while (left_s := until_s - time.monotonic()) > 0:
             by_pipe = {process.requests: key for key, process in self._warm.items()}
-            ready = wait([self._link, *by_pipe], left_s)
+            ready = wait([self._link, *by_pipe], min(left_s, _LOOK_EVERY_S))
             for pipe in ready:
                 if pipe is not self._link:
                     self._hear(by_pipe[cast(Connection, pipe)])
+            if time.monotonic() - self._looked_s >= _LOOK_EVERY_S:
+                self._look()
             if self._link in ready:
                 try:
                     self._link.recv()
@@ -150,17 +158,21 @@ class WarmExecutor:
             self._bury(key)
             return
         if isinstance(said, TaskBegun):
-            current = CurrentJob()
-            current.begin(said.task_id)
-            watch = JobWatch(current, said.process_id, self._job_limit_s, "--job-limit")
-            self._watched[said.task_id] = WatchedTask(said.process_id, watch)
+            self._watch(said.task_id, said.process_id, self._job_limit_s)
             return
         task_id, died = cast(tuple[int, bool], said)
         process.tasks.discard(task_id)
         self._end_of(task_id, died)
 
+    def _watch(self, task_id: int, process_id: int, limit_s: float | None) -> None:
+        current = CurrentJob()
+        current.begin(task_id)
+        watch = JobWatch(current, process_id, limit_s, "--job-limit")
+        self._watched[task_id] = WatchedTask(process_id, watch)
+
     def _look(self) -> None:
         """Notice warm processes that have died, and tasks that have no end."""
+        self._looked_s = time.monotonic()
         for key, process in list(self._warm.items()):
             if not process.is_alive and not process.requests.poll():
                 self._bury(key)

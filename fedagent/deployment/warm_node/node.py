@@ -44,7 +44,7 @@ def node(arguments: Sequence[str]) -> NoReturn:
     ours, flowers = _own_arguments().parse_known_args(arguments)
     os.environ |= sparing_loopback()  # through which SuperNode, SuperExec and ClientApps talk
     if ours.executor == "flower":
-        _flower.run_supernode(flowers, None)
+        _be_flowers(flowers, ours)
     if (reason := _why_not_here(is_asked_for=ours.executor != "auto")) is not None:
         print(
             f"fedagent node: WARNING: {reason}. Falling back to Flower's own executor: every "
@@ -53,7 +53,7 @@ def node(arguments: Sequence[str]) -> NoReturn:
             f"checked. {_flower.remedy()}",
             file=sys.stderr,
         )
-        _flower.run_supernode(flowers, None)
+        _be_flowers(flowers, ours)
     flags = _all_arguments().parse_args(arguments)  # --help or a wrong one ends the program here
     if "port" not in _given(flowers):
         flags.port = free_port()
@@ -116,6 +116,17 @@ class Supervisor:
             f"The SuperExec of fedagent node ended with status {status}; its own lines above say "
             "why. Start the node again, with --executor=flower if it keeps happening."
         )
+
+
+def _be_flowers(flowers: Sequence[str], ours: argparse.Namespace) -> NoReturn:
+    """Run the SuperNode with Flower's own executor."""
+    if ours.job_limit is not None:
+        print(
+            "fedagent node: WARNING: Flower's own executor ends no ClientApp: --job-limit="
+            f"{ours.job_limit:g} has no effect.",
+            file=sys.stderr,
+        )
+    _flower.run_supernode(flowers, None)
 
 
 def free_port() -> int:

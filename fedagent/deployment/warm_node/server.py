@@ -13,7 +13,6 @@ import os
 import random
 import signal
 import sys
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from flwr.app import Context
 from fedagent import _flower
 from fedagent._flower import AppBundle
 from fedagent.deployment.warm_node.programs import TaskBegun
+from fedagent.process.containment import safe_traceback
 from fedagent.process.forking import ForkingThread, end_with_parent, kill_group, lead_group
 
 _LOOK_EVERY_S = 1.0  # at tasks whose pipes are open
@@ -152,9 +152,9 @@ class WarmProcessServer:
             status = _flower.run_client_app(spec, self._loaded, writer.send, ends=True)
             if status != _flower.UNANSWERED:
                 writer.send([name for name in sys.modules if name not in known])
-        except BaseException:  # nothing of this process may run on in the copy
+        except BaseException as error:  # nothing of this process may run on in the copy
             with suppress(BaseException):
-                traceback.print_exc()
+                print(safe_traceback(error), file=sys.stderr)
         finally:
             for stream in (sys.stdout, sys.stderr):
                 with suppress(BaseException):  # the client has closed it, or put its own there
@@ -218,10 +218,10 @@ def prepare(bundle: AppBundle, randomness: Randomness) -> None:
             app = _flower.load_installed_app(bundle)
         if isinstance(app, WarmsUp):
             app.warm_up(bundle.context)
-    except Exception:
+    except BaseException as error:  # SystemExit, too, is the app's: this process goes on
         print(
             "fedagent node: the app could not be prepared ahead; every task will do it:\n"
-            f"{traceback.format_exc()}",
+            f"{safe_traceback(error)}",
             file=sys.stderr,
         )
 
@@ -237,8 +237,8 @@ def reuse(requests: Connection) -> None:
         status = _flower.UNANSWERED
         try:
             status = _flower.run_client_app(spec, None, lambda _: None, ends=False)
-        except Exception:  # what Flower does after the reply; this process goes on
-            traceback.print_exc()
+        except Exception as error:  # what Flower does after the reply; this process goes on
+            print(safe_traceback(error), file=sys.stderr)
         requests.send((spec.task_id, status == _flower.UNANSWERED))
 
 

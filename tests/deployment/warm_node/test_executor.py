@@ -24,7 +24,7 @@ class FakeWarm:
     """Stands in for a warm process; `dead` makes it refuse what it is given."""
 
     made: ClassVar[list["FakeWarm"]] = []
-    is_alive = True
+    is_alive, process_id = True, -1
 
     def __init__(self, arguments):
         self.requests, self.end_of_pipe = Pipe()
@@ -119,13 +119,15 @@ def begun(monkeypatch):
     monkeypatch.setattr(executor_module, "WarmProcessHandle", FakeWarm)
     processes, ends = [], []
 
-    def begin(program, job_limit_s):
+    def begin(program, job_limit_s, has_begun=True):
         link, end = Pipe()
         executor = executor_module.WarmExecutor(link, [], job_limit_s)
         process = subprocess.Popen([sys.executable, "-c", program], process_group=0)
         processes.append(process), ends.append(end)
+        FakeWarm.made[-1].process_id = process.pid
         executor.launch(spec(1))
-        FakeWarm.made[-1].end_of_pipe.send(TaskBegun(1, process.pid))
+        if has_begun:
+            FakeWarm.made[-1].end_of_pipe.send(TaskBegun(1, process.pid))
         return executor, process
 
     yield begin
@@ -166,6 +168,15 @@ def test_without_a_limit_only_a_task_that_does_not_compute_is_ended(begun, monke
     assert busy.poll() is None
 
 
+def test_a_warm_process_that_hangs_before_it_begins_a_task_is_ended(begun, monkeypatch):
+    monkeypatch.setattr(watching, "IDLE_LIMIT_S", 2.0)
+    monkeypatch.setattr(watching, "_IDLE_CPU_S", 0.05)
+    executor, process = begun(IDLE, 0.5, has_begun=False)
+    begun_s = time.monotonic()
+    pause_until(executor, lambda: process.poll() is not None)
+    assert time.monotonic() - begun_s > 1.5, "the limit is for what it does for the task"
+
+
 def test_a_long_task_is_named_in_a_line(begun, monkeypatch, caplog):
     monkeypatch.setattr(watching, "NOTICE_S", 0.3)
     executor, process = begun(IDLE, None)
@@ -178,7 +189,8 @@ def test_a_long_task_is_named_in_a_line(begun, monkeypatch, caplog):
 def test_a_task_that_has_ended_is_watched_no_more(begun):
     executor, process = begun(IDLE, 0.5)
     FakeWarm.made[-1].end_of_pipe.send((1, False))
-    for _ in range(10):
+    until_s = time.monotonic() + 2.5
+    while time.monotonic() < until_s:
         executor.pause(0.1)
     assert process.poll() is None
 
@@ -187,7 +199,8 @@ def test_a_warm_process_that_died_while_another_holds_its_pipe_is_replaced(warm_
     executor, end = warm_executor
     executor.launch(spec(1))
     FakeWarm.made[0].is_alive = False
-    executor.pause(0.1)
+    executor.pause(1.5)
+    assert end.poll(10.0)
     assert end.recv() == (1, True)
     executor.launch(spec(2))
     assert FakeWarm.made[1].given == [2]

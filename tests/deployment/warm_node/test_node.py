@@ -142,6 +142,13 @@ def test_a_node_behind_a_proxy_talks_to_its_own_processes_directly(started, monk
     assert os.environ["no_proxy"] == "example.org,localhost,127.0.0.1,::1"
 
 
+def test_flowers_own_executor_keeps_no_limit_and_the_node_says_so(started, capsys):
+    with pytest.raises(SystemExit):
+        node_module.node(["--insecure", "--executor=flower", "--job-limit=60"])
+    assert started == [(["--insecure"], None)]
+    assert "--job-limit=60 has no effect" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("private", WARM_NODE.names, ids=str)
 def test_without_a_private_name_flowers_own_executor_does_it(private, started, monkeypatch, capsys):
     arguments = ["--insecure", "--superlink=there:9092", "--preload=json"]

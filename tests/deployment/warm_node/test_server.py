@@ -171,6 +171,16 @@ def test_an_app_is_loaded_once_where_tasks_are_forked_from_even_if_it_cannot_war
     assert loads == [["load", str(process.pid), "me/app"]]
 
 
+@pytest.mark.parametrize("kind", [ValueError, SystemExit, KeyboardInterrupt])
+def test_an_app_that_cannot_be_prepared_leaves_the_warm_process_alive(kind, monkeypatch, capsys):
+    def load(bundle):
+        raise kind("not here")
+
+    monkeypatch.setattr(_flower, "load_installed_app", load)
+    warm.prepare(BUNDLE, warm.Randomness())
+    assert "every task will do it" in capsys.readouterr().err
+
+
 def test_what_a_task_has_imported_the_next_one_finds(serving):
     give, _, lines = serving("fork")
     give(1), give(7), give(2)
