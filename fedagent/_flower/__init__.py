@@ -4,6 +4,7 @@ Importing it says, in one line of the log, what an unknown version of Flower lac
 """
 
 from fedagent._flower.client_task import (
+    UNANSWERED,
     AppBundle,
     import_client_runtime,
     load_installed_app,
@@ -57,6 +58,7 @@ __all__ = [
     "RUN_USES",
     "Run",
     "Supervision",
+    "UNANSWERED",
     "USES",
     "aggregate_metricrecords",
     "array_of",

@@ -7,10 +7,15 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, NoReturn, cast
 
-from flwr.app import Context, Message, RecordDict
+from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from fedagent.process.containment import contained_reply
+from fedagent._flower.messages import ErrorCode
+from fedagent.formatting import described
+from fedagent.process.containment import ClientCodeError, contained_reply, safe_traceback
+
+UNANSWERED = 2
+"""The status of a task that has ended without a reply."""
 
 _CLIENT_APP = "flwr.supernode.runtime.run_clientapp"
 
@@ -28,7 +33,9 @@ class AppBundle:
 def run_client_app(
     spec: Any, loaded: AppBundle | None, on_input: Callable[[AppBundle], None], ends: bool
 ) -> int:
-    """Do one task in this process; return its exit status.
+    """Do one task in this process; return its exit status, or `UNANSWERED`.
+
+    Without a reply the task is not reported as finished: the SuperNode would wait for ever.
 
     Parameters
     ----------
@@ -41,6 +48,7 @@ def run_client_app(
     module: Any = import_module(_CLIENT_APP)
     handlers: Any = import_module("flwr.supercore.exit.exit_handler")
     pull, install = module.pull_task_input, module.install_from_fab
+    answers = _Answers(module.push_message, module.push_task_output)
 
     def pull_and_tell(client: Any) -> Any:
         message, context, run, fab = pull(client)
@@ -48,6 +56,7 @@ def run_client_app(
             context.run_id, context.node_id, context.node_config, RecordDict(), context.run_config
         )
         on_input(AppBundle(run.fab_id, run.fab_version, fab.hash_str, known))
+        answers.request = message
         return message, context, run, fab
 
     def install_unless_loaded(content: bytes, **kwargs: Any) -> Any:
@@ -64,6 +73,8 @@ def run_client_app(
         "pull_task_input": pull_and_tell,
         "install_from_fab": install_unless_loaded,
         "get_load_client_app_fn": _loader_of_contained(module.get_load_client_app_fn),
+        "push_message": answers.push,
+        "push_task_output": answers.finish,
     }
     patched |= {} if ends else {"flwr_exit": end}
     originals = {name: getattr(module, name) for name in patched}
@@ -79,10 +90,38 @@ def run_client_app(
             runtime_dependency_install=spec.runtime_dependency_install,
         )
     except SystemExit as exit_:
-        return exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
+        status = exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
+    else:
+        status = 0
     finally:
         vars(module).update(originals)
-    return 0
+    return status if answers.is_pushed else UNANSWERED
+
+
+class _Answers:
+    """What a task tells its SuperNode, which must not hear of an end without a reply."""
+
+    def __init__(self, push: Callable[..., None], finish: Callable[..., None]) -> None:
+        self._push, self._finish = push, finish
+        self.request: Message | None = None
+        self.is_pushed = False
+
+    def push(self, client: Any, reply: Message, context: Context) -> None:
+        """Push the reply, or an error if it cannot be written as bytes."""
+        try:
+            self._push(client, reply, context)
+        except import_module("httpx").HTTPError:  # the SuperNode is not there
+            raise
+        except Exception as error:
+            words = f"the reply cannot be sent: {described(error)}"
+            failure = Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, words)
+            self._push(client, Message(failure, reply_to=cast(Message, self.request)), context)
+        self.is_pushed = True
+
+    def finish(self, **kwargs: Any) -> None:
+        """Say that the task is finished, if it has been answered."""
+        if self.is_pushed:
+            self._finish(**kwargs)
 
 
 def _loader_of_contained(find_loader: Callable[..., Any]) -> Callable[..., Any]:
@@ -99,13 +138,27 @@ def _loader_of_contained(find_loader: Callable[..., Any]) -> Callable[..., Any]:
             app = load(*names)
 
             def answer(message: Message, context: Context) -> Message:
-                return contained_reply(app, message, context)
+                try:
+                    return contained_reply(app, message, context)
+                except ClientCodeError as error:
+                    raise _safe_to_log(error) from None
 
             return answer
 
         return load_contained
 
     return find
+
+
+def _safe_to_log(error: ClientCodeError) -> ClientCodeError:
+    """Return the error with a traceback that no text of the client's is in but cut and printable.
+
+    Flower logs it with all that has caused it, whose text may be long and move the cursor.
+    """
+    safe = ClientCodeError(str(error))
+    if error.__cause__ is not None:
+        safe.add_note(safe_traceback(error.__cause__))
+    return safe
 
 
 def import_client_runtime() -> None:

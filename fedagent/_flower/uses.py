@@ -105,6 +105,8 @@ WARM_NODE = PrivateUse(
             "pull_task_input",
             "install_from_fab",
             "get_load_client_app_fn",
+            "push_message",
+            "push_task_output",
             "flwr_exit",
         ),
         *_names(

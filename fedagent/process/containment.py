@@ -4,6 +4,7 @@ import logging
 import os
 import signal
 import threading
+import traceback
 from _signal import getsignal  # type: ignore[import-not-found]
 from _signal import signal as set_handler
 from collections.abc import Callable, Iterator
@@ -21,6 +22,12 @@ logger = logging.getLogger("flwr.fedagent")
 
 class ClientCodeError(Exception):
     """What a client's code has raised and where, in words that are safe to pass on."""
+
+
+def safe_traceback(error: BaseException) -> str:
+    """Return where client code raised, and what, with every text of its own cut and printable."""
+    lines = "".join(traceback.format_tb(error.__traceback__)).splitlines()
+    return "\n".join([*map(printable, lines), described(error)])
 
 
 @contextmanager
@@ -59,7 +66,7 @@ def contained_reply(
     Raises
     ------
     ClientCodeError
-        If it raises, or returns something else.
+        If it raises, or returns anything but a reply to the message.
     """
     with contained():
         reply = app(message, context)
@@ -68,6 +75,11 @@ def contained_reply(
         raise ClientCodeError(
             f"the ClientApp's function for {message.metadata.message_type!r} returned {what}, not "
             "a Message: it must return Message(content, reply_to=message)"
+        )
+    if reply.metadata.reply_to_message_id != message.metadata.message_id:
+        raise ClientCodeError(
+            "the ClientApp returned what is not a reply to its message: it must return "
+            "Message(content, reply_to=message)"
         )
     return reply
 

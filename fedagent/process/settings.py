@@ -82,12 +82,19 @@ def _restore_alarm(was_set: bool) -> None:
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-def _streams() -> tuple[Any, Any]:
-    return sys.stdout, sys.stderr
+def _streams() -> tuple[Any, Any, bool, bool]:
+    return sys.stdout, sys.stderr, _is_closed(sys.stdout), _is_closed(sys.stderr)
 
 
-def _restore_streams(before: tuple[Any, Any]) -> None:
-    sys.stdout, sys.stderr = before
+def _is_closed(stream: Any) -> bool:
+    return getattr(stream, "closed", False)
+
+
+def _restore_streams(before: tuple[Any, Any, bool, bool]) -> None:
+    sys.stdout, sys.stderr, *were_closed = before
+    for name, was_closed in zip(("stdout", "stderr"), were_closed, strict=True):
+        if _is_closed(getattr(sys, name)) and not was_closed:  # nothing opens it again
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
 
 
 def _cudnn() -> tuple[bool, bool]:

@@ -2,13 +2,16 @@
 
 import hashlib
 import importlib
+import logging
 import signal
 import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
+import httpx
 import pytest
 from flwr.app import (
+    ArrayRecord,
     Context,
     Message,
     MetricRecord,
@@ -19,6 +22,7 @@ from flwr.supercore.constant import TaskType
 from flwr.supercore.superexec.executor import ExecutionSpec
 
 from fedagent._flower import (
+    UNANSWERED,
     AppBundle,
     ErrorCode,
     import_client_runtime,
@@ -44,7 +48,12 @@ def task(monkeypatch):
         hashlib.sha256(content).hexdigest(),
         Context(1, 2, {"partition-id": 0}, RecordDict(), {"lr": 0.1}),
     )
-    noted = {"replies": [], "installed": 0, "handlers": signal.getsignal(signal.SIGTERM)}
+    noted = {
+        "replies": [],
+        "installed": 0,
+        "finished": 0,
+        "handlers": signal.getsignal(signal.SIGTERM),
+    }
 
     def install(*_, **__):
         noted["installed"] += 1
@@ -56,7 +65,8 @@ def task(monkeypatch):
         if "raises" in noted:
             raise noted["raises"]
         assert context.state == RecordDict({"kept": MetricRecord({"x": 1})})
-        return Message(message.content, reply_to=message)
+        returns = noted.get("returns", lambda message: Message(message.content, reply_to=message))
+        return returns(message)
 
     def pull(client):
         run = SimpleNamespace(fab_id="me/app", fab_version="1.0.0", run_id=1)
@@ -67,8 +77,17 @@ def task(monkeypatch):
     monkeypatch.setattr(module, "pull_task_input", pull)
     monkeypatch.setattr(module, "install_from_fab", install)
     monkeypatch.setattr(module, "get_load_client_app_fn", lambda **_: lambda *_: app)
-    monkeypatch.setattr(module, "push_message", lambda c, reply, x: noted["replies"].append(reply))
-    monkeypatch.setattr(module, "push_task_output", lambda **_: None)
+
+    def push(client, reply, context):
+        if noted.get("fails") or (reply.has_content() and not reply.object_id):
+            raise httpx.ConnectError("nobody is there")
+        noted["replies"].append(reply)
+
+    def finish(**_):
+        noted["finished"] += 1
+
+    monkeypatch.setattr(module, "push_message", push)
+    monkeypatch.setattr(module, "push_task_output", finish)
     monkeypatch.setattr(
         module,
         "HeartbeatSender",
@@ -110,6 +129,60 @@ def test_whatever_the_app_raises_is_a_reply(task, kind):
     assert reply.error.code == ErrorCode.CLIENT_APP_RAISED_EXCEPTION
     assert rf"{kind.__name__}: no \x1b data" in reply.error.reason
     assert reply.error.reason.isprintable()
+
+
+class Unsendable(ArrayRecord):
+    def deflate(self):
+        raise OSError("it does not \x1b travel")
+
+
+def unsendable(message):
+    return Message(RecordDict({"arrays": Unsendable()}), reply_to=message)
+
+
+def reply_to_another(message):
+    reply = Message(message.content, reply_to=message)
+    reply.metadata.__dict__["_reply_to_message_id"] = "f" * 64
+    return reply
+
+
+@pytest.mark.parametrize(
+    ("returned", "words"),
+    [
+        (lambda _: None, "returned None, not a Message"),
+        (lambda _: "done", "returned a value of type str, not a Message"),
+        (reply_to_another, "a reply to its message"),
+        (unsendable, r"does not \x1b travel"),
+    ],
+)
+def test_what_is_no_reply_or_cannot_be_sent_is_an_error_reply(task, returned, words):
+    do, (noted, _) = task
+    noted["returns"] = returned
+    status, _ = do(None)
+    [reply] = noted["replies"]
+    assert reply.error.code == ErrorCode.CLIENT_APP_RAISED_EXCEPTION
+    assert words in reply.error.reason
+    assert status != UNANSWERED
+    assert noted["finished"] == 1
+
+
+def test_a_task_without_a_reply_is_not_said_to_be_finished(task):
+    do, (noted, _) = task
+    noted["fails"] = True
+    assert do(None)[0] == UNANSWERED
+    assert noted["finished"] == 0
+
+
+def test_the_log_has_the_place_of_an_error_and_no_raw_text(task, caplog):
+    do, (noted, _) = task
+    noted["raises"] = ValueError("\x1b[2J\nfedagent: all is well" + "x" * 10_000)
+    with caplog.at_level(logging.ERROR, "flwr"):
+        do(None)
+    assert "test_client_task.py" in caplog.text
+    assert "ValueError" in caplog.text
+    assert "\x1b" not in caplog.text
+    assert "\nfedagent: all" not in caplog.text
+    assert "x" * 1000 not in caplog.text
 
 
 def test_an_app_that_is_loaded_is_not_installed_again(task):

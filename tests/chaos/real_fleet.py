@@ -17,9 +17,10 @@ APP = Path(__file__).parent / "fleet"
 class Fleet:
     """Processes by name, and what the app has noted so far."""
 
-    def __init__(self, folder, *superlink_flags, **config):
+    def __init__(self, folder, *superlink_flags, app=APP, **config):
         self.flower, self.folder = Flower(folder), folder
-        self.superlink_flags, self.processes, self.started = superlink_flags, {}, []
+        self.superlink_flags, self.app = superlink_flags, app
+        self.processes, self.started = {}, []
         words = {"folder": str(folder), **config}
         self.config = " ".join(
             f"{key.replace('_', '-')}={json.dumps(value)}" for key, value in words.items()
@@ -46,7 +47,7 @@ class Fleet:
         process = self.start("superlink", *command)
         wait_until_it_listens(self.flower.port, process)
 
-    def start_node(self, k, host="127.0.0.1", prefix=()):
+    def start_node(self, k, host="127.0.0.1", prefix=(), flags=()):
         self.start(
             f"node-{k}",
             *prefix,
@@ -56,10 +57,11 @@ class Fleet:
             f"--superlink={host}:{self.flower.port}",
             f"--port={free_port()}",
             f"--node-config=device={k}",
+            *flags,
         )
 
     def start_run(self):
-        command = ["flwr", "run", str(APP), "local", "--stream", "--run-config", self.config]
+        command = ["flwr", "run", str(self.app), "local", "--stream", "--run-config", self.config]
         return self.start("run", *command)
 
     def kill(self, name):

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from fedagent.process.containment import ClientCodeError, contained
+from fedagent.process.containment import ClientCodeError, contained, safe_traceback
 
 
 @pytest.mark.parametrize("kind", [ValueError, SystemExit, KeyboardInterrupt, GeneratorExit])
@@ -50,3 +50,13 @@ def test_a_copy_of_the_process_does_not_come_out(ending):
     os.write(end, b"x")
     os.waitpid(copies[0], 0)
     assert os.read(came_out, 10) == b"x", "the copy came out, too"
+
+
+def test_a_traceback_says_where_and_forges_no_line():
+    with pytest.raises(ValueError, match="all is well") as caught:
+        raise ValueError("\x1b[2J\nall is well" + "x" * 10_000)
+    text = safe_traceback(caught.value)
+    assert "test_containment.py" in text
+    assert "\x1b" not in text
+    assert text.splitlines()[-1].startswith(r"ValueError: \x1b[2J\nall is well")
+    assert len(text) < 5000

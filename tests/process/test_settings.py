@@ -91,3 +91,10 @@ def test_code_that_changes_nothing_pays_microseconds():
         return time.perf_counter() - begun_s
 
     assert min(cost_s() for _ in range(1000)) < 100e-6
+
+
+def test_after_code_that_closes_a_stream_printing_is_no_error(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "stdout", (tmp_path / "out").open("w"))
+    with settings_restored():
+        sys.stdout.close()
+    print("lost, and nobody's failure")

@@ -44,7 +44,7 @@ def node(arguments: Sequence[str]) -> NoReturn:
     ours, flowers = _own_arguments().parse_known_args(arguments)
     os.environ |= sparing_loopback()  # through which SuperNode, SuperExec and ClientApps talk
     if ours.executor == "flower":
-        _flower.run_supernode(flowers, None)
+        _be_flowers(flowers, ours)
     if (reason := _why_not_here(is_asked_for=ours.executor != "auto")) is not None:
         print(
             f"fedagent node: WARNING: {reason}. Falling back to Flower's own executor: every "
@@ -53,7 +53,7 @@ def node(arguments: Sequence[str]) -> NoReturn:
             f"checked. {_flower.remedy()}",
             file=sys.stderr,
         )
-        _flower.run_supernode(flowers, None)
+        _be_flowers(flowers, ours)
     flags = _all_arguments().parse_args(arguments)  # --help or a wrong one ends the program here
     if "port" not in _given(flowers):
         flags.port = free_port()
@@ -64,6 +64,7 @@ def node(arguments: Sequence[str]) -> NoReturn:
         end,
         f"--executor={ours.executor}",
         *(f"--preload={module}" for module in ours.preload),
+        *([] if ours.job_limit is None else [f"--job-limit={ours.job_limit}"]),
         *_superexec_arguments(flags),
     )
     supervisor = Supervisor(link, executor, Idleness(longest_s=ours.longest_idle_s))
@@ -115,6 +116,17 @@ class Supervisor:
             f"The SuperExec of fedagent node ended with status {status}; its own lines above say "
             "why. Start the node again, with --executor=flower if it keeps happening."
         )
+
+
+def _be_flowers(flowers: Sequence[str], ours: argparse.Namespace) -> NoReturn:
+    """Run the SuperNode with Flower's own executor."""
+    if ours.job_limit is not None:
+        print(
+            "fedagent node: WARNING: Flower's own executor ends no ClientApp: --job-limit="
+            f"{ours.job_limit:g} has no effect.",
+            file=sys.stderr,
+        )
+    _flower.run_supernode(flowers, None)
 
 
 def free_port() -> int:
@@ -178,6 +190,13 @@ def _all_arguments() -> argparse.ArgumentParser:
     return _with_own_flags(parser)
 
 
+def _limit(text: str) -> float:
+    """Return seconds, > 0."""
+    if not (seconds := float(text)) > 0:
+        raise argparse.ArgumentTypeError(f"{text} s is no time to work in; choose more than 0")
+    return seconds
+
+
 def _with_own_flags(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     group = parser.add_argument_group("warm ClientApps")
     group.add_argument(
@@ -204,6 +223,14 @@ def _with_own_flags(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
         metavar="SECONDS",
         help="Longest pause between two questions for work while there is none (default: 3). "
         "Right after work the pauses are short.",
+    )
+    group.add_argument(
+        "--job-limit",
+        type=_limit,
+        metavar="SECONDS",
+        help="End a ClientApp that takes longer than this for one message, which then is a "
+        "failure. Without it, one that computes may take as long as it likes, and one that has "
+        "used no processor time for ten minutes is ended.",
     )
     group.add_argument("--isolation", action=_Refused, help=argparse.SUPPRESS)
     return parser

@@ -1,8 +1,17 @@
-"""Starting one of our programs with a pipe to it."""
+"""Starting one of our programs with a pipe to it, and a word that comes through the pipe."""
 
 import subprocess
 import sys
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
+
+
+@dataclass(frozen=True)
+class TaskBegun:
+    """Which process does a task; it leads a group."""
+
+    task_id: int
+    process_id: int
 
 
 def start_with(module: str, end: Connection, *arguments: str) -> "subprocess.Popen[bytes]":

@@ -13,7 +13,6 @@ import os
 import random
 import signal
 import sys
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -26,9 +25,12 @@ from flwr.app import Context
 
 from fedagent import _flower
 from fedagent._flower import AppBundle
-from fedagent.process.forking import ForkingThread
+from fedagent.deployment.warm_node.programs import TaskBegun
+from fedagent.process.containment import safe_traceback
+from fedagent.process.forking import ForkingThread, end_with_parent, kill_group, lead_group
 
 _LOOK_EVERY_S = 1.0  # at tasks whose pipes are open
+_END_S = 0.01  # between two looks at one whose pipe is closed: it ends now, as a rule
 
 
 @runtime_checkable
@@ -77,16 +79,20 @@ class ForkedTask:
     ----------
     bundle : the app that it is for, as soon as that is known.
     modules : what it has imported; None unless it has come to its end.
+    is_silent : whether it has closed its pipe.
     """
 
     task_id: int
     pid: int
     bundle: AppBundle | None = None
     modules: list[str] | None = None
+    is_silent: bool = False
 
 
 class WarmProcessServer:
-    """Receives tasks, does each in a forked process, and says when they have ended.
+    """Receives tasks, does each in a forked process, and says when they have begun and ended.
+
+    Whatever a task has started ends with it.
 
     Parameters
     ----------
@@ -106,8 +112,11 @@ class WarmProcessServer:
     def serve(self) -> None:
         """Do tasks until the pipe is closed."""
         while True:
-            timeout_s = _LOOK_EVERY_S if self._running else None
-            for pipe in wait([self._requests, *self._running], timeout_s):
+            talking = [pipe for pipe, task in self._running.items() if not task.is_silent]
+            timeout_s = None
+            if self._running:
+                timeout_s = _LOOK_EVERY_S if len(talking) == len(self._running) else _END_S
+            for pipe in wait([self._requests, *talking], timeout_s):
                 if pipe is self._requests:
                     try:
                         spec = self._requests.recv()
@@ -124,11 +133,14 @@ class WarmProcessServer:
         pid = self._forks.call(lambda: os.fork() or self._be_task(spec, reader, writer))
         writer.close()
         self._running[reader] = ForkedTask(spec.task_id, pid)
+        self._requests.send(TaskBegun(spec.task_id, pid))
 
     def _be_task(self, spec: Any, reader: Connection, writer: Connection) -> NoReturn:
         """Do a task in this copy, and end it."""
         status = 1
         try:
+            end_with_parent()
+            lead_group()
             reader.close()
             self._requests.close()
             self._undo()
@@ -138,21 +150,23 @@ class WarmProcessServer:
             self._randomness.renew()
             known = set(sys.modules)
             status = _flower.run_client_app(spec, self._loaded, writer.send, ends=True)
-            writer.send([name for name in sys.modules if name not in known])
-        except BaseException:  # nothing of this process may run on in the copy
-            traceback.print_exc()
+            if status != _flower.UNANSWERED:
+                writer.send([name for name in sys.modules if name not in known])
+        except BaseException as error:  # nothing of this process may run on in the copy
+            with suppress(BaseException):
+                print(safe_traceback(error), file=sys.stderr)
         finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
+            for stream in (sys.stdout, sys.stderr):
+                with suppress(BaseException):  # the client has closed it, or put its own there
+                    stream.flush()
             os._exit(status)
 
     def _hear(self, reader: Connection) -> None:
         task = self._running[reader]
-        if not _take_in(reader, task):  # it has ended, or closed what it inherited
-            self._bury(reader, os.waitpid(task.pid, 0)[1])
+        task.is_silent = not _take_in(reader, task)  # it has ended, or closed what it inherited
 
     def _look(self) -> None:
-        """Notice a task's end that its pipe does not tell of: what it has started may hold it."""
+        """Notice which tasks have ended: what they have started may hold their pipes open."""
         for reader, task in list(self._running.items()):
             ended, status = os.waitpid(task.pid, os.WNOHANG)
             if ended:
@@ -162,6 +176,7 @@ class WarmProcessServer:
 
     def _bury(self, reader: Connection, status: int) -> None:
         task = self._running.pop(reader)
+        kill_group(task.pid)
         reader.close()
         self._requests.send((task.task_id, task.modules is None))
         if status == 0 and task.bundle is not None:
@@ -203,10 +218,10 @@ def prepare(bundle: AppBundle, randomness: Randomness) -> None:
             app = _flower.load_installed_app(bundle)
         if isinstance(app, WarmsUp):
             app.warm_up(bundle.context)
-    except Exception:
+    except BaseException as error:  # SystemExit, too, is the app's: this process goes on
         print(
             "fedagent node: the app could not be prepared ahead; every task will do it:\n"
-            f"{traceback.format_exc()}",
+            f"{safe_traceback(error)}",
             file=sys.stderr,
         )
 
@@ -218,9 +233,13 @@ def reuse(requests: Connection) -> None:
             spec = requests.recv()
         except EOFError:
             return
-        bundles: list[AppBundle] = []
-        status = _flower.run_client_app(spec, None, bundles.append, ends=False)
-        requests.send((spec.task_id, status != 0 and not bundles))
+        requests.send(TaskBegun(spec.task_id, os.getpid()))
+        status = _flower.UNANSWERED
+        try:
+            status = _flower.run_client_app(spec, None, lambda _: None, ends=False)
+        except Exception as error:  # what Flower does after the reply; this process goes on
+            print(safe_traceback(error), file=sys.stderr)
+        requests.send((spec.task_id, status == _flower.UNANSWERED))
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -231,6 +250,8 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--preload", action="append", default=[])
     ours = parser.parse_args(arguments)
     requests = Connection(ours.requests)
+    end_with_parent()
+    lead_group()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the SuperNode's end ends this process
     sys.argv = ["flwr-clientapp"]  # what a ClientApp finds there under Flower, too
     with ExitStack() as setup:

@@ -47,7 +47,7 @@ class Processes(Executor):
         forked: not on Linux, or once CUDA is in use in this process.
     workers : number of processes, >= 1.
     job_limit_s : seconds of real time that one item may take; None for as long as it computes, see
-        `fedagent.simulation.workers.watching`.
+        `fedagent.process.watching`.
     """
 
     def __init__(

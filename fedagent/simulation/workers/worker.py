@@ -12,12 +12,13 @@ import torch
 from flwr.clientapp import ClientApp
 
 from fedagent.process.forking import ForkingThread, end_with_parent, kill_group, lead_group
+from fedagent.process.watching import NOTHING, CurrentJob, JobWatch
 from fedagent.simulation.process_tuning import process_tuned
 from fedagent.simulation.workers.base import DIED, Work, crash_of, run_work
 from fedagent.simulation.workers.shared_memory import SharedMemoryChannel, shared_memory
-from fedagent.simulation.workers.watching import NOTHING, CurrentJob, JobWatch
-from fedagent.simulation.workers.work import load_app
+from fedagent.simulation.workers.work import WorkItem, load_app
 
+_MOST_NODES = 5  # named in a line
 _PATIENCE_S = 2.0  # for a worker that was asked to end
 _STARTUP_S = {"fork": 20.0, "spawn": 180.0}  # for a worker to come up; spawned ones import torch
 
@@ -78,7 +79,9 @@ class Worker:
         self._forks.call(self._process.start)
         theirs.close()
         self._is_ready = False
-        self._watch = JobWatch(self._doing, self._process.pid, self._job_limit_s)
+        self._watch = JobWatch(
+            self._doing, self._process.pid, self._job_limit_s, "runtime.job_limit_s"
+        )
 
     @property
     def capacity(self) -> int:
@@ -114,7 +117,7 @@ class Worker:
         """
         if self._process.is_alive():
             task = self.at_hand.get(self._doing.number)
-            reason = None if task is None else self._watch.why_ended(task.work)
+            reason = None if task is None else self._watch.why_ended(_whose(task.work))
         else:
             reason = DIED
         if reason is not None and not self.connection.poll():
@@ -162,6 +165,11 @@ class Worker:
         self._bury()
         if self._memory is not None:
             self._memory.close()
+
+
+def _whose(work: Work) -> str:
+    items = [work] if isinstance(work, WorkItem) else work
+    return f"node {', '.join(str(item.node_id) for item in items[:_MOST_NODES])}"
 
 
 def _serve(

@@ -84,6 +84,7 @@ def test_the_help_has_flowers_flags_and_ours():
         "--root-certificates",
         "--auth-supernode-private-key",
         "--executor",
+        "--job-limit",
     ):
         assert flag in shown.stdout
     assert "--isolation {" not in shown.stdout
@@ -99,6 +100,13 @@ def test_a_misspelt_flag_is_refused():
     refused = fedagent_node("--insecurely")
     assert refused.returncode == 2
     assert "--insecurely" in refused.stderr
+
+
+@pytest.mark.parametrize("limit", ["0", "-1", "nan", "soon"])
+def test_a_limit_that_leaves_no_time_is_refused(limit, capsys):
+    with pytest.raises(SystemExit):
+        node_module._all_arguments().parse_args(["--insecure", f"--job-limit={limit}"])
+    assert "--job-limit" in capsys.readouterr().err
 
 
 @pytest.fixture
@@ -132,6 +140,13 @@ def test_a_node_behind_a_proxy_talks_to_its_own_processes_directly(started, monk
     assert started
     assert os.environ["no_proxy"] == os.environ["NO_PROXY"]
     assert os.environ["no_proxy"] == "example.org,localhost,127.0.0.1,::1"
+
+
+def test_flowers_own_executor_keeps_no_limit_and_the_node_says_so(started, capsys):
+    with pytest.raises(SystemExit):
+        node_module.node(["--insecure", "--executor=flower", "--job-limit=60"])
+    assert started == [(["--insecure"], None)]
+    assert "--job-limit=60 has no effect" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("private", WARM_NODE.names, ids=str)

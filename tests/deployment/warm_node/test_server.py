@@ -19,6 +19,8 @@ from flwr.app import Context, RecordDict
 from fedagent import _flower
 from fedagent._flower import AppBundle
 from fedagent.deployment.warm_node import server as warm
+from fedagent.process.forking import ForkingThread
+from tests.simulation.workers.test_executors import eventually, is_alive
 
 BUNDLE = AppBundle("me/app", "1.0.0", "f" * 64, Context(1, 2, {}, RecordDict(), {}))
 
@@ -37,6 +39,19 @@ def do_task(task, loaded, on_input, ends):
     if task.task_id == 12:
         time.sleep(30)
         os._exit(0)
+    if task.task_id == 14:
+        os.closerange(3, 256)
+        time.sleep(1.0)
+        os._exit(0)
+    if task.task_id == 15:
+        sys.stdout.close()
+        os.close(2)
+    if task.task_id == 16:
+        return _flower.UNANSWERED
+    if task.task_id == 17:
+        with open(task.log, "a") as log:
+            print(os.getpid(), os.fork() or os.getpid(), file=log)
+        os.kill(os.getpid(), signal.SIGSTOP)
     if task.task_id == 13:
         compute_in_parallel()
     if task.task_id == 7:
@@ -78,12 +93,14 @@ def serving(tmp_path):
         process = multiprocessing.get_context("fork").Process(
             target=serve, args=(theirs, ours, way, log), daemon=True
         )
-        process.start()
+        ForkingThread().call(process.start)  # tests before may have computed in parallel
         theirs.close()
         ends.append((ours, process))
 
         def give(task_id):
             ours.send(SimpleNamespace(task_id=task_id, log=str(log)))
+            assert ours.poll(60.0)
+            assert ours.recv().task_id == task_id, "it has begun"
             assert ours.poll(60.0)
             return ours.recv()
 
@@ -116,7 +133,7 @@ def test_a_client_app_sees_the_users_environment(way, tmp_path, monkeypatch):
         warm.main([str(theirs.fileno()), f"--executor={way}"])
 
     process = multiprocessing.get_context("fork").Process(target=be_warm, daemon=True)
-    process.start()
+    ForkingThread().call(process.start)  # tests before may have computed in parallel
     log = tmp_path / "log"
     ours.send(SimpleNamespace(task_id=1, log=str(log)))
     assert ours.poll(60.0)
@@ -155,6 +172,16 @@ def test_an_app_is_loaded_once_where_tasks_are_forked_from_even_if_it_cannot_war
     assert loads == [["load", str(process.pid), "me/app"]]
 
 
+@pytest.mark.parametrize("kind", [ValueError, SystemExit, KeyboardInterrupt])
+def test_an_app_that_cannot_be_prepared_leaves_the_warm_process_alive(kind, monkeypatch, capsys):
+    def load(bundle):
+        raise kind("not here")
+
+    monkeypatch.setattr(_flower, "load_installed_app", load)
+    warm.prepare(BUNDLE, warm.Randomness())
+    assert "every task will do it" in capsys.readouterr().err
+
+
 def test_what_a_task_has_imported_the_next_one_finds(serving):
     give, _, lines = serving("fork")
     give(1), give(7), give(2)
@@ -170,7 +197,7 @@ def test_every_task_draws_anew_unless_its_app_has_seeded_the_generator(serving):
     assert (len(by_python), len(by_numpy), len(by_torch)) == (3, 1, 3)
 
 
-@pytest.mark.parametrize("task_id", [9, 10, 11, 12])
+@pytest.mark.parametrize("task_id", [9, 10, 11, 12, 14, 16])
 def test_a_task_that_did_not_come_to_its_end_is_reported_and_the_next_one_works(serving, task_id):
     give, _, _ = serving("fork")
     begun_s = time.monotonic()
@@ -186,8 +213,36 @@ def test_a_task_may_use_threads_after_its_app_has_used_them_when_it_was_imported
     assert [line[0] for line in lines()] == ["1", "load", "13"]
 
 
+def test_a_task_that_closes_its_streams_comes_to_its_end(serving):
+    give, _, _ = serving("fork")
+    assert give(15) == (15, False)
+
+
+def test_what_hangs_ends_with_the_warm_process(tmp_path):
+    ours, theirs = Pipe()
+    log = tmp_path / "log"
+    process = multiprocessing.get_context("fork").Process(
+        target=serve, args=(theirs, ours, "fork", log), daemon=True
+    )
+    ForkingThread().call(process.start)  # tests before may have computed in parallel
+    theirs.close()
+    ours.send(SimpleNamespace(task_id=17, log=str(log)))
+    assert ours.poll(60.0)
+    begun = ours.recv()
+    assert eventually(lambda: log.exists() and len(log.read_text().split()) == 4)
+    assert is_alive(begun.process_id)
+    process.kill()
+    process.join(60)
+    assert eventually(lambda: not any(is_alive(int(pid)) for pid in log.read_text().split()))
+
+
 def test_a_reused_process_does_one_task_after_the_other(serving):
     give, process, lines = serving("reuse")
     assert [give(1), give(8), give(2)] == [(1, False), (8, False), (2, False)]
     assert {pid for _, pid, *_ in lines()} == {str(process.pid)}
     assert {line[3] for line in lines()} == {"False"}, "its tasks must not end it"
+
+
+def test_a_reused_process_says_which_task_has_no_answer(serving):
+    give, _, _ = serving("reuse")
+    assert [give(16), give(1)] == [(16, True), (1, False)]

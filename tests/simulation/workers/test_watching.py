@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from fedagent._flower import ErrorCode
-from fedagent.simulation.workers import watching
+from fedagent.process import watching
 from fedagent.simulation.workers.inline import Inline
 from fedagent.simulation.workers.processes import Processes
 from tests.simulation.apps import app_of, draw, request

@@ -1,4 +1,4 @@
-"""How long a job may take in a worker process.
+"""How long a client's job may take in a process that can be ended.
 
 Nobody can tell a job that hangs in a loop from one that is long. One that sleeps, waits for a lock
 or has stopped itself uses no processor time, though. So, unless a limit is set, a job may compute
@@ -12,20 +12,17 @@ from ctypes import Structure, c_double, c_int64
 
 from fedagent.formatting import duration
 from fedagent.process.forking import cpu_seconds
-from fedagent.simulation.workers.base import Work
-from fedagent.simulation.workers.work import WorkItem
 
 NOTHING = -1
 NOTICE_S = 60.0  # until the first line about a job; the next come after twice the time
 IDLE_LIMIT_S = 600.0
 _IDLE_CPU_S = 0.5  # in as long; what polls once a second uses less
-_MOST_NODES = 5  # named in a line
 
 logger = logging.getLogger("flwr.fedagent")
 
 
 class CurrentJob(Structure):
-    """What a worker does now, in memory that it shares with its parent."""
+    """What a process does now, in memory that it may share with its parent."""
 
     _fields_ = (("number", c_int64), ("begun_s", c_double))
 
@@ -36,38 +33,47 @@ class CurrentJob(Structure):
 
 
 class JobWatch:
-    """Looks at one worker's current job from time to time.
+    """Looks at one process's current job from time to time.
 
     Parameters
     ----------
-    current : what the worker says.
-    process_id : of the worker, which leads a group.
+    current : what the process does.
+    process_id : of the process, which leads a group.
     limit_s : seconds of real time that a job may take; None for as long as it computes.
+    setting : the name under which users set this limit.
     """
 
-    def __init__(self, current: CurrentJob, process_id: int, limit_s: float | None) -> None:
+    def __init__(
+        self, current: CurrentJob, process_id: int, limit_s: float | None, setting: str
+    ) -> None:
         self._current, self._process_id, self._limit_s = current, process_id, limit_s
+        self._setting = setting
         self._number = NOTHING
         self._notice_s = self._measured_s = self._computed_s = 0.0
         self._cpu_s: float | None = None
 
-    def why_ended(self, work: Work) -> str | None:
-        """Return why the job should end now, if it should; say so if it is long."""
+    def why_ended(self, whose: str) -> str | None:
+        """Return why the job should end now, if it should; say so if it is long.
+
+        Parameters
+        ----------
+        whose : the one whose answer is awaited, for the line about a long job.
+        """
         now_s = time.monotonic()
         if self._number != self._current.number:
             self._number, self._notice_s = self._current.number, NOTICE_S
             self._cpu_s, self._measured_s, self._computed_s = None, now_s, now_s
         lasted_s = now_s - self._current.begun_s
         if self._limit_s is not None and lasted_s > self._limit_s:
-            return f"the job took longer than runtime.job_limit_s={self._limit_s:g}: it was ended"
+            return f"the job took longer than {self._setting}={self._limit_s:g}: it was ended"
         idle_s = self._idle_s(now_s)
         if self._limit_s is None and idle_s >= IDLE_LIMIT_S:
             return (
                 f"the job used no processor time for {duration(idle_s)} (a deadlock, or a wait for "
-                "what never comes): it was ended; runtime.job_limit_s sets another limit"
+                f"what never comes): it was ended; {self._setting} sets another limit"
             )
         if lasted_s >= self._notice_s:
-            self._say(work, lasted_s, idle_s)
+            self._say(whose, lasted_s, idle_s)
             self._notice_s *= 2
         return None
 
@@ -81,17 +87,15 @@ class JobWatch:
                 self._cpu_s, self._computed_s = used_s, now_s
         return now_s - self._computed_s
 
-    def _say(self, work: Work, lasted_s: float, idle_s: float) -> None:
-        items = [work] if isinstance(work, WorkItem) else work
-        nodes = ", ".join(str(item.node_id) for item in items[:_MOST_NODES])
+    def _say(self, whose: str, lasted_s: float, idle_s: float) -> None:
         if self._limit_s is not None:
-            end = f"after runtime.job_limit_s={self._limit_s:g}"
+            end = f"after {self._setting}={self._limit_s:g}"
         else:
-            end = f"after {duration(IDLE_LIMIT_S)} without any (runtime.job_limit_s sets a limit)"
+            end = f"after {duration(IDLE_LIMIT_S)} without any ({self._setting} sets a limit)"
         logger.warning(
-            "No answer from node %s for %.0f s: worker process %d last used processor time %.0f s "
+            "No answer from %s for %.0f s: worker process %d last used processor time %.0f s "
             "ago. The job is ended %s.",
-            nodes,
+            whose,
             lasted_s,
             self._process_id,
             idle_s,
