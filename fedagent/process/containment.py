@@ -70,6 +70,8 @@ def contained_reply(
     """
     with contained():
         reply = app(message, context)
+        if isinstance(reply, Message):
+            _ = reply.error if reply.has_error() else reply.content  # which one of them may lack
     if not isinstance(reply, Message):
         what = "None" if reply is None else f"a value of type {printable(type(reply).__name__)}"
         raise ClientCodeError(
