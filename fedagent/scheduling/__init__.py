@@ -6,6 +6,7 @@ from fedagent.scheduling.base import Assignment, Observation, Scheduler
 from fedagent.scheduling.dylu import DyLU
 from fedagent.scheduling.fairness import FairnessCap
 from fedagent.scheduling.fedcompass import FedCompass
+from fedagent.scheduling.paced import Paced
 from fedagent.scheduling.per_node import NodeSettings, PerNode
 from fedagent.scheduling.speed import Speeds
 from fedagent.scheduling.uniform import RoundRobin, Uniform
@@ -20,6 +21,7 @@ __all__ = [
     "IdleNodes",
     "NodeSettings",
     "Observation",
+    "Paced",
     "PerNode",
     "RoundRobin",
     "Scheduler",

@@ -1,0 +1,102 @@
+"""Paced: every job lasts about D seconds, transfers included."""
+
+import statistics
+
+import pytest
+
+from fedagent.errors import ConfigurationError
+from fedagent.scheduling import Paced
+from fedagent.simulation import Links, Lognormal, TwoClass
+from tests.scheduling.fleet import done, idle_of, trained
+
+
+def known(costs: dict[int, tuple[float, float]], **arguments) -> Paced:
+    scheduler = Paced(**arguments)
+    for node, (overhead, step) in costs.items():
+        for steps in (1, 2):
+            scheduler.observe(done(node, steps, overhead + steps * step))
+    return scheduler
+
+
+def steps_of(scheduler, node):
+    return scheduler.assign(idle_of(node), now_s=0.0).local_steps
+
+
+@pytest.mark.parametrize(("node", "steps"), [(1, 20), (2, 4), (3, 1), (4, 16), (5, 1), (6, 10)])
+def test_steps_are_what_fits_into_the_pace_beside_the_messages(node, steps):
+    costs = {
+        1: (0.0, 0.01),  # no more than max_steps
+        2: (0.0, 0.5),
+        3: (0.0, 9.0),  # one at least
+        4: (0.4, 0.1),
+        5: (3.0, 0.1),  # its messages alone take longer
+        6: (0.0, 0.2),  # fits exactly
+    }
+    assert steps_of(known(costs, pace_s=2.0, max_steps=20), node) == steps
+
+
+def test_of_a_node_that_nobody_knows_the_first_job_is_short():
+    scheduler = known({1: (0.0, 0.1)}, pace_s=2.0, first_steps=3, learning_rate=0.3)
+    job = scheduler.assign(idle_of(9), now_s=0.0)
+    assert (job.local_steps, job.learning_rate) == (3, 0.3)
+
+
+def test_a_node_whose_link_is_slow_is_told_from_one_that_computes_slowly():
+    scheduler = Paced(pace_s=8.0, max_steps=50)
+    given = []
+    for _ in range(6):
+        steps = steps_of(scheduler, 1)
+        given.append(steps)
+        scheduler.observe(done(1, steps, 6.0 + 0.1 * steps))
+    assert given == [1, 2, 20, 20, 20, 20]
+
+
+def test_the_pace_leaves_so_much_of_a_typical_job_to_communication():
+    scheduler = known(dict.fromkeys(range(9), (3.0, 0.1)), communication_share=0.2, max_steps=500)
+    assert scheduler.pace_s == pytest.approx(15.0)
+    assert steps_of(scheduler, 1) == 120
+
+
+def test_where_messages_cost_nothing_the_pace_is_a_typical_nodes_steps():
+    steps = {n: (0.0, 0.1 * 2**n) for n in range(5)}
+    scheduler = known(steps, typical_steps=3)
+    assert scheduler.pace_s == pytest.approx(3 * 0.4)
+    assert [steps_of(scheduler, n) for n in range(5)] == [12, 6, 3, 1, 1]
+
+
+def test_a_given_pace_is_kept():
+    scheduler = known(dict.fromkeys(range(9), (3.0, 0.1)), pace_s=2.0)
+    assert scheduler.pace_s == 2.0
+
+
+@pytest.mark.parametrize("latency_s", [0.0, 2.0])
+def test_jobs_of_a_fleet_last_as_long_as_the_pace(latency_s):
+    fleet = TwoClass(num_nodes=20, ratio=8.0, links=Links(latency_s=latency_s))
+    log = trained(Paced(pace_s=20.0, max_steps=100), fleet, seconds=600.0)
+    late = [s for s in log.settlements if s.dispatch.sent_at_s > 120.0 and s.outcome == "applied"]
+    assert len(late) > 200
+    assert all(11.0 < s.duration_s <= 20.0 + 1e-6 for s in late)
+
+
+def test_a_pace_that_is_found_follows_the_fleets_links():
+    def median_s(links):
+        log = trained(Paced(), Lognormal(num_nodes=30, links=links), seconds=400.0)
+        return statistics.median(s.duration_s for s in log.settlements if s.outcome == "applied")
+
+    assert median_s(Links(latency_s=5.0)) > 3 * median_s(Links())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"pace_s": 0.0}, r"pace_s=0\.0 must be positive"),
+        ({"max_steps": 4, "first_steps": 9}, "first_steps=9"),
+        ({"max_steps": 4, "typical_steps": 9}, "typical_steps=9"),
+        ({"first_steps": 0}, "first_steps=0"),
+        ({"communication_share": 0.0}, r"communication_share=0\.0"),
+        ({"communication_share": 1.1}, r"communication_share=1\.1"),
+    ],
+)
+def test_what_cannot_work_is_refused_by_name(arguments, says):
+    with pytest.raises(ConfigurationError, match=says):
+        Paced(**arguments)
