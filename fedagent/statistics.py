@@ -67,6 +67,8 @@ class Statistics:
     wall_s : real seconds since the run began.
     is_virtual : whether `now_s` is simulated time.
     concurrency : nodes that may train at once.
+    at_work_max : most nodes at work at once when training was handed out; a node goes on working
+        after its deadline, and counts until it is heard of.
     in_flight : train dispatches without an outcome yet.
     num_nodes, num_idle : nodes that are connected, and those of them that could work and have
         nothing to do; 0 under Flower's own strategies.
@@ -100,6 +102,7 @@ class Statistics:
     wall_s: float = 0.0
     is_virtual: bool = False
     concurrency: int = 0
+    at_work_max: int = 0
     in_flight: int = 0
     num_nodes: int = 0
     num_idle: int = 0

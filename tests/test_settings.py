@@ -46,6 +46,7 @@ from fedagent.scheduling import (
     Utility,
 )
 from fedagent.scheduling.speed import Speeds
+from fedagent.strategies.cutoff import Cutoff
 
 NAN = math.nan
 
@@ -228,6 +229,16 @@ LIMITS = [
         lambda v: staleness.validated(lambda tau: 1.0 if tau == 0 else 0.1 if tau == v else 0.5),
         (1000, None),
         (1, 2, 5, 10, 100),
+    ),
+]
+LIMITS += [
+    at_least(1, "over_selection", lambda v: Cutoff(over_selection=v), None, 1.3),
+    positive("deadline_s", lambda v: Cutoff(deadline_s=v)),
+    Limit(
+        "deadline_percentile",
+        lambda v: Cutoff(deadline_percentile=v),
+        (1e-9, 80, 100, None),
+        (0, -1, 100.1, NAN, math.inf),
     ),
 ]
 NAMES = [f"{n}-{limit.setting.replace(' ', '-')}" for n, limit in enumerate(LIMITS)]

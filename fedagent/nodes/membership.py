@@ -82,6 +82,11 @@ class Membership:
         del self._jobs[node_id]
         self._rejoin(node_id)
 
+    @property
+    def num_at_work(self) -> int:
+        """Nodes with a job, those that are overdue included."""
+        return len(self._jobs)
+
     def take(self, node_id: int) -> None:
         """Give a node a job: it is busy until all of its jobs are released."""
         self.idle.discard(node_id)

@@ -148,6 +148,9 @@ class Dispatcher:
             else:
                 refused = Ending(Outcome.FAILED, "not-sent", "the grid refused the message")
                 self._finish(dispatch, refused)
+        if taken and kind is Kind.TRAIN:
+            at_work_max = max(self.statistics.at_work_max, self.membership.num_at_work)
+            self.statistics.at_work_max = at_work_max
         for job in self.jobs.drop_unsent():  # an override of configure_train dropped its message
             self.membership.release(job.node_id, self.statistics.now_s)
             self._options.scheduler.lost(job.node_id)

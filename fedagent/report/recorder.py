@@ -183,6 +183,7 @@ class Recorder(Callback):
             "staleness_mean": statistics.staleness_mean,
             "staleness_max": statistics.staleness_max,
             "concurrency": statistics.concurrency,
+            "at_work_max": statistics.at_work_max,
             "utilisation": statistics.utilisation,
             "wasted_s": statistics.wasted_s,
             "software": {

@@ -1,7 +1,8 @@
 """The events of a simulated fleet: jobs reach their nodes, are done there, and end."""
 
 import math
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -53,6 +54,8 @@ class Engine:
         self._run_config = run_config
         self._events: EventQueue[Callable[[], None]] = EventQueue()
         self._num_messages = self._num_jobs = 0
+        self._under_way: dict[str, SimulatedJob] = {}  # those that somebody waits for
+        self._at_work: Counter[int] = Counter()
 
     # --- time ---------------------------------------------------------------------------------
 
@@ -98,12 +101,27 @@ class Engine:
         self._tick()
         self.statistics.dispatched(kind, num_bytes, node.profile.is_remote)
         self.statistics.concurrency = max(self.statistics.concurrency, self.statistics.in_flight)
+        self._at_work[node.node_id] += 1
+        if is_train:
+            at_work_max = max(self.statistics.at_work_max, len(self._at_work))
+            self.statistics.at_work_max = at_work_max
         job = SimulatedJob(self._num_jobs, message, node, dispatch, begun_s=now_s)
+        self._under_way[message_id] = job
         node.downloaded_s = max(now_s, node.downloaded_s)
         node.downloaded_s += num_bytes / node.profile.download_bytes_per_s
         job.ready_s = node.profile.latency_s + node.downloaded_s
         node.waiting.append(job)
         self._begin_next(node)
+
+    def expire(self, message_ids: Iterable[str]) -> None:
+        """Count messages as expired that nobody waits for any more; their nodes go on working."""
+        for message_id in message_ids:
+            job = self._under_way.pop(message_id, None)
+            if job is not None:
+                self._tick()
+                is_at_it = job.node.current is job or job.content is not None
+                begun_s = job.begun_s if is_at_it else self.clock.now()
+                self._settle(job, Outcome.EXPIRED, "deadline", 0, begun_s)
 
     def _begin_next(self, node: Node) -> None:
         if node.current is not None or not node.waiting:
@@ -206,12 +224,29 @@ class Engine:
         elif job.content is not None:
             outcome, reason, size = Outcome.APPLIED, "", job.reply_bytes
         self._tick()
-        self.statistics.settled(
-            job.dispatch, outcome, reason, size, job.begun_s, job.node.profile.is_remote
-        )
-        if outcome is Outcome.APPLIED and job.dispatch.kind is Kind.TRAIN:
-            self.statistics.received(0, self.clock.now() - job.begun_s)
+        node_id = job.node.node_id
+        self._at_work[node_id] -= 1
+        if not self._at_work[node_id]:
+            del self._at_work[node_id]
+        if self._under_way.pop(job.dispatch.message_id, None) is None:
+            self._count_late(job, size)
+        else:
+            self._settle(job, outcome, reason, size, job.begun_s)
+            if outcome is Outcome.APPLIED and job.dispatch.kind is Kind.TRAIN:
+                self.statistics.received(0, self.clock.now() - job.begun_s)
         self._free(job)
+
+    def _settle(
+        self, job: SimulatedJob, outcome: Outcome, reason: str, size: int, begun_s: float
+    ) -> None:
+        is_remote = job.node.profile.is_remote
+        self.statistics.settled(job.dispatch, outcome, reason, size, begun_s, is_remote)
+
+    def _count_late(self, job: SimulatedJob, size: int) -> None:
+        if job.content is not None:  # else its node fell silent
+            self.statistics.unsolicited["late"] += 1
+        self.statistics.bytes_up += size
+        self.statistics.node_bytes_between_regions += size * job.node.profile.is_remote
 
     def _free(self, job: SimulatedJob) -> None:
         """Let the node go on with its next job, if it is still at this one."""

@@ -66,7 +66,7 @@ class SimulationGrid(Grid):
     ----------
     clock : the virtual clock.
     statistics : what the grid has seen, whatever strategy drives it.
-    run_statistics : what an asynchronous strategy says of its run; None if there was none.
+    run_statistics : what a strategy of fedagent's says of its run; None if there was none.
     """
 
     def __init__(
@@ -144,7 +144,10 @@ class SimulationGrid(Grid):
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
     ) -> Iterable[Message]:
-        """Push messages and wait for the replies, at most `timeout` virtual seconds."""
+        """Push messages and wait for the replies, at most `timeout` virtual seconds.
+
+        What comes later counts as late; it can still be pulled.
+        """
         with self._lock:
             missing = set(self.push_messages(messages))
             deadline_s = math.inf if timeout is None else self.clock.now() + timeout
@@ -156,6 +159,7 @@ class SimulationGrid(Grid):
                 if not arrived:  # the deadline came first, or nothing is under way any more
                     self.clock.advance_to(deadline_s if timeout is not None else 0.0)
                     break
+            self._engine.expire(missing)
             return replies
 
     # --- time, which one thread lets pass for all that wait -------------------------------------

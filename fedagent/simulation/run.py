@@ -26,9 +26,10 @@ class SimulationResult:
     Attributes
     ----------
     context : the ServerApp's Context, with whatever it put into ``context.state``.
-    statistics : what the run did: of an asynchronous strategy its own ``proxy.statistics``, of the
-        last one if there were several; of any other what the grid saw, answers to train messages
-        being updates. ``now_s`` is the virtual time that training took.
+    statistics : what the run did: of an asynchronous strategy its own ``proxy.statistics``, of
+        `Synchronous` as it counts, of the last one if there were several; of any other what the
+        grid saw, answers to train messages being updates. ``now_s`` is the virtual time that
+        training took.
     """
 
     context: Context

@@ -1,23 +1,24 @@
 """Stock Flower strategies under the same eyes as ours: for honest comparisons."""
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
 
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.app import ArrayRecord, ConfigRecord, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
-from fedagent._flower import Run
-from fedagent.admission.gate import failure_reason
 from fedagent.callbacks import Callback, tell_end
-from fedagent.proxy.run_clock import RunClock
+from fedagent.grids import tell_statistics
 from fedagent.proxy.run_end import RunResult, ShouldStop
 from fedagent.proxy.server_evaluation import EvaluateFn, checked
 from fedagent.proxy.termination import termination
-from fedagent.statistics import Evaluation, Statistics
+from fedagent.statistics import Evaluation
 from fedagent.stopping import RunEnd, Stopping, first_reason
-from fedagent.update import Kind, Outcome
-from fedagent.wire.records import payload_bytes
+from fedagent.strategies.cutoff import Cutoff, OverSelection
+from fedagent.strategies.round_grid import RoundGrid
+
+MOST_EMPTY_ROUNDS = 100
+"""After how many rounds in a row that bring no update a run is over: it would never end."""
 
 
 class _OverError(Exception):
@@ -31,15 +32,28 @@ class _OverError(Exception):
 class Synchronous:
     """Runs an unmodified Flower strategy and tells callbacks about its rounds.
 
-    Every round makes a version. On a simulated fleet the grid's own statistics are used, so
-    that time, bytes and outcomes are counted as for an asynchronous strategy. SIGTERM ends the run
-    after the round under way.
+    Every round makes a version. Time, bytes and outcomes are counted as for an asynchronous
+    strategy. SIGTERM ends the run after the round under way.
+
+    A round waits for everybody, at most for ``timeout``, unless told otherwise. The strategy then
+    aggregates what came in time, and keeps its model if nothing did. What comes later is counted
+    and dropped; see `fedagent.strategies.cutoff`. `MOST_EMPTY_ROUNDS` in a row are a stalled run.
 
     Parameters
     ----------
     strategy : any Flower strategy.
     stopping : conditions that end the run after a round; the first that holds does.
     callbacks : who watches the run.
+    over_selection : >= 1, nodes asked for each that a round needs; it ends with the first that are
+        enough. None asks as many as it needs.
+    deadline_s : seconds of a round on the run's clock, > 0; None for no deadline.
+    deadline_percentile : in (0, 100]; a deadline that is this percentile of how long jobs took so
+        far, after a first round that waits for all, or for `deadline_s`.
+
+    Raises
+    ------
+    ConfigurationError
+        If a number cannot work, or the strategy does not sample as FedAvg does and is to ask more.
     """
 
     def __init__(
@@ -47,9 +61,14 @@ class Synchronous:
         strategy: Strategy,
         stopping: Sequence[Stopping] = (),
         callbacks: Sequence[Callback] = (),
+        over_selection: float | None = None,
+        deadline_s: float | None = None,
+        deadline_percentile: float | None = None,
     ) -> None:
         self.strategy = strategy
         self._stopping, self._callbacks = stopping, callbacks
+        self._cutoff = Cutoff(over_selection, deadline_s, deadline_percentile)
+        self._over = None if over_selection is None else OverSelection(strategy, over_selection)
 
     def start(
         self,
@@ -67,17 +86,22 @@ class Synchronous:
         A run that ends before `num_rounds` leaves the metrics of ``evaluate_fn`` only: Flower's
         loop takes its others with it. `should_stop` sees as much.
         """
-        if not isinstance(getattr(grid, "statistics", None), Statistics):
-            grid = CountingGrid(grid)
         result = RunResult(end=RunEnd("completed", f"{num_rounds} rounds"))
         stopping = list(self._stopping)
         if should_stop is not None:
             stopping.append(ShouldStop(should_stop, result))
-        with termination() as must_end:
-            rounds = _Rounds(grid, stopping, self._callbacks, evaluate_fn, result, must_end)
+        over = self._over
+        watched = RoundGrid(grid, self._cutoff, over)
+        tell_statistics(grid, watched.statistics)
+        with ExitStack() as stack:
+            must_end = stack.enter_context(termination())
+            stack.enter_context(closing(watched))
+            if over is not None:
+                stack.enter_context(over)
+            rounds = _Rounds(watched, stopping, self._callbacks, evaluate_fn, result, must_end)
             try:
                 whole = self.strategy.start(
-                    grid,
+                    watched,
                     initial_arrays,
                     num_rounds,
                     timeout,
@@ -85,8 +109,8 @@ class Synchronous:
                     evaluate_config,
                     rounds.evaluate,
                 )
-            except _OverError as over:
-                result.end = over.end
+            except _OverError as error:
+                result.end = error.end
             except BaseException as error:
                 result.end = RunEnd.by(error)
                 rounds.tell_end(because=error)
@@ -98,67 +122,12 @@ class Synchronous:
         return result
 
 
-class CountingGrid(Grid):
-    """Any grid, with the statistics that a simulated one brings along: what Flower's loop sent."""
-
-    def __init__(self, grid: Grid) -> None:
-        self._grid = grid
-        self.statistics = Statistics()
-
-    def set_run(self, run: Run) -> None:
-        """Set the grid's run."""
-        self._grid.set_run(run)
-
-    @property
-    def run(self) -> Run:
-        """The grid's run."""
-        return self._grid.run
-
-    def create_message(self, *args: Any, **kwargs: Any) -> Message:
-        """Build a message as the grid does."""
-        return self._grid.create_message(*args, **kwargs)
-
-    def get_node_ids(self) -> Iterable[int]:
-        """Return the grid's nodes."""
-        return self._grid.get_node_ids()
-
-    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Send as the grid does, uncounted: Flower's loop does not."""
-        return self._grid.push_messages(messages)
-
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Pull as the grid does, uncounted: Flower's loop does not."""
-        return self._grid.pull_messages(message_ids)
-
-    def send_and_receive(
-        self, messages: Iterable[Message], *, timeout: float | None = None
-    ) -> Iterable[Message]:
-        """Do as the grid does, and count train messages, replies and bytes."""
-        sent = list(messages)
-        replies = list(self._grid.send_and_receive(sent, timeout=timeout))
-        if not sent or not sent[0].metadata.message_type.startswith(Kind.TRAIN):
-            return replies
-        statistics = self.statistics
-        statistics.concurrency = max(statistics.concurrency, len(sent))
-        statistics.bytes_down += sum(payload_bytes(m.content) for m in sent)
-        for reply in replies:
-            if reply.has_error():
-                statistics.outcomes[Outcome.FAILED, failure_reason(reply.error.code)] += 1
-            else:
-                statistics.outcomes[Outcome.APPLIED, ""] += 1
-                statistics.bytes_up += payload_bytes(reply.content)
-                statistics.received(staleness=0)
-        if missing := len(sent) - len(replies):
-            statistics.outcomes[Outcome.EXPIRED, "deadline"] += missing
-        return replies
-
-
 class _Rounds:
     """Sits where Flower calls evaluate_fn, which it does before the first and after every round."""
 
     def __init__(
         self,
-        grid: Grid,
+        grid: RoundGrid,
         stopping: Sequence[Stopping],
         callbacks: Sequence[Callback],
         evaluate_fn: EvaluateFn | None,
@@ -166,9 +135,9 @@ class _Rounds:
         must_end: Callable[[], bool],
     ) -> None:
         self._stopping, self._callbacks, self._evaluate_fn = stopping, callbacks, evaluate_fn
-        self.statistics: Statistics = grid.statistics  # type: ignore[attr-defined]
-        self._clock, self._result = RunClock(grid, self.statistics), result
+        self.statistics, self._clock, self._result = grid.statistics, grid.run_clock, result
         self._must_end = must_end
+        self._num_empty, self._counted = 0, (0, 0)
 
     def evaluate(self, server_round: int, arrays: ArrayRecord) -> MetricRecord | None:
         self._result.arrays = arrays
@@ -193,7 +162,17 @@ class _Rounds:
             raise _OverError(RunEnd("completed", reason))
         if self._must_end():
             raise _OverError(RunEnd("stopped", "SIGTERM"))
+        if self._is_empty() and self._num_empty >= MOST_EMPTY_ROUNDS:
+            raise _OverError(RunEnd("stalled", f"{self._num_empty} rounds without any update"))
         return metrics
+
+    def _is_empty(self) -> bool:
+        """Whether the last round asked nodes and got nothing; count such rounds in a row."""
+        asked, received = self._counted
+        self._counted = self.statistics.outcomes.total(), self.statistics.num_updates
+        is_empty = self._counted[0] > asked and self._counted[1] == received
+        self._num_empty = self._num_empty + 1 if is_empty else 0
+        return is_empty
 
     def tell_end(self, because: BaseException | None = None) -> None:
         end, arrays = self._result.end, self._result.arrays

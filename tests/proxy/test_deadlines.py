@@ -40,6 +40,12 @@ def test_who_misses_the_deadline_expires_then_and_is_asked_again_when_heard_of()
     assert log.statistics.unsolicited["late"] == 2
 
 
+def test_an_overdue_node_is_still_at_work():
+    log = settled(deadline_s=5.0, concurrency=1)
+    assert log.statistics.concurrency == 1
+    assert log.statistics.at_work_max == 2
+
+
 def test_the_fast_nodes_are_not_disturbed():
     log = settled(deadline_s=5.0)
     fast = [s for s in log.settlements if s.reason != "deadline" and s.outcome == "applied"]

@@ -201,6 +201,7 @@ def test_summary_adds_up(record: Record, tmp_path: Path) -> None:
     run.statistics.outcomes["failed", "error"] = 2
     run.statistics.evaluation_outcomes["applied", ""] = 5
     run.statistics.unsolicited["late"] = 1
+    run.statistics.at_work_max = 7
     run.statistics.lost = {"strategy-raised": 3}
     run.recorder.on_end(run.statistics, RunEnd("completed", "2 versions"), model)
 
@@ -227,6 +228,7 @@ def test_summary_adds_up(record: Record, tmp_path: Path) -> None:
         "staleness_mean": 1.5,
         "staleness_max": 3,
         "utilisation": 0.5,
+        "at_work_max": 7,
         "params_sha256": digest(model()),
     }
     assert {key: written[key] for key in expected} == expected

@@ -513,6 +513,21 @@ def test_work_in_flight_is_counted_as_such():
     assert (grid.statistics.in_flight, grid.statistics.num_dispatches) == (1, 2)
 
 
+def test_what_misses_a_timeout_expires_and_counts_as_late_when_it_comes():
+    grid = grid_of(fleet_of(1.0, 5.0))
+    ask(grid, request(0), request(1), timeout=3.0)
+    seen = grid.statistics
+    assert seen.outcomes == Counter({("applied", ""): 1, ("expired", "deadline"): 1})
+    assert (seen.in_flight, seen.busy_s, seen.bytes_up) == (0, 1.0 + 3.0, PAYLOAD_BYTES)
+    ask(grid, request(0), request(1), timeout=1.0)
+    ask(grid, request(0), timeout=None)
+    assert seen.unsolicited == Counter({"late": 1})
+    assert seen.bytes_up == 4 * PAYLOAD_BYTES
+    assert seen.num_updates == 3
+    assert seen.busy_s == 3 * 1.0 + 3.0, "the second job of the slow node had not begun"
+    assert seen.at_work_max == 2
+
+
 # --- stock strategies -----------------------------------------------------------------------------
 
 STRATEGIES = {
