@@ -162,6 +162,15 @@ def test_float16_parameter_accumulates_steps_smaller_than_its_own_precision():
     assert model.arrays()["weight"] == np.float16(1.01)
 
 
+def test_numbers_are_finite_if_each_array_can_hold_its_own():
+    spec = flat({"half": np.ones(1, np.float16), "single": np.ones(1, np.float32)}).spec
+
+    finite = {(2.0, 1e10): True, (1e10, 2.0): False, (2.0, np.inf): False, (np.nan, 1e10): False}
+
+    for numbers, expected in finite.items():
+        assert spec.holds_finite(torch.tensor(numbers)) is expected, numbers
+
+
 @given(st.lists(hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4), min_size=1))
 def test_offsets_cover_the_vector_without_gap_or_overlap(shapes):
     shapes.append((2,))  # or there is nothing to train
@@ -290,6 +299,18 @@ def test_published_counter_does_not_change_when_the_next_update_arrives():
     assert published == 1
 
 
+def test_of_what_is_taken_over_the_newest_base_version_wins_whatever_the_order_of_arrival():
+    arrays = {"weight": np.zeros(1, np.float32), "pointer": np.array(0)}
+    model = FlatModel(ModelSpec.of(arrays, {"pointer": "newest"}), arrays)
+    model.version, seen = 5, []
+
+    for value, staleness in [(9, 3), (4, 1), (8, 2), (3, 1), (7, 0), (1, 5)]:
+        model.carry({"pointer": torch.tensor(value)}, staleness)
+        seen.append(int(model.arrays()["pointer"]))
+
+    assert seen == [9, 4, 4, 3, 7, 7]
+
+
 # --- state ------------------------------------------------------------------------------------
 
 
@@ -342,3 +363,10 @@ def test_array_that_holds_no_numbers_is_named_with_its_dtype(array, dtype):
 def test_model_without_floating_arrays_says_there_is_nothing_to_train(arrays):
     with pytest.raises(ConfigurationError, match="nothing to train"):
         ModelSpec.of(arrays)
+
+
+def test_a_policy_for_arrays_that_are_not_there_is_refused():
+    arrays = {"weight": np.zeros(1, np.float32), "step": np.array(1)}
+
+    with pytest.raises(ConfigurationError, match=r"'\*\.steps': \.\.\.} fits no array.*'step'"):
+        ModelSpec.of(arrays, {"*.steps": "newest"})

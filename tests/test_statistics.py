@@ -42,9 +42,30 @@ def test_evaluation_counts_its_bytes_but_takes_no_training_slot():
     assert not statistics.outcomes
 
 
-def test_of_evaluations_with_many_values_fewer_are_kept():
+def test_bytes_between_regions_are_those_of_messages_that_left_theirs():
     statistics = Statistics()
-    many = {"values": [0.0] * (KEPT_VALUES // 10)}
+
+    statistics.dispatched(Kind.TRAIN, 100)
+    assert statistics.bytes_between_regions == 0
+    statistics.dispatched(Kind.TRAIN, 30, is_remote=True)
+    assert statistics.bytes_between_regions == 30
+    statistics.settled(dispatch(), Outcome.APPLIED, "", 7)
+    statistics.settled(dispatch(), Outcome.APPLIED, "", 2, is_remote=True)
+
+    assert statistics.node_bytes_between_regions == 32
+    assert (statistics.bytes_down, statistics.bytes_up) == (130, 9)
+
+
+@pytest.mark.parametrize(
+    "many",
+    [
+        {"values": [0.0] * (KEPT_VALUES // 10)},
+        {f"value-{i}": 0.0 for i in range(KEPT_VALUES // 10)},
+    ],
+    ids=["in a list", "by name"],
+)
+def test_of_evaluations_with_many_values_fewer_are_kept(many):
+    statistics = Statistics()
     for version in range(25):
         statistics.evaluated(Evaluation(version, 0.0, version, "server", many))
     assert [e.version for e in statistics.evaluations] == list(range(15, 25))
@@ -113,6 +134,16 @@ def test_staleness_mean_and_maximum_are_over_received_updates():
     assert statistics.num_updates == 3
     assert statistics.staleness_mean == 3.0
     assert statistics.staleness_max == 7
+
+
+def test_time_behind_late_updates_is_useful_in_part():
+    statistics = Statistics(concurrency=2, now_s=10.0)
+
+    statistics.received(0, 2.5)
+    statistics.received(3, 7.0)
+
+    assert statistics.useful_s == 2.5 + 7.0 / 2
+    assert statistics.wasted_s == 20.0 - 6.0
 
 
 def test_outcomes_read_as_words_with_their_reasons():

@@ -8,6 +8,7 @@ import pytest
 from fedagent.errors import ConfigurationError
 from fedagent.statistics import KEPT_EVALUATIONS, Evaluation, Statistics
 from fedagent.stopping import (
+    MaxRounds,
     MaxSeconds,
     MaxUpdates,
     MaxVersions,
@@ -335,6 +336,7 @@ def test_a_mistake_about_the_target_is_noticed(plant, monkeypatch):
 @pytest.mark.parametrize(
     ("setting", "condition"),
     [
+        ({"max_rounds": 3}, MaxRounds(3)),
         ({"max_versions": 3}, MaxVersions(3)),
         ({"max_updates": 3}, MaxUpdates(3)),
         ({"max_seconds": 3.0}, MaxSeconds(3.0)),
@@ -351,7 +353,7 @@ def test_a_configuration_that_nothing_ends_is_refused():
 
 
 @pytest.mark.parametrize(
-    "zero", ["max_versions", "max_updates", "max_seconds"], ids=lambda name: name
+    "zero", ["max_rounds", "max_versions", "max_updates", "max_seconds"], ids=lambda name: name
 )
 def test_a_limit_of_zero_is_a_limit(zero):
     (condition,) = StoppingConfig(**{zero: 0}).conditions(LOSS, None)

@@ -255,6 +255,17 @@ def test_fadas_caps_the_learning_rate_of_a_late_buffer(eta, tau, expected):
     assert float(model.vector) == pytest.approx(expected)
 
 
+def test_fadas_may_cap_every_buffer_that_is_late_at_all():
+    arrays = {"w": np.zeros(1)}
+    model = FlatModel(ModelSpec.of(arrays), arrays)
+    rule = FADAS(1, 3.0, beta1=0.0, beta2=0.0, eps=1e-12, max_staleness=0)
+
+    for tau, expected in [(0, 3.0), (1, 3.0 + 1.0), (2, 3.0 + 1.0 + 0.5)]:
+        delta = torch.ones(1, dtype=torch.float64)
+        rule.receive(model, Update(0, delta, torch.zeros(1), staleness=tau))
+        assert float(model.vector) == pytest.approx(expected)
+
+
 def test_fadas_forgets_how_late_earlier_buffers_were():
     arrays = {"w": np.zeros(1)}
     model = FlatModel(ModelSpec.of(arrays), arrays)

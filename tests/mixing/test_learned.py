@@ -51,6 +51,13 @@ def test_average_linkage_weighs_groups_by_their_size():
     assert average_linkage(similarity, 0.45).tolist() == [0, 0, 0, 1]
 
 
+def test_average_linkage_merges_what_points_apart_if_it_may():
+    similarity = np.array([[1, -0.1, -0.6], [-0.1, 1, -0.6], [-0.6, -0.6, 1]])
+    assert average_linkage(similarity, -0.05).tolist() == [0, 1, 2]
+    assert average_linkage(similarity, -0.3).tolist() == [0, 0, 1]
+    assert average_linkage(similarity, -0.9).tolist() == [0, 0, 0]
+
+
 @pytest.mark.parametrize(
     ("first", "second", "index"),
     [
@@ -106,6 +113,13 @@ def test_a_late_node_holds_nobody_up_and_finds_its_group():
     for _ in range(50):
         observe(0, direction=1)
     assert learned.groups.tolist() == [0, 0, 1, 1]  # what comes after the warm-up does not count
+
+
+def test_one_node_is_a_group():
+    learned = LearnedMixing(1, warmup=1)
+    learned.observe(0, torch.ones(P, dtype=torch.float64))
+    assert learned.matrix.dense().tolist() == [[1.0]]
+    assert learned.metrics() == {"num-groups": 1.0}
 
 
 def test_alike_nodes_stay_one_group():

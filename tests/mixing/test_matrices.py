@@ -87,6 +87,12 @@ def test_neighbours_are_those_that_receive():
     assert matrix.own.tolist() == [0.5, 0.8, 0.7]
 
 
+def test_a_weight_of_zero_is_none():
+    matrix = MixingMatrix(2, [0, 0, 1, 1], [0, 1, 0, 1], [1, 0, 0, 1], is_connected=False)
+    assert [matrix.neighbours(node)[0].tolist() for node in (0, 1)] == [[], []]
+    assert matrix.dense().tolist() == [[1, 0], [0, 1]]
+
+
 def test_a_ring_of_many_nodes_costs_no_square_of_them():
     matrix = ring(200_000)  # its dense form would take 320 GB
     assert matrix.neighbours(0)[0].tolist() == [1, 199_999]
@@ -100,6 +106,12 @@ def test_a_matrix_is_read_from_a_file(tmp_path, ending):
     else:
         np.savetxt(path, matrix, delimiter="," if ending == ".csv" else " ")
     np.testing.assert_allclose(from_file(str(path)).dense(), matrix, atol=1e-7)
+
+
+def test_a_file_that_could_run_code_is_not_read(tmp_path):
+    np.save(tmp_path / "pickled.npy", np.array([[0.5, 0.5], [0.5, 0.5]], object))
+    with pytest.raises(ConfigurationError, match="cannot read"):
+        from_file(str(tmp_path / "pickled.npy"))
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,11 @@ def test_a_sweep_is_the_dense_product(mixing, consensus):
         np.testing.assert_allclose(model.vector.numpy(), theta.mean(0), atol=1e-12)
 
 
+def test_only_a_sweep_of_no_size_needs_a_clock():
+    assert Mixing(ring(3), buffer_size=None).needs_clock
+    assert not Mixing(ring(3), buffer_size=3).needs_clock
+
+
 def test_raw_weights_move_a_node_by_what_the_other_sends_only():
     rule = Mixing(pair(2.0, 0.5, stochastic=False), buffer_size=2)
     model = flat_model(2)

@@ -98,6 +98,21 @@ def test_a_sample_has_no_node_twice_and_is_fair(count):
     assert list(idle) == [0, 1, 2, *range(4, 11)]
 
 
+@pytest.mark.parametrize("count", [1, 49, 50, 90, 97, 100])
+def test_a_sample_draws_at_most_about_twice_as_often_as_it_has_nodes(count):
+    class Counting(IdleNodes):
+        draws = 0
+
+        def random(self, generator):
+            self.draws += 1
+            return super().random(generator)
+
+    idle, generator = Counting(range(100)), random.Random(5)
+    for _ in range(100):
+        idle.sample(count, generator)
+    assert idle.draws <= 100 * 2 * count
+
+
 def test_a_node_that_comes_back_is_the_youngest():
     idle = of([1, 2, 3])
     idle.discard(1)

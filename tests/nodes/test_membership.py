@@ -292,6 +292,9 @@ def test_an_overdue_node_that_leaves_starts_afresh_when_it_is_back():
     membership.refresh([])
     membership.refresh([1])
     assert 1 in membership.idle
+    assert list(membership.reachable()) == [1], "it may evaluate"
+    membership.take(1)
+    assert membership.may_queue(1)
 
 
 def test_a_node_that_was_heard_of_is_overdue_no_more():

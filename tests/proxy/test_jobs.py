@@ -99,3 +99,9 @@ def test_a_received_update_is_in_no_model_until_the_next_version():
     assert jobs.unapplied(1, newest=4) == ["a"]
     assert jobs.unapplied(1, newest=5) == []
     assert jobs.unapplied(1, newest=4) == [], "it is in a model now, for good"
+
+
+def test_an_update_is_in_no_older_version_that_a_rule_went_back_to():
+    jobs = Jobs()
+    jobs.receive(dispatch("a"), version=4)
+    assert jobs.unapplied(1, newest=3) == ["a"]

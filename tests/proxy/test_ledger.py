@@ -161,6 +161,44 @@ def test_dispatches_in_flight_come_oldest_first_and_may_settle_meanwhile():
     assert len(ledger) == 0
 
 
+def test_no_update_is_older_than_a_model_of_its_node_s_own_whose_work_was_undone():
+    ledger = ledger_at(7)
+    ledger.open(dispatch("a", base=7), version(5))
+
+    assert ledger.staleness(ledger.get("a"), newest=8) == 3
+    assert ledger.staleness(ledger.get("a"), newest=5) == 0
+    assert ledger.staleness(ledger.get("a"), newest=3) == 0, "it counts anew"
+
+
+def due(ledger: Ledger, message_id: str, deadline_s: float) -> None:
+    ledger.open(Dispatch(message_id, 1, 0, "token", sent_at_s=0.0, deadline_s=deadline_s))
+
+
+def test_the_first_due_is_the_first_whatever_was_sent_and_settled_meanwhile():
+    ledger = ledger_at(0)
+    assert ledger.first_due() is None
+    due(ledger, "late", 1000.0)
+    due(ledger, "soon", 10.0)
+    for number in range(300):
+        due(ledger, f"done-{number}", 5.0)
+        ledger.settle(f"done-{number}")
+
+    assert ledger.first_due().message_id == "soon"
+    ledger.settle("soon")
+    assert ledger.first_due().message_id == "late"
+
+
+def test_deadlines_of_what_was_settled_are_not_kept_behind_one_that_waits():
+    ledger = ledger_at(0)
+    due(ledger, "waits", 1.0)
+    for number in range(1000):
+        due(ledger, f"done-{number}", 60.0)
+        ledger.settle(f"done-{number}")
+
+    assert ledger.first_due().message_id == "waits"
+    assert len(ledger._due) < 100
+
+
 class AnyHistory(RuleBasedStateMachine):
     """Whatever happens in whatever order, the ledger agrees with a dictionary."""
 

@@ -17,6 +17,7 @@ from fedagent.rules import (
     FedNova,
     FedStaleWeight,
     Rennala,
+    Rule,
 )
 from fedagent.simulation import Equal
 from fedagent.stopping import MaxVersions
@@ -114,4 +115,26 @@ def test_a_rule_that_keeps_nothing_back_has_nothing_due():
     assert rule.advance(x, 5.0) is rule.flush(x) is False
     assert (rule.pending, rule.needs_clock, rule.allows_prefetch) == (0, False, True)
     assert rule.model_for(1) is rule.version_for(1) is None
+    assert rule.job_config(1) == rule.metrics() == rule.lost == {}
     assert float(x.vector) == 0.0
+
+
+def test_a_rule_that_does_not_look_at_staleness_discounts_nothing():
+    assert MeanOfFresh(2).discount(0) == MeanOfFresh(2).discount(1000) == 1.0
+
+
+def test_a_rule_that_lacks_what_it_must_do_cannot_be_built():
+    class Idle(Rule):
+        def state_dict(self):
+            return {}
+
+        def load_state_dict(self, state):
+            pass
+
+    class Stepless(BufferedRule):
+        pass
+
+    with pytest.raises(TypeError, match=r"abstract.*receive"):
+        Idle()
+    with pytest.raises(TypeError, match=r"abstract.*step"):
+        Stepless(2)

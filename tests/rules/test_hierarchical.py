@@ -254,7 +254,7 @@ def test_every_update_reaches_the_root_once():
 
 def test_what_the_root_refuses_is_sent_again():
     class Choosy(r.ASGD):
-        refusals = 0
+        refusals, num_examples = 0, 0.0
 
         def rejection(self, update):
             if self.refusals == 3:
@@ -262,12 +262,17 @@ def test_what_the_root_refuses_is_sent_again():
             self.refusals += 1
             return r.too_stale(update)
 
+        def receive(self, model, update):
+            self.num_examples += update.num_examples
+            return super().receive(model, update)
+
     root = Choosy()
     one = r.Hierarchical(Blocks(REGIONS, NODES), r.ASGD, root, send_every=6, links=Links(1.0))
     driver = Driver(one)
     driver.feed((t, n, np.ones(P)) for t, n, _ in script())
     driver.until(1e9)
     assert root.refusals == 3
+    assert root.num_examples == 160 - one.pending, "each update brings one"
     np.testing.assert_allclose(driver.model.vector.numpy(), 160 - one.pending, atol=1e-9)
     assert one.pending < 6 * REGIONS
 
@@ -275,6 +280,53 @@ def test_what_the_root_refuses_is_sent_again():
 def test_a_region_that_never_publishes_is_refused():
     with pytest.raises(ConfigurationError, match="FedBuff with buffer_size=None never publishes"):
         r.Hierarchical(Blocks(3, 6), lambda: r.FedBuff(None), r.ASGD())
+
+
+@pytest.mark.parametrize("is_root", [True, False])
+def test_a_rule_that_alone_understands_its_model_is_refused(is_root):
+    class Trees(r.ASGD):
+        is_opaque = True
+
+    edge, root = (r.ASGD, Trees()) if is_root else (Trees, r.ASGD())
+    with pytest.raises(ConfigurationError, match="only Trees understands its model"):
+        r.Hierarchical(Blocks(3, 6), edge, root)
+
+
+def test_what_root_and_edges_have_lost_is_summed():
+    class Losing(r.ASGD):
+        lost = {"strategy-raised": 2}  # noqa: RUF012  (one for all, and nobody writes to it)
+
+    driver = Driver(r.Hierarchical(Blocks(REGIONS, NODES), Losing, Losing()))
+    assert driver.rule.lost == {"strategy-raised": 2 * (REGIONS + 1)}
+
+
+def test_a_run_after_a_resumed_one_begins_anew():
+    first, second = Driver(rule("fedbuff")), rule("fedbuff")
+    first.feed(script()[:77])
+    second.load_state_dict(first.rule.state_dict())
+    second.on_start(first.model)
+    assert any(edge.model.version for edge in second.edges)
+    anew = Driver(second).rule
+    assert not any(edge.model.version for edge in anew.edges)
+    assert not any(edge.published.any() for edge in anew.edges)
+
+
+def test_what_reaches_the_root_as_its_period_ends_is_part_of_the_version():
+    root = r.Periodic(r.FedBuff(None, weighted=False), 3.0)
+    one = r.Hierarchical(
+        Blocks(REGIONS, NODES),
+        r.ASGD,
+        root,
+        send_every=1,
+        links=Links(6.0),  # 3 s each way
+        root_region=ROOT_REGION,
+    )
+    driver, near = Driver(one), ROOT_REGION * PER_REGION
+    driver.feed([(0.0, 0, np.ones(P)), (1.0, near, np.ones(P))])
+    driver.until(np.nextafter(3.0, 0.0))
+    assert (driver.model.version, one.pending) == (0, 2)
+    driver.until(3.0)
+    assert (driver.model.version, one.pending) == (1, 0)
 
 
 def test_a_hierarchy_of_hierarchies_goes_on_from_its_state():

@@ -90,6 +90,19 @@ def test_the_inner_scheduler_hears_of_every_job_s_end():
     assert scheduler.inner.heard == (("done", 1), ("lost", 1))
 
 
+def test_a_cap_that_chooses_by_chance_itself_goes_on_from_its_state():
+    class Own(FairnessCap):
+        def choose(self, idle):
+            return idle.random(self.generator)
+
+    whole, resumed = (Own(Uniform(1, seed=4), math.inf) for _ in range(2))
+    idle = idle_of(*range(100))
+    for _ in range(3):
+        whole.choose(idle)
+    resumed.load_state_dict(whole.state_dict())
+    assert [resumed.choose(idle) for _ in range(9)] == [whole.choose(idle) for _ in range(9)]
+
+
 def test_it_asks_again_when_the_inner_scheduler_wants_to():
     scheduler = FairnessCap(FedCompass())
     for node in (1, 2):
@@ -125,6 +138,7 @@ def check_a_queued_job_is_a_job_and_no_node_more() -> None:
     scheduler.observe(done(1, 1, 1.0))
     assert not does_one(2), "node 1 is still at work"
     scheduler.observe(done(1, 1, 1.0))
+    assert not does_one(2), "with its last job"
     scheduler.lost(1)
     idle.add(1)
     assert [does_one(1), does_one(2)] == [True, True]
@@ -136,6 +150,16 @@ def takes_a_queued_job_for_none(patch):
 
 def takes_a_node_for_free_at_its_first_answer(patch):
     patch.setattr(FairnessCap, "_discount", lambda self, node_id: self._at_work.pop(node_id, None))
+
+
+def takes_one_answer_for_two(patch):
+    right = FairnessCap._discount
+
+    def discount(self, node_id):
+        self._at_work[node_id] -= 1
+        right(self, node_id)
+
+    patch.setattr(FairnessCap, "_discount", discount)
 
 
 def takes_a_queued_job_for_a_node(patch):
@@ -165,6 +189,7 @@ def test_a_queued_job_is_a_job_and_no_node_more():
     [
         takes_a_queued_job_for_none,
         takes_a_node_for_free_at_its_first_answer,
+        takes_one_answer_for_two,
         takes_a_queued_job_for_a_node,
         leaves_a_node_at_work_for_ever,
     ],

@@ -37,6 +37,13 @@ def test_staleness_is_remembered_across_a_resume():
     assert resumed.utility(1) == pytest.approx(1.0 / (1.0 + 5.0))
 
 
+def test_utilities_are_remembered_across_a_resume():
+    scheduler, resumed = Utility(), Utility()
+    seen(scheduler, 1, 2.0, 10.0)
+    resumed.load_state_dict(scheduler.state_dict())
+    assert resumed.utility(1) == scheduler.utility(1) == 20.0
+
+
 def test_beta_zero_ignores_staleness():
     scheduler = Utility(beta=0.0)
     seen(scheduler, 1, 3.0, 2.0, 50)
@@ -63,6 +70,10 @@ def test_one_candidate_is_a_uniform_choice():
         seen(scheduler, node, loss=float(node))
     chosen = Counter(scheduler.assign(idle_of(*range(4)), 0.0).node_id for _ in range(4000))
     assert all(850 < times < 1150 for times in chosen.values())
+
+
+def test_one_candidate_that_is_unknown_is_taken_though_nobody_explores():
+    assert Utility(exploration=0.0, candidates=1).assign(idle_of(7), 0.0).node_id == 7
 
 
 def test_a_choice_never_goes_through_the_population():
