@@ -15,6 +15,7 @@ from fedagent.admission.carried import explained, taken_over
 from fedagent.admission.named import named_arrays, record_under
 from fedagent.admission.refusal import RefusedError, refuse_unless
 from fedagent.errors import require
+from fedagent.formatting import printable
 from fedagent.model import FrozenVector, ModelSpec, Vector, blocks
 from fedagent.update import Dispatch, Outcome, Rejection, Update
 from fedagent.wire.records import metrics_of, records_of
@@ -217,7 +218,7 @@ class Admission:
             self.weighted_by_key in metrics,
             "num-examples",
             f"metric {self.weighted_by_key!r} is missing; metrics there are: "
-            f"{', '.join(sorted(metrics)[:10]) or 'none'}",
+            f"{printable(', '.join(sorted(metrics)[:10])) or 'none'}",
         )
         value = metrics[self.weighted_by_key]
         if not isinstance(value, int | float):

@@ -243,3 +243,18 @@ def _batch_norm_app(initial, jump):
         return Message(content, reply_to=message)
 
     return app
+
+
+def test_names_of_metrics_forge_no_line_where_the_weight_is_missing():
+    log = Log()
+
+    def forge(partition, reply):
+        if partition == BAD:
+            reply["metrics"] = MetricRecord({"a\x1b[2J\nWARNING: fine " + "x" * 9_000: 1.0})
+        return reply
+
+    strategy = FedBuff(buffer_size=3, callbacks=[log], fraction_evaluate=0.0)
+    run(strategy, Equal(num_nodes=4), rounds=3, client=client_app(forge))
+    details = [s.detail for s in log.settlements if s.reason == "num-examples"]
+    assert details
+    assert all(d.isprintable() and "is missing" in d and len(d) < 1_000 for d in details)
