@@ -166,6 +166,10 @@ class Links:
     def __post_init__(self) -> None:
         check_fields(self)
 
+    def of_node(self, seed: int, index: int) -> "Links":
+        """Return what node `index` has: these. A subclass may draw them; (seed, index) decides."""
+        return self
+
     def up_s(self, num_bytes: int) -> float:
         """Return the seconds that `num_bytes` take on their way up."""
         return self.latency_s / 2 + num_bytes / self.upload_bytes_per_s

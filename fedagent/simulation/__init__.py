@@ -12,6 +12,7 @@ from fedagent.simulation.fleets import (
     TwoClass,
 )
 from fedagent.simulation.grid import SimulationGrid
+from fedagent.simulation.phones import PhoneLinks, Phones
 from fedagent.simulation.profiles import NodeProfile, Reliability
 from fedagent.simulation.run import SimulationResult, run_simulation
 from fedagent.simulation.runtime import Runtime
@@ -25,6 +26,8 @@ __all__ = [
     "Lognormal",
     "NodeProfile",
     "Pareto",
+    "PhoneLinks",
+    "Phones",
     "Reliability",
     "Runtime",
     "Scripted",

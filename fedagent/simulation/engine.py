@@ -107,8 +107,8 @@ class Engine:
             self.statistics.at_work_max = at_work_max
         job = SimulatedJob(self._num_jobs, message, node, dispatch, begun_s=now_s)
         self._under_way[message_id] = job
-        node.downloaded_s = max(now_s, node.downloaded_s)
-        node.downloaded_s += num_bytes / node.profile.download_bytes_per_s
+        begin_s = max(now_s, node.downloaded_s)
+        node.downloaded_s = node.profile.downloaded_s(begin_s, num_bytes)
         job.ready_s = node.profile.latency_s + node.downloaded_s
         node.waiting.append(job)
         self._begin_next(node)
@@ -158,7 +158,7 @@ class Engine:
             return JobFate()
         chance = self._fleet.generator(node.index, node.jobs_begun)
         dies, falls_silent = chance.random(2) < (profile.failure_rate, profile.silence_rate)
-        factor = math.exp(jitter * chance.normal())
+        factor = self._fleet.job_factor(chance)
         return JobFate(factor, chance.random() if dies else None, bool(falls_silent))
 
     def _item(self, job: SimulatedJob) -> WorkItem:
@@ -195,8 +195,8 @@ class Engine:
         arrives_s = self.clock.now()
         if isinstance(result.content, RecordDict):
             job.reply_bytes = payload_bytes(result.content)
-            upload_s = job.reply_bytes / job.node.profile.upload_bytes_per_s
-            arrives_s = max(arrives_s, job.node.uploaded_s) + upload_s
+            begin_s = max(arrives_s, job.node.uploaded_s)
+            arrives_s = job.node.profile.uploaded_s(begin_s, job.reply_bytes)
             job.node.uploaded_s = arrives_s
         if job.leaves_s < arrives_s:
             self._fail_at(job.leaves_s, job, ErrorCode.NODE_UNAVAILABLE, "the node went offline")

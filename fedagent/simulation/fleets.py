@@ -4,7 +4,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
@@ -36,8 +36,12 @@ class Fleet(ABC):
     seconds_per_step : scale of the drawn times, > 0: seconds of a nominal local step.
     default_steps : local steps, >= 1, of a job whose message names none (key ``local-steps``), as
         for evaluation and ClientApps that count epochs.
-    jitter : sigma, in [0, 20], of a lognormal factor drawn anew for every job; 0 for none.
-    links, reliability : what all nodes share.
+    jitter : spread s, in [0, 20], of a factor drawn anew for every job; 0 for none.
+    jitter_kind : how that factor is distributed: "lognormal", exp(s N(0, 1)); "half_normal",
+        s |N(0, 1)|, at least 0.001, so that s = 1 is the half-normal distribution itself;
+        "shifted_exponential", 1 + s Exp(1).
+    links : what every node has, or what every node draws its own from, as `PhoneLinks`.
+    reliability : what all nodes share.
     geography : regions, if nodes are in several.
     seed : of everything drawn here, >= 0.
 
@@ -51,6 +55,7 @@ class Fleet(ABC):
     seconds_per_step: Positive = 1.0
     default_steps: Count = 1
     jitter: Sigma = 0.0
+    jitter_kind: Literal["lognormal", "half_normal", "shifted_exponential"] = "lognormal"
     links: Links = field(default_factory=Links)
     reliability: Reliability = field(default_factory=Reliability)
     geography: Geography | None = None
@@ -66,6 +71,14 @@ class Fleet(ABC):
     def generator(self, *key: int) -> np.random.Generator:
         """Return a fresh generator that belongs to (seed, key)."""
         return np.random.default_rng([self.seed, *key])
+
+    def job_factor(self, generator: np.random.Generator) -> float:
+        """Return a job's time over its node's usual one, > 0; one draw, whatever the kind."""
+        if self.jitter_kind == "half_normal" and self.jitter:
+            return max(1e-3, self.jitter * abs(float(generator.normal())))
+        if self.jitter_kind == "shifted_exponential":
+            return 1.0 + self.jitter * float(generator.exponential())
+        return math.exp(self.jitter * generator.normal())
 
     @property
     def node_ids(self) -> range:
@@ -86,7 +99,7 @@ class Fleet(ABC):
         """Return the profile of node `index` without the links between regions."""
         generator = self.generator(index)
         relative = self.relative_time(index, generator)
-        links, reliability = self.links, self.reliability
+        links, reliability = self.links.of_node(self.seed, index), self.reliability
         phase_s = (
             float(generator.uniform(0.0, reliability.period_s))
             if math.isfinite(reliability.period_s)

@@ -15,7 +15,7 @@ from fedagent.errors import ConfigurationError, require
 _OVERRIDES = "overrides"
 """The run config's key of apps that are laid out like fedagent's own: a Hydra override string."""
 
-GROUPS = ("fleet", "runtime")
+GROUPS = ("fleet", "links", "runtime")
 """The groups of the configuration that say how an app is simulated, not what it does."""
 SETTINGS = (*GROUPS, "seed", "display", "output_dir", "overwrite")
 """What can be set for any app; one that has a setting of the same name gets it by --run-config."""

@@ -7,6 +7,7 @@ from typing import Annotated
 from fedagent import keys
 from fedagent.errors import Interval, check_fields
 from fedagent.grids import REMOTE
+from fedagent.nodes.courses import Course
 
 Share = Annotated[float, Interval("[0, 1]")]
 Positive = Annotated[float, Interval("(0, inf)")]
@@ -30,6 +31,8 @@ class NodeProfile:
     silence_rate : chance in [0, 1] that a job's reply never comes.
     period_s, online_fraction, phase_s : the node is online while
         ``(t + phase_s) mod period_s < online_fraction * period_s``.
+    downloads, uploads : bytes per second over time, in place of the two constants; None for these.
+    presence : above 0 while the node is online, in place of the windows; None for these.
     region : its number; None where there is no geography.
     is_remote : whether the node is in another region than the proxy it talks to.
     """
@@ -43,6 +46,9 @@ class NodeProfile:
     period_s: PositiveOrInfinite = math.inf
     online_fraction: SomeShare = 1.0
     phase_s: NotNegative = 0.0
+    downloads: Course | None = None
+    uploads: Course | None = None
+    presence: Course | None = None
     region: int | None = None
     is_remote: bool = False
 
@@ -60,19 +66,37 @@ class NodeProfile:
             known |= {"region": self.region, REMOTE: self.is_remote}
         return known
 
+    def downloaded_s(self, begin_s: float, num_bytes: int) -> float:
+        """Return when a download of `num_bytes` is over that begins at `begin_s`, in seconds."""
+        if self.downloads is not None:
+            return self.downloads.reached_s(begin_s, num_bytes)
+        return begin_s + num_bytes / self.download_bytes_per_s
+
+    def uploaded_s(self, begin_s: float, num_bytes: int) -> float:
+        """Return when an upload of `num_bytes` is over that begins at `begin_s`, in seconds."""
+        if self.uploads is not None:
+            return self.uploads.reached_s(begin_s, num_bytes)
+        return begin_s + num_bytes / self.upload_bytes_per_s
+
     @property
     def is_always_online(self) -> bool:
         """Whether the node never leaves."""
+        if self.presence is not None:
+            return all(self.presence.values)
         return self.online_fraction >= 1.0 or math.isinf(self.period_s)
 
     def is_online(self, now_s: float) -> bool:
         """Return whether the node is connected at `now_s`."""
+        if self.presence is not None:
+            return self.presence.at(now_s) > 0.0
         return self.is_always_online or now_s < self._leaves_s(self._cycle(now_s))
 
     def next_change_s(self, now_s: float) -> float:
         """Return when the node next comes or goes, strictly after `now_s`; infinity if never."""
         if self.is_always_online:
             return math.inf
+        if self.presence is not None:
+            return self.presence.next_change_s(now_s)
         cycle = self._cycle(now_s)
         leaves_s = self._leaves_s(cycle)
         return leaves_s if now_s < leaves_s else self._comes_s(cycle + 1)

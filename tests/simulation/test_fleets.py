@@ -17,6 +17,7 @@ from fedagent.simulation import (
     Links,
     Lognormal,
     Pareto,
+    Phones,
     Reliability,
     Scripted,
     Straggler,
@@ -24,7 +25,7 @@ from fedagent.simulation import (
 )
 
 NODES = 4000
-KINDS = [Equal, HalfNormal, Lognormal, Pareto, TwoClass, Straggler]
+KINDS = [Equal, HalfNormal, Lognormal, Pareto, Phones, TwoClass, Straggler]
 
 
 def speeds(fleet: Fleet) -> np.ndarray:
@@ -96,7 +97,7 @@ def test_seconds_per_step_scales_every_device(kind):
 # --- what a profile depends on --------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", [HalfNormal, Lognormal, Pareto])
+@pytest.mark.parametrize("kind", [HalfNormal, Lognormal, Pareto, Phones])
 def test_a_profile_follows_from_the_seed_and_the_index_alone(kind):
     windows = Reliability(period_s=100.0, online_fraction=0.5)
     fleet = kind(num_nodes=20, seed=1, reliability=windows)
@@ -107,7 +108,7 @@ def test_a_profile_follows_from_the_seed_and_the_index_alone(kind):
     assert len({p.phase_s for p in backwards}) == 20
 
 
-@pytest.mark.parametrize("kind", [HalfNormal, Lognormal, Pareto])
+@pytest.mark.parametrize("kind", [HalfNormal, Lognormal, Pareto, Phones])
 def test_another_seed_draws_another_fleet(kind):
     assert not set(speeds(kind(num_nodes=20, seed=1))) & set(speeds(kind(num_nodes=20, seed=2)))
 
@@ -156,6 +157,37 @@ def test_a_fleet_of_a_million_costs_nothing_until_a_node_is_asked_for_work(kind)
 )
 def test_a_fleet_knows_whether_anybody_ever_leaves(fleet, is_always_online):
     assert fleet.is_always_online == is_always_online
+
+
+# --- how long a job takes -------------------------------------------------------------------------
+
+SPREAD = 0.7
+MEAN_AND_MEDIAN = {
+    "lognormal": (math.exp(SPREAD**2 / 2), 1.0),
+    "half_normal": (SPREAD * math.sqrt(2 / math.pi), 0.6745 * SPREAD),
+    "shifted_exponential": (1.0 + SPREAD, 1.0 + SPREAD * math.log(2)),
+}
+
+
+@pytest.mark.parametrize("kind", MEAN_AND_MEDIAN)
+def test_a_jobs_time_follows_the_chosen_distribution(kind):
+    fleet = Equal(jitter=SPREAD, jitter_kind=kind)
+    factors = [fleet.job_factor(fleet.generator(0, job)) for job in range(1, 1 + NODES)]
+    mean, median = MEAN_AND_MEDIAN[kind]
+    assert np.mean(factors) == pytest.approx(mean, rel=0.05)
+    assert np.median(factors) == pytest.approx(median, rel=0.05)
+    assert min(factors) > 0.0
+
+
+@pytest.mark.parametrize("kind", MEAN_AND_MEDIAN)
+def test_without_jitter_every_job_takes_its_nodes_time(kind):
+    fleet = Equal(jitter_kind=kind)
+    assert {fleet.job_factor(fleet.generator(0, job)) for job in range(9)} == {1.0}
+
+
+def test_a_distribution_that_is_unknown_is_refused_by_name():
+    with pytest.raises(ConfigurationError, match="half_normal"):
+        Equal(jitter_kind="halfnormal")
 
 
 # --- what cannot work -----------------------------------------------------------------------------
