@@ -16,6 +16,7 @@ from fedagent.simulation.phones import PhoneLinks, Phones
 from fedagent.simulation.profiles import NodeProfile, Reliability
 from fedagent.simulation.run import SimulationResult, run_simulation
 from fedagent.simulation.runtime import Runtime
+from fedagent.simulation.trace import Trace
 
 __all__ = [
     "Equal",
@@ -34,6 +35,7 @@ __all__ = [
     "SimulationGrid",
     "SimulationResult",
     "Straggler",
+    "Trace",
     "TwoClass",
     "run_simulation",
 ]
