@@ -1,4 +1,4 @@
-"""The command line: ``fedagent`` run, report and new; certificates, doctor and node."""
+"""The command line: ``fedagent`` run, report, calibrate and new; certificates, doctor and node."""
 
 import itertools
 import logging
@@ -43,7 +43,7 @@ def run(context: typer.Context) -> None:
 
     from fedagent.config import choices, flags, parse_arguments  # noqa: PLC0415
     from fedagent.scaffold.reference import FLOWER_APP, reference_folder  # noqa: PLC0415
-    from fedagent.simulation.flower_app import FlowerApp, take_run_config  # noqa: PLC0415
+    from fedagent.simulation.flower_app import FlowerApp, take_run_config, usage  # noqa: PLC0415
 
     sys.path.insert(0, str(Path.cwd()))
     app = FlowerApp.found_in(Path.cwd())
@@ -60,7 +60,7 @@ def run(context: typer.Context) -> None:
         asked.config_name = asked.config_name or FLOWER_APP
         app.check_words(asked.overrides, choices(config_dir))
     if asked.help:
-        typer.echo(_usage(config_dir, settings))
+        typer.echo(usage(choices(config_dir), settings))
         return
     _check(asked, config_dir)
     # In the one order that Hydra reads: it stops at the first flag that overrides stand around.
@@ -86,6 +86,23 @@ def report(
     from fedagent.report.command import report as compare_runs  # noqa: PLC0415
 
     raise typer.Exit(compare_runs(directories, figure, as_json))
+
+
+@cli.command()
+def calibrate(
+    directory: Annotated[Path, typer.Argument(help="Output folder of a run, searched deeply.")],
+    output: Annotated[
+        Path | None, typer.Option(help="The CSV file; by default devices.csv in the folder.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
+) -> None:
+    """Turn what a run's jobs took into the devices of a simulated fleet, a file for fleet=trace.
+
+    Of every node: seconds per local step, and a bandwidth if its jobs were of two sizes or more.
+    """
+    from fedagent.report.calibration import write_devices  # noqa: PLC0415
+
+    typer.echo(write_devices(directory, output, force))
 
 
 @cli.command()
@@ -261,38 +278,3 @@ def _swept(word: str, groups: "Mapping[str, list[str]]") -> list[str]:
         values = list(override.sweep_string_iterator())
     require(bool(values), f"{word} stands for no value; `fedagent run --help` lists the choices.")
     return [f"{key}={value}" for value in values[: 1 if override.is_range_sweep() else None]]
-
-
-def _usage(config_dir: Path, settings: "UserConfig | None") -> str:
-    from fedagent.config import choices  # noqa: PLC0415
-    from fedagent.simulation.flower_app import GROUPS  # noqa: PLC0415
-
-    offered = choices(config_dir)
-    groups = "\n".join(
-        f"  {group:<11} {', '.join(names)}"
-        for group, names in offered.items()
-        if settings is None or group in GROUPS
-    )
-    example = "strategy.buffer_size=20" if settings is None else "fleet.num_nodes=50"
-    return f"""Usage: fedagent run [OVERRIDES] [FLAGS]
-
-Run the Flower App in this folder on a simulated fleet.
-
-Groups and their choices ({"strategy=fedasync" if settings is None else "fleet=two_class"}):
-{groups}
-
-Any value can be set ({example}) and swept with -m (-m seed=1,2,3).
-  --cfg job     print the configuration and exit
-  --hydra-help  Hydra's other flags
-{"" if settings is None else _usage_of_run_config(settings)}"""
-
-
-def _usage_of_run_config(settings: "UserConfig") -> str:
-    from fedagent.formatting import to_json  # noqa: PLC0415
-
-    listed = "\n".join(f"  {key}={to_json(value)}" for key, value in settings.items())
-    return f"""  --run-config  the app's own settings, as for flwr run: 'key=1 other="text"'
-
-This app's settings:
-{listed or "  none"}
-"""

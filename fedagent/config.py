@@ -122,11 +122,13 @@ def check(node: Any, *, follow: bool = True) -> None:
     for key in keys:
         if OmegaConf.is_interpolation(node, key) and not follow:
             continue
+        name = node._get_full_key(key)
+        require(not OmegaConf.is_missing(node, key), f"{name} has no value; write {name}=VALUE.")
         value = node[key]
         if isinstance(value, DictConfig | ListConfig):
             check(value, follow=follow)
         elif key in hints:
-            must_fit(node._get_full_key(key), value, hints[key], node["_target_"])
+            must_fit(name, value, hints[key], node["_target_"])
 
 
 @lru_cache

@@ -47,6 +47,7 @@ class Dispatch:
     kind : train or evaluate.
     local_steps : B_k asked for, or None when the ClientApp decides.
     learning_rate : M_k asked for, or None when the ClientApp decides.
+    bytes_down : serialised model bytes that were sent; 0 where nobody counted them.
     """
 
     message_id: str
@@ -58,6 +59,7 @@ class Dispatch:
     kind: Kind = Kind.TRAIN
     local_steps: int | None = None
     learning_rate: float | None = None
+    bytes_down: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -25,6 +25,7 @@ class Settlement:
     detail : one sentence for a log; empty when applied, unless the update counts nothing.
     duration_s : seconds on the run's clock since its node could begin with it.
     staleness : of the update that was applied, in versions; None if there is none.
+    bytes_up : serialised model bytes of the reply; 0 if none came.
     """
 
     dispatch: Dispatch
@@ -33,6 +34,7 @@ class Settlement:
     detail: str = ""
     duration_s: float = 0.0
     staleness: int | None = None
+    bytes_up: int = 0
 
 
 class Callback:

@@ -253,7 +253,13 @@ class Dispatcher:
         observation = ending.observation if ending.outcome is Outcome.APPLIED else None
         staleness = observation.staleness if observation else None
         settlement = Settlement(
-            dispatch, ending.outcome, ending.reason, ending.detail, duration_s, staleness
+            dispatch,
+            ending.outcome,
+            ending.reason,
+            ending.detail,
+            duration_s,
+            staleness,
+            ending.received_bytes,
         )
         for callback in self._options.callbacks:
             callback.on_settled(self.statistics, settlement)

@@ -100,6 +100,7 @@ class Outbox:
             config = message.content.get(self._options.configrecord_key)
             config = config if isinstance(config, ConfigRecord) else ConfigRecord()
             node_id, token = message.metadata.dst_node_id, str(config.get(keys.TOKEN, ""))
+            num_bytes = payload_bytes(message.content)
             message_id = next((i for i in self._grid.push_messages([message]) if i), "")
             dispatch = Dispatch(
                 message_id=message_id,
@@ -111,7 +112,7 @@ class Outbox:
                 kind=kind,
                 local_steps=config.get(keys.LOCAL_STEPS),  # type: ignore[arg-type]
                 learning_rate=config.get(keys.LEARNING_RATE),  # type: ignore[arg-type]
+                bytes_down=num_bytes,
             )
             job = self._jobs.send(node_id, token) if kind is Kind.TRAIN else None
-            num_bytes = payload_bytes(message.content)
             yield Sent(dispatch, num_bytes, job.base if job else None, job is not None)

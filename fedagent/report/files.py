@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -34,15 +34,20 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def append_line(path: Path, line: str) -> None:
-    """Add a line to a file, whole or not at all; nothing stays in a buffer.
+    """Add a line to a file, as `append_lines` does."""
+    append_lines(path, [line])
+
+
+def append_lines(path: Path, lines: Iterable[str]) -> None:
+    """Add lines to a file, all of them whole or none; nothing stays in a buffer.
 
     Raises
     ------
     OutputError
-        If the disk does not take the line.
+        If the disk does not take the lines.
     """
     with writing(path), path.open("ab", buffering=0) as stream:
-        whole, left = stream.tell(), f"{line}\n".encode()
+        whole, left = stream.tell(), "".join(f"{line}\n" for line in lines).encode()
         try:
             while left:  # a disk that fills up takes a part, and refuses the next
                 left = left[stream.write(left) :]

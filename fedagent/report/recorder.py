@@ -17,13 +17,14 @@ import numpy as np
 from flwr.app import ArrayRecord
 from safetensors.numpy import save_file
 
-from fedagent.callbacks.base import Callback
+from fedagent.callbacks.base import Callback, Settlement
 from fedagent.callbacks.progress import Progress
 from fedagent.errors import DataUnavailableError, OutputError
 from fedagent.formatting import to_json
 from fedagent.report.figure import plot_runs
 from fedagent.report.files import append_line, replacing
 from fedagent.report.folder import begin
+from fedagent.report.jobs import JobLog
 from fedagent.report.runs import METRICS_FILE, SUMMARY_FILE, read_run
 from fedagent.statistics import Evaluation, Statistics
 from fedagent.stopping import Metric, RunEnd
@@ -36,7 +37,7 @@ PLOT_FILE = "plots/metric.png"
 
 
 class Recorder(Callback):
-    """Write metrics.jsonl as the run goes, and summary.json, the model and a plot at its end.
+    """Write metrics.jsonl and jobs.jsonl as the run goes, and at its end summary, model and plot.
 
     Without matplotlib there is no plot, and a line in the log says so.
 
@@ -67,6 +68,7 @@ class Recorder(Callback):
         overwrite: bool = False,
     ) -> None:
         self._directory = directory
+        self._jobs = JobLog(directory)
         self._overwrite = overwrite
         self._has_begun = False
         self._progress = Progress(metric, target)
@@ -81,10 +83,16 @@ class Recorder(Callback):
             temporary.write_text("".join(kept), encoding="utf-8")
             for file in (SUMMARY_FILE, MODEL_FILE, PLOT_FILE):  # an earlier run's
                 (self._directory / file).unlink(missing_ok=True)
+        self._jobs.begin(goes_on=statistics.version > 0)
         self._has_begun = True
 
+    def on_settled(self, statistics: Statistics, settlement: Settlement) -> None:
+        """Note what a job took; its line is written with the next version."""
+        self._jobs.add(settlement)
+
     def on_version(self, statistics: Statistics) -> None:
-        """Add a line for the published version."""
+        """Add a line for the published version, and those of the jobs before it."""
+        self._jobs.flush()
         self._write(
             statistics,
             {
@@ -123,7 +131,11 @@ class Recorder(Callback):
         model = arrays()
         errors: list[OutputError] = []
         summary = self._summary(statistics, end) | {"params_sha256": digest(model)}
-        for write in (partial(self._write_model, model), partial(self._write_summary, summary)):
+        for write in (
+            partial(self._write_model, model),
+            partial(self._write_summary, summary),
+            self._jobs.flush,
+        ):
             try:
                 write()
             except OutputError as error:

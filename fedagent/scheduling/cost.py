@@ -44,9 +44,12 @@ class _Jobs:
     variance: float = 0.0
     covariance: float = 0.0
     is_told_apart: bool = False
+    num_jobs: int = 1
 
-    def add(self, steps: int, duration_s: float, ema: float) -> None:
+    def add(self, steps: int, duration_s: float, ema: float | None) -> None:
         """Take in a job."""
+        self.num_jobs += 1
+        ema = 1.0 / self.num_jobs if ema is None else ema
         off, late = steps - self.steps, duration_s - self.duration
         self.steps += ema * off
         self.duration += ema * late
@@ -72,11 +75,14 @@ class Costs:
 
     Parameters
     ----------
-    ema : weight of the newest job, in (0, 1].
+    ema : weight of the newest job, in (0, 1]; None: all jobs weigh the same.
     """
 
-    def __init__(self, ema: float = 0.5) -> None:
-        require(0.0 < ema <= 1.0, f"ema={ema} must lie in (0, 1]: it weighs the newest job.")
+    def __init__(self, ema: float | None = 0.5) -> None:
+        require(
+            ema is None or 0.0 < ema <= 1.0,
+            f"ema={ema} must lie in (0, 1]: it weighs the newest job.",
+        )
         self._ema = ema
         self._jobs: dict[int, _Jobs] = {}
 

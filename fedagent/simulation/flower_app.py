@@ -2,7 +2,7 @@
 
 import tomllib
 from argparse import ArgumentParser
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -11,6 +11,7 @@ from flwr.app import UserConfig
 
 from fedagent._flower import fused_run_config
 from fedagent.errors import ConfigurationError, require
+from fedagent.formatting import to_json
 
 _OVERRIDES = "overrides"
 """The run config's key of apps that are laid out like fedagent's own: a Hydra override string."""
@@ -116,6 +117,42 @@ def take_run_config(words: Sequence[str]) -> tuple[list[str], list[str]]:
     parser.add_argument("--run-config", action="append", default=[])
     taken, others = parser.parse_known_args(list(words))
     return taken.run_config, others
+
+
+def usage(offered: Mapping[str, Sequence[str]], settings: UserConfig | None) -> str:
+    """Return the help of ``fedagent run``.
+
+    Parameters
+    ----------
+    offered : the groups of the configuration and their choices.
+    settings : the run config of an app without conf/; None for one that Hydra configures.
+    """
+    groups = "\n".join(
+        f"  {group:<11} {', '.join(names)}"
+        for group, names in offered.items()
+        if settings is None or group in GROUPS
+    )
+    example = "strategy.buffer_size=20" if settings is None else "fleet.num_nodes=50"
+    return f"""Usage: fedagent run [OVERRIDES] [FLAGS]
+
+Run the Flower App in this folder on a simulated fleet.
+
+Groups and their choices ({"strategy=fedasync" if settings is None else "fleet=two_class"}):
+{groups}
+
+Any value can be set ({example}) and swept with -m (-m seed=1,2,3).
+  --cfg job     print the configuration and exit
+  --hydra-help  Hydra's other flags
+{"" if settings is None else _usage_of_run_config(settings)}"""
+
+
+def _usage_of_run_config(settings: UserConfig) -> str:
+    listed = "\n".join(f"  {key}={to_json(value)}" for key, value in settings.items())
+    return f"""  --run-config  the app's own settings, as for flwr run: 'key=1 other="text"'
+
+This app's settings:
+{listed or "  none"}
+"""
 
 
 def _refuse(message: str) -> NoReturn:

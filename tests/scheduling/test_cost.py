@@ -1,5 +1,6 @@
 """What a job costs: overhead and seconds per step, told apart by jobs of two sizes."""
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -39,6 +40,13 @@ def test_newer_jobs_weigh_more():
     slower = [(1, 1.0), (2, 2.0)] + [(1, 10.0), (2, 20.0)] * 6
     assert seen(slower).seconds_per_step == pytest.approx(10.0, rel=0.2)
     assert seen(slower, ema=0.1).seconds_per_step < seen(slower, ema=0.5).seconds_per_step
+
+
+def test_all_jobs_may_weigh_the_same_and_make_the_least_squares_line():
+    jobs = [(1, 3.0), (4, 9.0), (8, 14.0), (2, 6.0), (8, 19.0)]
+    slope, intercept = np.polyfit(*zip(*jobs, strict=True), 1)
+    known = seen(jobs, ema=None)
+    assert (known.overhead_s, known.seconds_per_step) == pytest.approx((intercept, slope))
 
 
 @pytest.mark.parametrize("jobs", [[(1, 5.0), (8, 1.0)], [(1, 1.0), (2, 100.0)], [(4, 0.0)]])

@@ -1,0 +1,138 @@
+"""What every job of a run took, a line each: what `fedagent calibrate` measures devices by."""
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from fedagent.callbacks.base import Settlement
+from fedagent.errors import ConfigurationError
+from fedagent.formatting import to_json
+from fedagent.report.files import append_lines
+from fedagent.update import Kind, Outcome
+
+logger = logging.getLogger("flwr.fedagent")
+
+JOBS_FILE = "jobs.jsonl"
+MOST_JOBS = 100_000
+"""How many jobs of a run are written down, the first ones: some 12 MB."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A train job that a node did, whether or not its update was applied.
+
+    Attributes
+    ----------
+    node_id : its node; text, because many readers take no integers of 64 bits.
+    local_steps : B_k >= 1 that was asked for; None where the ClientApp decides.
+    duration_s : seconds on the run's clock from when the node could begin it to the reply: both
+        transfers, the local steps, and whatever else keeps a node busy.
+    bytes_down, bytes_up : serialised model bytes of message and reply.
+    """
+
+    node_id: str
+    local_steps: int | None
+    duration_s: float
+    bytes_down: int
+    bytes_up: int
+
+
+class JobLog:
+    """Writes jobs.jsonl of one run: the first `MOST_JOBS`, some at a time.
+
+    Parameters
+    ----------
+    directory : the run's folder, which exists when the first line is written.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._path = directory / JOBS_FILE
+        self._waiting: list[str] = []
+        self._num_left = MOST_JOBS
+
+    def begin(self, goes_on: bool) -> None:
+        """Forget an earlier run's jobs, or, in a run that `goes_on`, count its own."""
+        if goes_on and self._path.exists():
+            with self._path.open("rb") as lines:
+                self._num_left = MOST_JOBS - sum(1 for _ in lines)
+        else:
+            self._path.unlink(missing_ok=True)
+
+    def add(self, settlement: Settlement) -> None:
+        """Take note of a job that was done; what failed or never came says nothing of its node."""
+        dispatch, is_done = settlement.dispatch, settlement.outcome in _DONE
+        if not is_done or dispatch.kind is not Kind.TRAIN or self._num_left <= 0:
+            return
+        job = Job(
+            str(dispatch.node_id),
+            dispatch.local_steps,
+            settlement.duration_s,
+            dispatch.bytes_down,
+            settlement.bytes_up,
+        )
+        self._waiting.append(to_json(asdict(job)))
+        self._num_left -= 1
+        if not self._num_left:
+            logger.info(
+                "%s has %d jobs, as many as it may; later ones are not written.",
+                self._path,
+                MOST_JOBS,
+            )
+
+    def flush(self) -> None:
+        """Write what has been noted.
+
+        Raises
+        ------
+        OutputError
+            If the disk does not take it.
+        """
+        if self._waiting:
+            append_lines(self._path, self._waiting)
+            self._waiting = []
+
+
+_DONE = (Outcome.APPLIED, Outcome.REJECTED)
+
+
+def read_jobs(directory: Path) -> Sequence[Job]:
+    """Return the jobs of all runs in `directory` and below, by folder, in the order they ended.
+
+    Raises
+    ------
+    ConfigurationError
+        If there are none, or a file cannot be read; the message says where.
+    """
+    paths = sorted(directory.rglob(JOBS_FILE))
+    jobs = [job for path in paths for job in _jobs_in(path)]
+    if not jobs:
+        what = f"holds no {JOBS_FILE} with a job" if directory.is_dir() else "is not a folder"
+        raise ConfigurationError(
+            f"{directory} {what}. Give the output folder of a run with an asynchronous strategy, "
+            "or one above several of them: it writes a line for every job that a node has done."
+        )
+    return jobs
+
+
+def _jobs_in(path: Path) -> list[Job]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path} cannot be read ({error}).") from error
+    return [_job(line, f"{path}, line {number}") for number, line in enumerate(lines, start=1)]
+
+
+def _job(line: str, place: str) -> Job:
+    try:
+        job = Job(**json.loads(line))
+        if not all(n >= 0 for n in (job.duration_s, job.bytes_down, job.bytes_up)):
+            raise ValueError("durations and bytes must be at least 0")
+        if job.local_steps is not None and job.local_steps < 1:
+            raise ValueError(f"local_steps={job.local_steps} must be at least 1")
+    except (ValueError, TypeError) as error:
+        raise ConfigurationError(
+            f"{place}, is no job ({error}); remove the line, or leave the folder out."
+        ) from error
+    return job

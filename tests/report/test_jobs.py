@@ -1,0 +1,107 @@
+"""jobs.jsonl: a line for every job that was done, however long the run."""
+
+import json
+import logging
+
+import pytest
+
+from fedagent.callbacks import Settlement
+from fedagent.errors import ConfigurationError
+from fedagent.report import Recorder, jobs
+from fedagent.report.jobs import JOBS_FILE, Job, read_jobs
+from fedagent.statistics import Statistics
+from fedagent.update import Dispatch, Kind, Outcome
+from tests.report.conftest import ABOUT, ACCURACY, COMPLETED, model
+
+NODE = 2**63 + 5
+
+
+def settled(outcome=Outcome.APPLIED, kind=Kind.TRAIN, duration_s=2.5) -> Settlement:
+    dispatch = Dispatch("m", NODE, 0, "", 0.0, 9.0, kind, local_steps=4, bytes_down=100)
+    return Settlement(dispatch, outcome, duration_s=duration_s, bytes_up=60)
+
+
+@pytest.fixture
+def recorder(tmp_path, monkeypatch):
+    monkeypatch.setattr("fedagent.report.recorder.plot_runs", lambda runs, path: None)
+
+    def begun(version: int = 0) -> Recorder:
+        recorder = Recorder(tmp_path / "run", ACCURACY, None, ABOUT, overwrite=True)
+        recorder.on_start(Statistics(version=version))
+        return recorder
+
+    return begun
+
+
+def test_a_job_that_was_done_is_a_line(recorder, tmp_path):
+    watching = recorder()
+    for settlement in (
+        settled(),
+        settled(Outcome.REJECTED, duration_s=3.0),
+        settled(Outcome.FAILED),
+        settled(Outcome.EXPIRED),
+        settled(kind=Kind.EVALUATE),
+    ):
+        watching.on_settled(Statistics(), settlement)
+    watching.on_end(Statistics(), COMPLETED, model)
+    assert read_jobs(tmp_path) == [
+        Job(str(NODE), 4, 2.5, 100, 60),
+        Job(str(NODE), 4, 3.0, 100, 60),
+    ]
+    first = json.loads((tmp_path / "run" / JOBS_FILE).read_text().splitlines()[0])
+    assert first["node_id"] == str(NODE)
+
+
+def test_lines_come_with_the_next_version(recorder, tmp_path):
+    watching = recorder()
+    watching.on_settled(Statistics(), settled())
+    assert not (tmp_path / "run" / JOBS_FILE).exists()
+    watching.on_version(Statistics(version=1))
+    assert len(read_jobs(tmp_path)) == 1
+
+
+def test_a_new_run_forgets_the_jobs_of_the_one_before_and_a_resumed_one_keeps_its_own(
+    recorder, tmp_path
+):
+    for version, expected in ((0, 1), (1, 2), (1, 3), (0, 1)):
+        watching = recorder(version)
+        watching.on_settled(Statistics(), settled())
+        watching.on_version(Statistics(version=version + 1))
+        assert len(read_jobs(tmp_path)) == expected
+
+
+def test_a_long_run_writes_its_first_jobs_and_says_so(recorder, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(jobs, "MOST_JOBS", 3)
+    caplog.set_level(logging.INFO, "flwr.fedagent")
+    monkeypatch.setattr(logging.getLogger("flwr"), "propagate", True)
+    for version in (0, 1):
+        watching = recorder(version)
+        for duration_s in (1.0, 2.0):
+            watching.on_settled(Statistics(), settled(duration_s=duration_s + 2 * version))
+        watching.on_version(Statistics(version=version + 1))
+    assert [job.duration_s for job in read_jobs(tmp_path)] == [1.0, 2.0, 3.0]
+    assert "later ones are not written" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "{",
+        "[]",
+        '{"node_id": "1"}',
+        '{"node_id": "1", "local_steps": 0, "duration_s": 1, "bytes_down": 1, "bytes_up": 1}',
+        '{"node_id": "1", "local_steps": 1, "duration_s": -1, "bytes_down": 1, "bytes_up": 1}',
+        '{"node_id": "1", "local_steps": 1, "duration_s": null, "bytes_down": 1, "bytes_up": 1}',
+    ],
+)
+def test_a_line_that_is_no_job_is_named(tmp_path, line):
+    good = '{"node_id": "1", "local_steps": null, "duration_s": 1, "bytes_down": 1, "bytes_up": 1}'
+    (tmp_path / JOBS_FILE).write_text(f"{good}\n{line}\n")
+    with pytest.raises(ConfigurationError, match=f"{JOBS_FILE}, line 2, is no job"):
+        read_jobs(tmp_path)
+
+
+@pytest.mark.parametrize(("folder", "what"), [(".", "holds no jobs.jsonl"), ("x", "is not a fold")])
+def test_a_folder_without_jobs_is_named(tmp_path, folder, what):
+    with pytest.raises(ConfigurationError, match=f"{what}.*asynchronous strategy"):
+        read_jobs(tmp_path / folder)
