@@ -10,7 +10,7 @@ from typing import Any
 
 from fedagent.report.runs import RunRecord
 
-COMPARABLE = ("app", "fleet", "partition", "metric", "target", "clock")
+COMPARABLE = ("app", "fleet", "links", "partition", "metric", "target", "clock")
 """What two rows must share before the ratio of their times means anything."""
 
 logger = logging.getLogger(__name__)
@@ -45,8 +45,8 @@ class Row:
     unfinished : its other runs, which no number here includes.
     num_reached : how many of them reached the target.
     time_to_target_s, updates_to_target : over the runs that reached it; None if none did.
-    speed_up : mean time to target of the first row with the same app, fleet, partition, metric,
-        target and clock, divided by this row's; None unless both reached the target.
+    speed_up : mean time to target of the first row with the same app, fleet, links, partition,
+        metric, target and clock, divided by this row's; None unless both reached the target.
     final_value : the metric's last value, over the runs where it is finite.
     num_updates, num_bytes, staleness_mean, utilisation : over all runs; bytes in both directions.
     staleness_max : the largest of all runs; None without any.
@@ -82,8 +82,8 @@ class Row:
 def compare(runs: Iterable[RunRecord]) -> list[Row]:
     """Return one row per experiment, in the order in which the experiments first appear.
 
-    Speed-ups are against the first row with the same app, fleet and partition (and metric, target
-    and clock), not against the first row of all: the time to a target says as much about the
+    Speed-ups are against the first row with the same app, fleet, links and partition (and metric,
+    target and clock), not against the first row of all: the time to a target says as much about the
     fleet and the data as about the strategy, so only such rows are comparable. A seed that never
     reached the target has no time to it; the mean is over those that did, and
     ``Row.num_reached`` says how many. A run that stalled, failed or was stopped counts nowhere.

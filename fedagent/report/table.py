@@ -27,7 +27,7 @@ def render(rows: Sequence[Row]) -> Table:
 
     A value that not every seed has (a seed never reached the target, or its metric is not finite)
     counts the seeds that have it and carries a ``*``. Speed-ups are against the first row with
-    the same app, fleet, partition and target; the caption says so as well.
+    the same app, fleet, links, partition and target; the caption says so as well.
     """
     return _table(rows, _result_columns(rows) | _cost_columns())
 
@@ -141,8 +141,8 @@ def _notes(rows: Sequence[Row], columns: Columns, cells: Sequence[Sequence[str]]
         yield "Traffic is model bytes in both directions."
     if "speed-up" in columns:
         yield (
-            "Speed-up: the time to target of the first row with the same app, fleet, partition "
-            "and target, divided by the row's own."
+            "Speed-up: the time to target of the first row with the same app, fleet, links, "
+            "partition and target, divided by the row's own."
         )
     if any(row.remark for row in rows):
         yield "Runs that stalled, failed or were stopped are counted under the name, nowhere else."

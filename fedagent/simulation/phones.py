@@ -54,8 +54,8 @@ class PhoneLinks(Links):
 class Phones(Fleet):
     """Phones: speeds from the CPU scores of 333 of them, links as `PhoneLinks` draws them.
 
-    The median phone takes `seconds_per_step` for a step; the slowest one takes 14.8 times as long,
-    the fastest one a 2.8th of it.
+    The median phone takes `seconds_per_step` for a step, the slowest one 14.7 times as long, the
+    fastest one 0.36 times.
     """
 
     links: Links = field(default_factory=PhoneLinks)

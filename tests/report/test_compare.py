@@ -69,12 +69,13 @@ def test_speed_up_is_against_the_first_row_of_the_same_fleet(
     record("2", [0.1, 0.95], step_s=10.0, strategy="fedbuff", fleet="pareto")
     record("3", [0.1, 0.95], step_s=3.0, strategy="fedavg", fleet="uniform")
     record("4", [0.1, 0.95], step_s=2.0, strategy="fedbuff", fleet="uniform")
+    record("5", [0.1, 0.95], step_s=60.0, strategy="fedbuff", fleet="uniform", links="phones")
 
     rows = compare(find_runs([tmp_path]))
 
-    assert [row.speed_up for row in rows] == [1.0, 4.0, 1.0, 1.5]
+    assert [row.speed_up for row in rows] == [1.0, 4.0, 1.0, 1.5, 1.0]
     assert "4.00x" in text(rows)
-    assert "first row with the same app, fleet, partition and target" in text(rows)
+    assert "first row with the same app, fleet, links, partition and target" in text(rows)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import pytest
 from fedagent import FedBuff
 from fedagent._flower import ErrorCode
 from fedagent.errors import ConfigurationError
+from fedagent.nodes.device_file import parse
 from fedagent.simulation import (
     Equal,
     Geography,
@@ -62,6 +63,16 @@ def test_a_device_is_one_whole(trace):
     profiles = map(fleet.profile, range(60))
     known = {(p.seconds_per_step, p.downloads.at(0.0), p.uploads.at(0.0)) for p in profiles}
     assert known == {(1.0, 10.0, 20.0), (2.0, 30.0, 40.0), (4.0, 50.0, 60.0)}
+
+
+def test_the_example_of_the_documentation_is_read_as_it_says():
+    text = (Path(__file__).parents[2] / "docs" / "simulation.md").read_text()
+    example = text.partition("```\ndevice,")[2].partition("```")[0]
+    phone, tablet = parse(f"device,{example}", "simulation.md")
+    assert phone.downloads.period_s == 3600.0
+    assert [phone.downloads.at(t) for t in (0, 60, 90, 3660)] == [250000, 0, 250000, 0]
+    assert [phone.presence.at(t) for t in (0, 89, 90, 3599, 3600)] == [1, 1, 0, 0, 1]
+    assert (tablet.seconds_per_step, tablet.is_always_online) == (2.0, True)
 
 
 # --- transfers ------------------------------------------------------------------------------------
