@@ -50,9 +50,9 @@ class Course:
             "Course: it stays 0 for ever; let it begin again, or end above 0.",
         )
 
-    @property
+    @cached_property
     def is_constant(self) -> bool:
-        """Whether it never changes."""
+        """Whether it never changes; then it is above 0."""
         return len(set(self.values)) == 1
 
     @cached_property

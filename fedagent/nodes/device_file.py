@@ -57,7 +57,7 @@ class Device:
     @property
     def is_always_online(self) -> bool:
         """Whether it never leaves."""
-        return all(self.presence.values)
+        return self.presence.is_constant
 
 
 @dataclass(frozen=True)

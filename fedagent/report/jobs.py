@@ -3,8 +3,9 @@
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from fedagent.callbacks.base import Settlement
 from fedagent.errors import ConfigurationError
@@ -49,7 +50,7 @@ class JobLog:
 
     def __init__(self, directory: Path) -> None:
         self._path = directory / JOBS_FILE
-        self._waiting: list[str] = []
+        self._waiting: list[dict[str, Any]] = []
         self._num_left = MOST_JOBS
 
     def begin(self, goes_on: bool) -> None:
@@ -65,14 +66,15 @@ class JobLog:
         dispatch, is_done = settlement.dispatch, settlement.outcome in _DONE
         if not is_done or dispatch.kind is not Kind.TRAIN or self._num_left <= 0:
             return
-        job = Job(
-            str(dispatch.node_id),
-            dispatch.local_steps,
-            settlement.duration_s,
-            dispatch.bytes_down,
-            settlement.bytes_up,
+        self._waiting.append(
+            {
+                "node_id": str(dispatch.node_id),
+                "local_steps": dispatch.local_steps,
+                "duration_s": settlement.duration_s,
+                "bytes_down": dispatch.bytes_down,
+                "bytes_up": settlement.bytes_up,
+            }
         )
-        self._waiting.append(to_json(asdict(job)))
         self._num_left -= 1
         if not self._num_left:
             logger.info(
@@ -90,7 +92,7 @@ class JobLog:
             If the disk does not take it.
         """
         if self._waiting:
-            append_lines(self._path, self._waiting)
+            append_lines(self._path, map(to_json, self._waiting))
             self._waiting = []
 
 

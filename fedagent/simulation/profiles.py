@@ -82,7 +82,7 @@ class NodeProfile:
     def is_always_online(self) -> bool:
         """Whether the node never leaves."""
         if self.presence is not None:
-            return all(self.presence.values)
+            return self.presence.is_constant
         return self.online_fraction >= 1.0 or math.isinf(self.period_s)
 
     def is_online(self, now_s: float) -> bool:
