@@ -9,8 +9,9 @@ import numpy as np
 
 from benchmarks.convergence import quadratic
 from benchmarks.convergence.digits import Digits, slow_accuracy
-from benchmarks.convergence.loop import asynchronous, synchronous
+from benchmarks.convergence.loop import asynchronous
 from benchmarks.convergence.methods import (
+    BASELINES,
     CLIENT_RATES,
     CONCURRENCY,
     DIGITS,
@@ -21,6 +22,7 @@ from benchmarks.convergence.methods import (
     UPDATES,
 )
 from benchmarks.convergence.report import Result
+from benchmarks.convergence.rounds import synchronous
 from benchmarks.convergence.trace import Budget, Trace
 from fedagent.scheduling import Uniform
 
@@ -107,7 +109,7 @@ def digits_cell(partition: str, name: str, seeds: int, quick: bool) -> Result:
         client_rate, server_rate = point
         seconds = speeds("equal" if is_equal else "lognormal", seed)
         problem = Digits(partition, seconds, seed, 0.8 if quick else TARGET)
-        if name == "fedavg":
+        if name in BASELINES:
             trace = synchronous(
                 problem,
                 seconds,
@@ -116,6 +118,7 @@ def digits_cell(partition: str, name: str, seeds: int, quick: bool) -> Result:
                 learning_rate=client_rate,
                 seed=seed,
                 budget=budget,
+                cutoff=BASELINES[name],
             )
         else:
             method = DIGITS[name]

@@ -1,8 +1,8 @@
-"""Asynchronous and synchronous training as pure loops: rules, schedulers and ledger, no messages.
+"""Asynchronous training as a pure loop: rules, schedulers and ledger, no messages.
 
 What benchmarks compare are algorithms, thousands of runs of them; through Flower messages each
 update would cost several times the training itself. `tests/benchmarks/test_convergence.py` holds
-these loops to the real engine's results.
+it, and `rounds`, to the real engine's results.
 """
 
 import heapq
@@ -152,38 +152,6 @@ class _Fleet:
             Observation(dispatch.node_id, dispatch.local_steps, duration_s, staleness, weight)
         )
         return duration_s
-
-
-def synchronous(
-    problem: Problem,
-    seconds_per_step: np.ndarray,
-    *,
-    cohort: int,
-    local_steps: int,
-    learning_rate: float,
-    seed: int,
-    budget: Budget,
-) -> Trace:
-    """Train as FedAvg does: a random cohort, its weighted mean, wait for the slowest."""
-    rng = np.random.default_rng(seed)
-    vector = problem.initial(seed)
-    trace = Trace(problem.target, statistics=Statistics(is_virtual=True, concurrency=cohort))
-    statistics = trace.statistics
-    trace.add(problem, vector)
-    while statistics.num_updates < budget.updates and statistics.now_s < budget.seconds:
-        nodes = rng.choice(problem.num_nodes, cohort, replace=False)
-        weights = problem.weights[nodes] / problem.weights[nodes].sum()
-        deltas = [problem.work(k, vector, local_steps, learning_rate, rng) for k in nodes]
-        vector = vector + sum(w * d for w, d in zip(weights, deltas, strict=True))
-        durations_s = local_steps * seconds_per_step[nodes]
-        statistics.now_s += float(durations_s.max())
-        statistics.busy_s += float(durations_s.sum())
-        for duration_s in durations_s:
-            statistics.received(0, float(duration_s))
-        if not trace.add(problem, vector) or (budget.at_target and trace.is_at_target):
-            break
-    trace.vector = vector
-    return trace
 
 
 class _Clients:

@@ -9,6 +9,7 @@ from fedagent import rules
 from fedagent.rules import Rule
 from fedagent.rules.staleness import delay_adaptive, polynomial
 from fedagent.scheduling import DyLU, FedCompass, Scheduler, Uniform
+from fedagent.strategies.cutoff import Cutoff
 
 NODES, CONCURRENCY, BUFFER, LOCAL_STEPS, UPDATES, TARGET = 100, 20, 10, 8, 2000, 0.88
 CLIENT_RATES = (0.05, 0.1, 0.2, 0.4, 0.8)
@@ -31,6 +32,13 @@ class Method:
         return UPDATES * self.concurrency // CONCURRENCY
 
 
+BASELINES = {
+    "fedavg": Cutoff(),
+    "fedavg_deadline": Cutoff(deadline_s=4.0),
+    "fedavg_overselect": Cutoff(over_selection=1.3),
+    "fedavg_percentile": Cutoff(deadline_percentile=80.0),
+}
+"""Synchronous rounds, by when they end. 4 s are half a median job, the best power of two."""
 SMALL = (0.05, 0.1, 0.2)  # rules that step on every arrival, 1 / concurrency and around
 DIGITS: dict[str, Method] = {
     "fedasync": Method(rules.FedAsync, (0.1, 0.3, 0.6)),

@@ -18,7 +18,14 @@ from benchmarks.convergence.cells import (
     scheduler_cell,
 )
 from benchmarks.convergence.digits import PARTITIONS
-from benchmarks.convergence.methods import BUFFER, CONCURRENCY, DIGITS, QUADRATIC, SCHEDULERS
+from benchmarks.convergence.methods import (
+    BASELINES,
+    BUFFER,
+    CONCURRENCY,
+    DIGITS,
+    QUADRATIC,
+    SCHEDULERS,
+)
 from benchmarks.convergence.report import Result
 
 
@@ -84,7 +91,7 @@ def run_quadratic(workers: Workers) -> Result:
 def run_digits(workers: Workers) -> Result:
     """Return {partition: {method: what `digits_cell` says, and its speed-up over FedAvg}}."""
     partitions = ["labels by speed"] if workers.quick else list(PARTITIONS)
-    names = ["fedavg", *(["fedbuff", "ca2fl"] if workers.quick else DIGITS)]
+    names = ["fedavg", "fedbuff", "ca2fl"] if workers.quick else [*BASELINES, *DIGITS]
     cells = workers.table("digits", digits_cell, [(p, n) for p in partitions for n in names])
     result = {p: {n: cells[p, n] for n in names} for p in partitions}
     for rows in result.values():

@@ -147,6 +147,7 @@ def _totals(statistics: Statistics) -> dict[str, Any]:
         "time_s": statistics.now_s,
         "wall_time_s": statistics.wall_s,
         "in_flight": statistics.in_flight,
+        "at_work_max": statistics.at_work_max,
         "num_nodes": statistics.num_nodes,
         "num_idle": statistics.num_idle,
         "staleness_mean": statistics.staleness_mean,

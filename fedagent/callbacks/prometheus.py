@@ -35,6 +35,11 @@ GAUGES: Sequence[Scalar] = (
         lambda s: s.in_flight,
     ),
     ("fedagent_concurrency_nodes", "Nodes that may train at once.", lambda s: s.concurrency),
+    (
+        "fedagent_most_nodes_at_work",
+        "Most nodes at work at once so far, those that are waited for no longer included.",
+        lambda s: s.at_work_max,
+    ),
     ("fedagent_connected_nodes", "Nodes that are connected.", lambda s: s.num_nodes),
     (
         "fedagent_idle_nodes",

@@ -20,6 +20,7 @@ def of_version(statistics: Statistics) -> dict[str, float]:
         "traffic/bytes_down": statistics.bytes_down,
         "traffic/bytes_up": statistics.bytes_up,
         "nodes/in_flight": statistics.in_flight,
+        "nodes/at_work_max": statistics.at_work_max,
         "nodes/utilisation": statistics.utilisation,
         **{f"dispatches/{outcome}": count for outcome, count in sorted(outcomes.items())},
     }

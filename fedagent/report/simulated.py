@@ -19,7 +19,8 @@ def tell(statistics: Statistics, directory: Path) -> None:
             f"ended after {formatting.duration(statistics.now_s, statistics.is_virtual)}",
             f"{statistics.num_updates:,} updates",
             ", ".join(f"{count:,} {outcome}" for outcome, count in outcomes.items()) or "no jobs",
-            f"at most {statistics.concurrency:,} nodes at once",
+            f"at most {statistics.concurrency:,} jobs at once",
+            f"at most {statistics.at_work_max:,} nodes at work",
             f"{statistics.utilisation:.0%} of their time at work",
             f"{down} down, {up} up",
         ]
@@ -29,6 +30,7 @@ def tell(statistics: Statistics, directory: Path) -> None:
         "num_updates": statistics.num_updates,
         "outcomes": outcomes,
         "concurrency": statistics.concurrency,
+        "at_work_max": statistics.at_work_max,
         "utilisation": statistics.utilisation,
         "bytes_down": statistics.bytes_down,
         "bytes_up": statistics.bytes_up,

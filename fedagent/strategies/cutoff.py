@@ -15,13 +15,9 @@ import math
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
-from flwr.app import ArrayRecord, ConfigRecord, Message
-from flwr.serverapp import Grid
-from flwr.serverapp.strategy import Strategy
-
-from fedagent.errors import Interval, check_fields, require
+from fedagent.errors import Interval, check_fields
 
 KEPT_DURATIONS = 1_000
 """How many of the newest durations an adaptive deadline looks at."""
@@ -83,59 +79,3 @@ def percentile_of(values: Sequence[float], percentile: float) -> float:
     """Return the smallest value that at least `percentile` % of `values` do not exceed."""
     rank = math.ceil(len(values) * percentile / 100)
     return sorted(values)[max(0, rank - 1)]
-
-
-class OverSelection:
-    """Lets a Flower strategy sample more nodes than its cohort has.
-
-    Raises ``min_train_nodes`` while the strategy samples, and nothing else of it.
-
-    Parameters
-    ----------
-    strategy : a strategy that samples as FedAvg does.
-    factor : nodes asked for each that is needed, >= 1.
-
-    Attributes
-    ----------
-    enough : replies that the cohort sampled last needs.
-    """
-
-    def __init__(self, strategy: Strategy, factor: float) -> None:
-        require(
-            hasattr(strategy, "min_train_nodes") and hasattr(strategy, "fraction_train"),
-            f"over_selection={factor:g} needs a strategy that samples as FedAvg does, with "
-            f"fraction_train and min_train_nodes; {type(strategy).__name__} has neither. Leave "
-            "over_selection out, or set a deadline.",
-        )
-        self._strategy: Any = strategy
-        self._factor = factor
-        self._configure = strategy.configure_train
-        self._own: Any = None
-        self.enough = 0
-
-    def configure_train(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> list[Message]:
-        """Do as the strategy does, with a larger sample."""
-        strategy, wanted = self._strategy, self._strategy.min_train_nodes
-        connected = len(list(grid.get_node_ids()))
-        self.enough = max(int(connected * strategy.fraction_train), wanted)
-        # 1.1 * 10 is a little more than 11.
-        asked = min(math.ceil(round(self.enough * self._factor, 9)), connected)
-        strategy.min_train_nodes = max(asked, wanted)
-        try:
-            return list(self._configure(server_round, arrays, config, grid))
-        finally:
-            strategy.min_train_nodes = wanted
-
-    def __enter__(self) -> "OverSelection":
-        """Stand before the strategy's own ``configure_train``."""
-        self._own = vars(self._strategy).get("configure_train")  # if its user has put one there
-        self._strategy.configure_train = self.configure_train
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        """Give the strategy back as it was."""
-        del self._strategy.configure_train
-        if self._own is not None:
-            self._strategy.configure_train = self._own

@@ -14,7 +14,8 @@ from fedagent.grids import REMOTE, attributes_of
 from fedagent.proxy.reply_fetcher import ReplyFetcher
 from fedagent.proxy.run_clock import RunClock
 from fedagent.statistics import Statistics
-from fedagent.strategies.cutoff import Cutoff, Durations, OverSelection
+from fedagent.strategies.cutoff import Cutoff, Durations
+from fedagent.strategies.sampling import Sampling
 from fedagent.update import Dispatch, Kind, Outcome
 from fedagent.wire.records import payload_bytes
 
@@ -26,25 +27,23 @@ NOT_NEEDED = "not-needed"
 class RoundGrid(Grid):
     """Any grid, as Flower's loop sees it: messages go out, and what is back in time is returned.
 
-    Whoever is not waited for any more goes on working. A node that is asked again meanwhile does
-    one job after the other, and what it sends for an earlier round is counted as late and dropped.
+    Whoever is not waited for any more goes on working, and what it sends for an earlier round is
+    counted as late and dropped. A node that is asked again meanwhile does one job after the other.
     Only training is cut off; evaluation waits as Flower's does, for its ``timeout`` at most.
 
     Parameters
     ----------
     grid : what sends and receives.
     cutoff : what ends a round of training before everybody has answered.
-    over_selection : how many replies are enough; None for as many as were asked for.
+    sampling : which nodes the strategy sees, and how many replies are enough.
 
     Attributes
     ----------
     statistics : of the run, from the first message to the last.
     """
 
-    def __init__(
-        self, grid: Grid, cutoff: Cutoff, over_selection: OverSelection | None = None
-    ) -> None:
-        self._grid, self._over_selection = grid, over_selection
+    def __init__(self, grid: Grid, cutoff: Cutoff, sampling: Sampling) -> None:
+        self._grid, self._sampling = grid, sampling
         over_network = pulls_over_network(grid)
         self._pull = ReplyFetcher(grid.pull_messages) if over_network else grid.pull_messages
         self.statistics = Statistics()
@@ -73,8 +72,10 @@ class RoundGrid(Grid):
         return self._grid.create_message(*args, **kwargs)
 
     def get_node_ids(self) -> Iterable[int]:
-        """Return the grid's nodes."""
-        return self._grid.get_node_ids()
+        """Return the grid's nodes; while the strategy samples for training, those it is to see."""
+        if self._sampling.is_hiding and self._late:
+            self._take_late()
+        return self._sampling.shown(self._grid.get_node_ids(), self._at_nodes)
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Send as the grid does, uncounted: Flower's loop does not."""
@@ -95,8 +96,7 @@ class RoundGrid(Grid):
         until_s, enough = math.inf if timeout is None else timeout, len(sent)
         if sent[0].metadata.message_type.startswith(Kind.TRAIN):
             until_s = self._durations.deadline_s(self._under_way_s(), until_s)
-            if self._over_selection is not None:
-                enough = min(enough, self._over_selection.enough)
+            enough = min(enough, self._sampling.enough or enough)
         until_s += self.statistics.now_s
         for message in sent:
             self._send(message, until_s)
@@ -154,6 +154,14 @@ class RoundGrid(Grid):
         for reply in superfluous:
             self._count_late(reply)
         return taken
+
+    def _take_late(self) -> None:
+        """Learn who is done with an earlier round by now."""
+        self.run_clock.tick()
+        self.run_clock.announce(self.statistics.now_s)
+        for reply in self._pull(list(self._late)):
+            self._count_late(reply)
+        self.run_clock.announce(math.inf)
 
     def _cut_off(self, reason: str) -> None:
         for message_id, dispatch in self._awaited.items():

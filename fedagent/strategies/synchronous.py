@@ -14,8 +14,9 @@ from fedagent.proxy.server_evaluation import EvaluateFn, checked
 from fedagent.proxy.termination import termination
 from fedagent.statistics import Evaluation
 from fedagent.stopping import RunEnd, Stopping, first_reason
-from fedagent.strategies.cutoff import Cutoff, OverSelection
+from fedagent.strategies.cutoff import Cutoff
 from fedagent.strategies.round_grid import RoundGrid
+from fedagent.strategies.sampling import Sampling
 
 MOST_EMPTY_ROUNDS = 100
 """After how many rounds in a row that bring no update a run is over: it would never end."""
@@ -49,6 +50,8 @@ class Synchronous:
     deadline_s : seconds of a round on the run's clock, > 0; None for no deadline.
     deadline_percentile : in (0, 100]; a deadline that is this percentile of how long jobs took so
         far, after a first round that waits for all, or for `deadline_s`.
+    skip_busy : whether nodes that are at work for an earlier round are left out when the strategy
+        samples for training, as long as the others are enough; see `fedagent.strategies.sampling`.
 
     Raises
     ------
@@ -64,11 +67,12 @@ class Synchronous:
         over_selection: float | None = None,
         deadline_s: float | None = None,
         deadline_percentile: float | None = None,
+        skip_busy: bool = True,
     ) -> None:
         self.strategy = strategy
         self._stopping, self._callbacks = stopping, callbacks
         self._cutoff = Cutoff(over_selection, deadline_s, deadline_percentile)
-        self._over = None if over_selection is None else OverSelection(strategy, over_selection)
+        self._sampling = Sampling(strategy, over_selection, skip_busy)
 
     def start(
         self,
@@ -90,14 +94,12 @@ class Synchronous:
         stopping = list(self._stopping)
         if should_stop is not None:
             stopping.append(ShouldStop(should_stop, result))
-        over = self._over
-        watched = RoundGrid(grid, self._cutoff, over)
+        watched = RoundGrid(grid, self._cutoff, self._sampling)
         tell_statistics(grid, watched.statistics)
         with ExitStack() as stack:
             must_end = stack.enter_context(termination())
             stack.enter_context(closing(watched))
-            if over is not None:
-                stack.enter_context(over)
+            stack.enter_context(self._sampling)
             rounds = _Rounds(watched, stopping, self._callbacks, evaluate_fn, result, must_end)
             try:
                 whole = self.strategy.start(

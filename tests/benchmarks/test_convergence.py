@@ -7,12 +7,16 @@ from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp.strategy import FedAvg
 
-from benchmarks.convergence.loop import asynchronous, synchronous
+from benchmarks.convergence.loop import asynchronous
+from benchmarks.convergence.rounds import synchronous
 from benchmarks.convergence.trace import Budget
 from fedagent import AsyncStrategy
 from fedagent.rules import AREA, ASGD, FedBuff, Ringmaster
 from fedagent.scheduling import FedCompass, RoundRobin
 from fedagent.simulation import Scripted
+from fedagent.stopping import MaxUpdates
+from fedagent.strategies.cutoff import Cutoff
+from fedagent.strategies.synchronous import Synchronous
 from tests.toy import Log, run
 
 TIMES = (1.0, 2.5, 7.0, 7.5)
@@ -94,25 +98,40 @@ def test_asynchronous_loop_agrees_with_the_engine(rule, scheduler):
     assert pure.statistics.useful_s == pytest.approx(log.statistics.useful_s)
 
 
-def test_synchronous_loop_agrees_with_flower():
+@pytest.mark.parametrize(
+    ("cohort", "options"),
+    [
+        (4, {}),
+        (4, {"deadline_s": 3.0}),
+        (3, {"over_selection": 1.3}),
+        (4, {"deadline_percentile": 60.0}),
+        (4, {"deadline_percentile": 60.0, "deadline_s": 2.0}),
+    ],
+)
+def test_synchronous_loop_agrees_with_flower(cohort, options):
+    log = Log()
+    flowers = FedAvg(fraction_evaluate=0.0, fraction_train=1e-9, min_train_nodes=cohort)
     real = run(
-        FedAvg(fraction_evaluate=0.0),
+        Synchronous(flowers, [MaxUpdates(20)], [log], **options),
         Scripted(num_nodes=4, times=TIMES),
-        rounds=5,
+        rounds=100,
         client=client(),
         initial={"x": torch.full((2,), 5.0, dtype=torch.float64)},
     )
     pure = synchronous(
         Parabolas(),
         np.array(TIMES),
-        cohort=4,
+        cohort=cohort,
         local_steps=1,
         learning_rate=RATE,
         seed=0,
         budget=Budget(20),
+        cutoff=Cutoff(**options),
     )
     assert np.allclose(pure.vector, real.result.arrays["x"].numpy(), rtol=1e-12)
-    assert pure.statistics.now_s == pytest.approx(real.virtual_time_s)
+    assert pure.statistics.at_work_max == log.statistics.at_work_max
+    assert pure.statistics.num_updates == log.statistics.num_updates
+    assert pure.statistics.now_s == pytest.approx(log.statistics.now_s)
 
 
 def test_area_is_the_mean_of_what_the_nodes_last_sent():

@@ -189,12 +189,14 @@ def test_gauges_are_read_when_scraped_not_at_the_last_event():
     prometheus.on_start(statistics)
     try:
         statistics.in_flight, statistics.num_idle, statistics.buffered = 7, 2, 3
+        statistics.at_work_max = 9
         seen = scrape(prometheus.url)
     finally:
         prometheus.on_end(statistics, RunEnd("completed", "end"), ArrayRecord)
 
     assert value(seen, "dispatches_in_flight") == 7
     assert value(seen, "idle_nodes") == 2
+    assert value(seen, "most_nodes_at_work") == 9
     assert value(seen, "buffered_updates") == 3
 
 

@@ -15,6 +15,7 @@ def test_the_end_tells_time_updates_outcomes_and_traffic(tmp_path, capsys):
         now_s=90.0,
         is_virtual=True,
         concurrency=4,
+        at_work_max=6,
         busy_s=180.0,
         outcomes=outcomes,
         bytes_down=4_100_000,
@@ -24,12 +25,13 @@ def test_the_end_tells_time_updates_outcomes_and_traffic(tmp_path, capsys):
     line, where = capsys.readouterr().out.splitlines()
     assert line == (
         "ended after 90 virtual s · 1,200 updates · 1,200 applied, 3 failed(error-5) · at most 4 "
-        "nodes at once · 50% of their time at work · 4.1 MB down, 2 kB up"
+        "jobs at once · at most 6 nodes at work · 50% of their time at work · 4.1 MB down, 2 kB up"
     )
     path = tmp_path / "new" / SIMULATION_FILE
     assert where == f"Files: {path}"
     told = json.loads(path.read_text())
     assert told["outcomes"] == {"applied": 1200, "failed(error-5)": 3}
+    assert (told["concurrency"], told["at_work_max"]) == (4, 6)
     assert (told["virtual_s"], told["utilisation"]) == (90.0, 0.5)
 
 
