@@ -111,7 +111,7 @@ def test_a_run_leaves_its_files_and_a_sweep_is_reported(tmp_path):
         (["stratgy=fedbuff"], "did you mean strategy?"),
         (["strategy.bufer_size=3"], "did you mean strategy.buffer_size?"),
         (["seed"], "write seed=VALUE"),
-        (["fleet=trace"], "fleet.path has no value; write fleet.path=VALUE"),
+        (["fleet=trace"], "Missing mandatory value: fleet.path=VALUE"),
         (["seed=abc"], "seed='abc' must be int"),
         (["fleet.links.latency_s=low"], "fleet.links.latency_s='low' must be float"),
         (["monitor=[json"], "monitor=[json cannot be read"),
