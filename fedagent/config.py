@@ -123,7 +123,7 @@ def check(node: Any, *, follow: bool = True) -> None:
         if OmegaConf.is_interpolation(node, key) and not follow:
             continue
         name = node._get_full_key(key)
-        require(not OmegaConf.is_missing(node, key), f"{name} has no value; write {name}=VALUE.")
+        require(not OmegaConf.is_missing(node, key), f"Missing mandatory value: {name}=VALUE.")
         value = node[key]
         if isinstance(value, DictConfig | ListConfig):
             check(value, follow=follow)

@@ -111,7 +111,7 @@ def test_a_run_leaves_its_files_and_a_sweep_is_reported(tmp_path):
         (["stratgy=fedbuff"], "did you mean strategy?"),
         (["strategy.bufer_size=3"], "did you mean strategy.buffer_size?"),
         (["seed"], "write seed=VALUE"),
-        (["fleet=trace"], "fleet.path has no value; write fleet.path=VALUE"),
+        (["fleet=trace"], "Missing mandatory value: fleet.path=VALUE"),
         (["seed=abc"], "seed='abc' must be int"),
         (["fleet.links.latency_s=low"], "fleet.links.latency_s='low' must be float"),
         (["monitor=[json"], "monitor=[json cannot be read"),
@@ -231,6 +231,18 @@ def test_report_of_nothing_says_so(tmp_path):
     done = fedagent("report", str(tmp_path))
     assert done.returncode != 0
     assert str(tmp_path) in done.stderr
+
+
+def test_calibration_of_a_run_says_where_the_devices_are_and_of_nothing_says_so(said, tmp_path):
+    status, _, complaint = said("calibrate", str(tmp_path))
+    assert status == 2
+    assert "holds no jobs.jsonl" in complaint
+    line = '{"node_id": "7", "local_steps": 4, "duration_s": 2, "bytes_down": 1, "bytes_up": 1}'
+    (tmp_path / "jobs.jsonl").write_text(f"{line}\n")
+    status, printed, _ = said("calibrate", str(tmp_path))
+    assert status == 0
+    assert f"fleet=trace fleet.path={tmp_path / 'devices.csv'} fleet.num_nodes=1" in printed
+    assert (tmp_path / "devices.csv").read_text().endswith("7,0,0.5,,,\n")
 
 
 def test_a_run_that_stalls_says_why_leaves_its_files_and_fails(tmp_path):
