@@ -60,12 +60,13 @@ class Statistics:
     Attributes
     ----------
     version : published versions so far.
-    server_round : complete rounds so far: a round has as many updates as nodes train at once when
-        it begins. The last one may have fewer, if another condition ends the run in it.
+    server_round : complete rounds so far: a round has as many updates as its cohort has nodes. The
+        last one may have fewer, if another condition ends the run in it.
     num_updates : updates a rule has received (APPLIED train dispatches).
     now_s : seconds on the run's clock (virtual in simulation) since the run began.
     wall_s : real seconds since the run began.
     is_virtual : whether `now_s` is simulated time.
+    cohort : updates of a round.
     concurrency : nodes that may train at once.
     at_work_max : most nodes at work at once when training was handed out; a node goes on working
         after its deadline, and counts until it is heard of.
@@ -101,6 +102,7 @@ class Statistics:
     now_s: float = 0.0
     wall_s: float = 0.0
     is_virtual: bool = False
+    cohort: int = 0
     concurrency: int = 0
     at_work_max: int = 0
     in_flight: int = 0
@@ -124,6 +126,8 @@ class Statistics:
     evaluations: deque[Evaluation] = field(default_factory=deque)
     num_evaluations: int = 0
     _num_values: int = field(default=0, repr=False)
+    _slots_s: float = field(default=0.0, repr=False)  # until concurrency last changed
+    _changed_s: float = field(default=0.0, repr=False)
 
     @property
     def num_dispatches(self) -> int:
@@ -141,10 +145,19 @@ class Statistics:
         return self.staleness_sum / self.num_updates if self.num_updates else 0.0
 
     @property
+    def updates_per_version(self) -> float:
+        """Mean number of updates received for a version so far; 0 before the first."""
+        return self.num_updates / self.version if self.version else 0.0
+
+    @property
     def utilisation(self) -> float:
-        """Share of the slots' time (concurrency x seconds) in which a node was at work, 0 to 1."""
-        available_s = self.concurrency * self.now_s
-        return min(1.0, self.busy_s / available_s) if available_s > 0 else 0.0
+        """Share of `slots_s` in which a node was at work, 0 to 1."""
+        return min(1.0, self.busy_s / self.slots_s) if self.slots_s > 0 else 0.0
+
+    @property
+    def slots_s(self) -> float:
+        """Seconds in which nodes might have been at work: concurrency x time, summed."""
+        return self._slots_s + self.concurrency * (self.now_s - self._changed_s)
 
     @property
     def wasted_s(self) -> float:
@@ -154,7 +167,13 @@ class Statistics:
         the staleness discount of those that were. The discount is FedBuff's (1 + tau)^-1/2 whatever
         the rule's own is, so that schedulers and rules compare.
         """
-        return max(0.0, self.concurrency * self.now_s - self.useful_s)
+        return max(0.0, self.slots_s - self.useful_s)
+
+    def train_at_once(self, concurrency: int) -> None:
+        """Let so many nodes train at once from now on."""
+        if concurrency != self.concurrency:
+            self._slots_s, self._changed_s = self.slots_s, self.now_s
+            self.concurrency = concurrency
 
     def dispatched(self, kind: Kind, payload_bytes: int, is_remote: bool = False) -> None:
         """Count one message sent, `is_remote` if to a node in another region than the sender's."""

@@ -105,8 +105,7 @@ class Dispatcher:
             self._refresh_at_s = now_s + self._options.membership_interval_s
             self.membership.refresh(self._node_info.meet(self._grid.get_node_ids(), now_s))
             self._deadlines.forget_departed(self.membership)
-            self.statistics.num_nodes = len(self.membership)
-            self.statistics.concurrency = self._options.num_training(len(self.membership))
+            self.slots.adjust()
         self.membership.wake(now_s)
 
     def _without_answers(self, replies: Iterable[Message]) -> list[Message]:
@@ -270,6 +269,7 @@ class Dispatcher:
         self.conduct.ended(dispatch.node_id, ending)
         if ending.observation is not None:
             self._options.scheduler.observe(ending.observation)
+            self.slots.observe(ending.observation)
         else:
             self._options.scheduler.lost(dispatch.node_id)
         if ending.outcome in (Outcome.APPLIED, Outcome.REJECTED):

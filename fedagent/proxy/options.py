@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from flwr.app import MetricRecord, RecordDict
 
@@ -12,7 +13,7 @@ from fedagent.callbacks import Callback
 from fedagent.errors import require
 from fedagent.nodes.backoff import Backoff
 from fedagent.nodes.geography import Attributes
-from fedagent.scheduling import PerNode, Scheduler, Uniform
+from fedagent.scheduling import AutoConcurrency, PerNode, Scheduler, Uniform
 from fedagent.scheduling.per_node import require_prefetch
 from fedagent.stopping import Stopping
 from fedagent.wire.records import common_metrics
@@ -25,11 +26,11 @@ class AsyncOptions:
     """How a proxy works, whatever its rule.
 
     The first ten are those of Flower's ``FedAvg`` with the same defaults. A round is as many
-    updates as nodes train at once when it begins.
+    updates as its cohort has nodes when it begins.
 
     Parameters
     ----------
-    fraction_train : without `concurrency`, the share of the connected nodes that trains at once.
+    fraction_train : without `cohort`, the share of the connected nodes that is one.
     fraction_evaluate : share of the connected nodes in a federated evaluation; 0 for none. Nodes
         that training leaves idle are asked first; one at work evaluates after its job, one
         with two rounds still to answer is left out. Nobody waits for the answers.
@@ -39,9 +40,11 @@ class AsyncOptions:
     arrayrecord_key, configrecord_key : keys of the records in a message.
     train_metrics_aggr_fn, evaluate_metrics_aggr_fn : (list[RecordDict], weighted_by_key) ->
         MetricRecord. The records hold the clients' metrics, not their arrays.
-    concurrency : nodes that train at once, and so the updates of a round; overrides
-        `fraction_train`. There is no cohort to over-commit: to have more at work than a buffer
-        holds, raise this.
+    cohort : updates of a round, >= 1; None for `concurrency` where that is a number, otherwise for
+        Flower's cohort, max(`fraction_train` * connected nodes, `min_train_nodes`).
+    concurrency : nodes that train at once, >= 1; None for as many as a cohort has; "auto", or an
+        `AutoConcurrency`, for as many as bring updates that are not too stale. Nobody waits for a
+        cohort, so it need not be over-committed: more may be at work than a buffer holds.
     deadline_s : clock seconds a node may take to answer, > 0; None for start()'s ``timeout``. What
         comes later is not applied, but its node gets work again when it does.
     deadline_factor : >= 1; shorten `deadline_s` to so many times what nodes usually take, see
@@ -83,7 +86,8 @@ class AsyncOptions:
     configrecord_key: str = "config"
     train_metrics_aggr_fn: MetricsAggregation | None = None
     evaluate_metrics_aggr_fn: MetricsAggregation | None = None
-    concurrency: int | None = None
+    cohort: int | None = None
+    concurrency: int | Literal["auto"] | AutoConcurrency | None = None
     deadline_s: float | None = None
     deadline_factor: float | None = None
     drain_s: float = 20.0
@@ -109,9 +113,18 @@ class AsyncOptions:
                 0.0 <= getattr(self, name) <= 1.0,
                 f"{name}={getattr(self, name)} must lie in [0, 1].",
             )
+        if self.concurrency == "auto":
+            object.__setattr__(self, "concurrency", AutoConcurrency())
         require(
-            self.concurrency is None or self.concurrency >= 1,
-            f"concurrency={self.concurrency} must be at least 1: nobody would ever train.",
+            self.concurrency is None
+            or isinstance(self.concurrency, AutoConcurrency)
+            or (isinstance(self.concurrency, int) and self.concurrency >= 1),
+            f'concurrency={self.concurrency!r} must be "auto", or a number of at least 1: nobody '
+            "would ever train.",
+        )
+        require(
+            self.cohort is None or self.cohort >= 1,
+            f"cohort={self.cohort} must be at least 1: a round would never have an update.",
         )
         require(
             self.deadline_s is None or self.deadline_s > 0,
@@ -123,7 +136,10 @@ class AsyncOptions:
         )
         require(self.drain_s >= 0, f"drain_s={self.drain_s} must not be negative.")
         require(
-            self.concurrency is not None or self.fraction_train > 0 or self.min_train_nodes > 0,
+            isinstance(self.concurrency, int)
+            or self.cohort is not None
+            or self.fraction_train > 0
+            or self.min_train_nodes > 0,
             "fraction_train=0 and min_train_nodes=0: nobody would ever train; set concurrency.",
         )
         for name in ("evaluate_every", "evaluate_clients_every", "min_available_nodes"):
@@ -157,10 +173,17 @@ class AsyncOptions:
         classes = self.per_node.settings if self.per_node else ()
         return max(self.prefetch, *(own.prefetch or 0 for own in classes), 0)
 
-    def num_training(self, num_nodes: int) -> int:
-        """Return how many of `num_nodes` connected nodes train at once."""
-        wanted = self.concurrency or max(int(num_nodes * self.fraction_train), self.min_train_nodes)
+    def cohort_of(self, num_nodes: int) -> int:
+        """Return how many updates a round of `num_nodes` connected nodes has."""
+        fixed = self.concurrency if isinstance(self.concurrency, int) else None
+        wanted = self.cohort or fixed
+        wanted = wanted or max(int(num_nodes * self.fraction_train), self.min_train_nodes)
         return min(wanted, num_nodes)
+
+    def num_training(self, num_nodes: int) -> int:
+        """Return how many of `num_nodes` connected nodes train at once, at first if it changes."""
+        fixed = self.concurrency if isinstance(self.concurrency, int) else None
+        return min(fixed or self.cohort_of(num_nodes), num_nodes)
 
     def num_evaluating(self, num_nodes: int) -> int:
         """Return how many of `num_nodes` connected nodes are wanted in a federated evaluation."""

@@ -1,7 +1,7 @@
 """Flower's rounds where nobody waits: so many updates as a cohort has nodes, whoever sends them.
 
-A round begins with the number of nodes that train at once, which is Flower's cohort, and is
-complete when the rule has received as many updates. So `num_rounds` asks for the same training
+A round begins with the size of its cohort, and is complete when the rule has received as many
+updates. So `num_rounds` asks for the same training
 under every rule. Versions come out whenever the rule says, and staleness counts those.
 """
 
@@ -17,7 +17,7 @@ class Rounds:
     Parameters
     ----------
     rule : what is told how many updates a round has.
-    statistics : where complete rounds are counted, and how many nodes train at once.
+    statistics : where complete rounds are counted, and how many nodes a cohort has.
 
     Attributes
     ----------
@@ -31,8 +31,8 @@ class Rounds:
         self._version = 0
 
     def begin(self) -> None:
-        """Begin a round of as many updates as nodes may train at once now."""
-        self.num_updates = max(1, self._statistics.concurrency)
+        """Begin a round of as many updates as a cohort has nodes now."""
+        self.num_updates = max(1, self._statistics.cohort)
         self._version = self._statistics.version
         self._rule.begin_round(self.num_updates)
 

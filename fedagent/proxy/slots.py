@@ -6,14 +6,17 @@ from fedagent.nodes.backoff import Breaker
 from fedagent.nodes.membership import Membership
 from fedagent.proxy.jobs import Jobs
 from fedagent.proxy.options import AsyncOptions
-from fedagent.scheduling import Assignment
+from fedagent.scheduling import Assignment, AutoConcurrency, Observation
+from fedagent.scheduling.concurrency import ConcurrencyFinder
 from fedagent.statistics import Statistics
 
 Attributes = Callable[[int], Mapping[str, float]]
 
 
 class Slots:
-    """The jobs that may be handed out, as many nodes at a time as ``statistics.concurrency`` says.
+    """The jobs that may be handed out, to as many nodes at a time as the options say.
+
+    Sets `num_nodes`, `cohort` and `concurrency` of the statistics.
 
     Parameters
     ----------
@@ -33,6 +36,27 @@ class Slots:
     ) -> None:
         self._options, self._membership, self._statistics = options, membership, statistics
         self._jobs, self._breaker, self._attributes = jobs, breaker, attributes
+        wanted = options.concurrency
+        self._finder = ConcurrencyFinder(wanted) if isinstance(wanted, AutoConcurrency) else None
+
+    def adjust(self) -> None:
+        """Count anew which nodes are connected, and how many of them may be at work."""
+        statistics, options = self._statistics, self._options
+        statistics.num_nodes = len(self._membership)
+        statistics.cohort = options.cohort_of(statistics.num_nodes)
+        if self._finder is None:
+            statistics.train_at_once(options.num_training(statistics.num_nodes))
+        else:
+            width = self._finder.limit(
+                statistics.cohort, statistics.num_nodes, statistics.updates_per_version
+            )
+            statistics.train_at_once(width)
+
+    def observe(self, observation: Observation) -> None:
+        """Learn from an update how many nodes may be at work."""
+        if self._finder is not None:
+            self._finder.observe(observation.staleness)
+            self.adjust()
 
     @property
     def has_room(self) -> bool:

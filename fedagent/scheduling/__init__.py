@@ -3,6 +3,7 @@
 from fedagent.nodes.eligible import Eligible
 from fedagent.nodes.idle import IdleNodes
 from fedagent.scheduling.base import Assignment, Observation, Scheduler
+from fedagent.scheduling.concurrency import AutoConcurrency
 from fedagent.scheduling.dylu import DyLU
 from fedagent.scheduling.fairness import FairnessCap
 from fedagent.scheduling.fedcompass import FedCompass
@@ -14,6 +15,7 @@ from fedagent.scheduling.utility import Utility
 
 __all__ = [
     "Assignment",
+    "AutoConcurrency",
     "DyLU",
     "Eligible",
     "FairnessCap",
