@@ -46,6 +46,13 @@ DIGITS: dict[str, Method] = {
     "delayed_nesterov": Method(
         lambda rate: rules.DelayedNesterov(CONCURRENCY, 0.9, rate), (0.3, 0.7, 1.0)
     ),
+    "heloco": Method(rules.HeLoCo, SMALL),
+    "look_ahead": Method(lambda rate: rules.HeLoCo(rate, keep_cosine=-1.0), SMALL),
+    "ringmaster_lmo": Method(lambda rate: rules.RingmasterLMO(None, rate), (0.003, 0.01, 0.03)),
+    "rescaled_asgd": Method(lambda rate: rules.Rescaled(rules.ASGD(rate)), SMALL),
+    "rescaled_fedbuff": Method(
+        lambda rate: rules.Rescaled(rules.FedBuff(BUFFER, rate)), (0.5, 1.0)
+    ),
     "dc_asgd": Method(lambda rate: rules.DCASGD(server_learning_rate=rate), SMALL),
     "ca2fl": Method(lambda rate: rules.CA2FL(BUFFER, rate, NODES), (0.5, 1.0)),
     "ace": Method(lambda rate: rules.ACE(NODES, rate), (0.02, 0.05, 0.1)),
