@@ -41,7 +41,7 @@ DEFAULTS: dict[Any, dict[str, Any]] = {
     },
     rules.FedNova: {"buffer_size": 10, "server_learning_rate": 1.0, "weighted": True},
     rules.FedStaleWeight: {"buffer_size": 10, "server_learning_rate": 1.0, "average": True},
-    rules.HeLoCo: {"server_learning_rate": 0.1, "momentum": 0.9, "keep_cosine": 0.2},
+    rules.HeLoCo: {"server_learning_rate": 0.03, "momentum": 0.9, "keep_cosine": 0.2},
     rules.Hierarchical: {"send_every": 32, "merge_weight": 0.25, "links": None, "root_region": 0},
     rules.Malenia: {"batch_size": None, "server_learning_rate": 1.0},
     rules.PORT: {"buffer_size": 10, "w_c": 1.0, "w_s": 3.0, "beta": 10.0},

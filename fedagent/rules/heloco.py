@@ -54,7 +54,7 @@ class HeLoCo(Rule):
 
     def __init__(
         self,
-        server_learning_rate: float = 0.1,
+        server_learning_rate: float = 0.03,
         momentum: float = 0.9,
         keep_cosine: float = 0.2,
     ) -> None:
