@@ -174,7 +174,7 @@ CASES_SGD = [
     *(ringleader(n) for n in (1, 2, 3, 4)),
     *(delayed_nesterov(N, beta) for N, beta in ((1, 0.5), (3, 0.9), (4, 0.5), (3, 0.0))),
     *(heloco(c, beta) for c, beta in ((0.2, 0.9), (0.8, 0.5), (0.0, 0.9), (-1.0, 0.9))),
-    *(ringmaster_lmo(R, a) for R, a in ((None, 0.3), (3, 0.3), (None, 1.0))),
+    *(ringmaster_lmo(R, a) for R, a in ((None, 0.3), (3, 0.3), (None, 0.6))),
     *(rescaled_asgd(w) for w in (1.3, float("inf"))),
     *(rescaled_fedbuff(w) for w in (1.3, float("inf"))),
     *(dc_asgd(adaptive=True, ema=ema) for ema in (0.95, 0.0)),
