@@ -25,6 +25,8 @@ RULES: dict[str, tuple[Callable[[], rules.Rule], float]] = {
     "FedAsync": (rules.FedAsync, 4),
     "DCASGD": (rules.DCASGD, 6),
     "DelayedNesterov": (rules.DelayedNesterov, 5 + (5 - 1) / K),
+    "HeLoCo": (rules.HeLoCo, 10),
+    "Rescaled": (lambda: rules.Rescaled(rules.ASGD()), 5),
     "ACE": (partial(rules.ACE, NODES), 6),
     "FedBuff": (partial(rules.FedBuff, K), 3 + (3 - 1) / K),
     "FedNova": (partial(rules.FedNova, K), 3 + (3 - 1) / K),

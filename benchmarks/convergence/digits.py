@@ -68,6 +68,10 @@ class Digits:
         parts = (first.ravel(), zeros[0], second.ravel(), zeros[1])
         return np.concatenate(parts).astype(np.float32)
 
+    def arrays(self, vector: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the layers' weights and biases."""
+        return dict(zip(("w1", "b1", "w2", "b2"), _layers(vector), strict=True))
+
     def work(
         self, node: int, start: np.ndarray, steps: int, rate: float, rng: np.random.Generator
     ) -> np.ndarray:

@@ -7,7 +7,7 @@ from functools import partial
 from benchmarks.convergence import quadratic
 from fedagent import rules
 from fedagent.rules import Rule
-from fedagent.rules.staleness import delay_adaptive, polynomial
+from fedagent.rules.staleness import constant, delay_adaptive, polynomial
 from fedagent.scheduling import DyLU, FedCompass, Scheduler, Uniform
 from fedagent.strategies.cutoff import Cutoff
 
@@ -53,6 +53,14 @@ DIGITS: dict[str, Method] = {
     "ringleader": Method(lambda rate: rules.Ringleader(NODES, rate), SMALL, concurrency=NODES),
     "delayed_nesterov": Method(
         lambda rate: rules.DelayedNesterov(CONCURRENCY, 0.9, rate), (0.3, 0.7, 1.0)
+    ),
+    "heloco": Method(rules.HeLoCo, SMALL),
+    "look_ahead": Method(lambda rate: rules.HeLoCo(rate, keep_cosine=-1.0), SMALL),
+    "ringmaster_lmo": Method(lambda rate: rules.RingmasterLMO(None, rate), (0.003, 0.01, 0.03)),
+    "rescaled_asgd": Method(lambda rate: rules.Rescaled(rules.ASGD(rate, constant)), SMALL),
+    "rescaled_fedbuff": Method(
+        lambda rate: rules.Rescaled(rules.FedBuff(BUFFER, rate, constant, weighted=False)),
+        (0.5, 1.0),
     ),
     "dc_asgd": Method(lambda rate: rules.DCASGD(server_learning_rate=rate), SMALL),
     "ca2fl": Method(lambda rate: rules.CA2FL(BUFFER, rate, NODES), (0.5, 1.0)),

@@ -41,6 +41,10 @@ class Quadratic:
         x[0] = math.sqrt(DIMENSION)
         return x
 
+    def arrays(self, vector: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the one array."""
+        return {"x": vector}
+
     def work(
         self, node: int, start: np.ndarray, steps: int, rate: float, rng: np.random.Generator
     ) -> np.ndarray:

@@ -26,6 +26,9 @@ class Problem(Protocol):
     def initial(self, seed: int) -> np.ndarray:
         """Return the (P,) model before training."""
 
+    def arrays(self, vector: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the arrays that a (P,) model is made of, in their order: views of it."""
+
     def work(
         self, node: int, start: np.ndarray, steps: int, rate: float, rng: np.random.Generator
     ) -> np.ndarray:

@@ -13,13 +13,16 @@ from fedagent.rules.fedasync import FedAsync
 from fedagent.rules.fedbuff import FedBuff
 from fedagent.rules.fednova import FedNova
 from fedagent.rules.fedstaleweight import FedStaleWeight
+from fedagent.rules.heloco import HeLoCo
 from fedagent.rules.hierarchical import Hierarchical
 from fedagent.rules.malenia import Malenia
 from fedagent.rules.periodic import Periodic
 from fedagent.rules.port import PORT
 from fedagent.rules.rennala import Rennala
+from fedagent.rules.rescaled import Rescaled
 from fedagent.rules.ringleader import Ringleader
 from fedagent.rules.ringmaster import Ringmaster
+from fedagent.rules.ringmaster_lmo import RingmasterLMO
 from fedagent.rules.wrapper import RuleWrapper
 
 __all__ = [
@@ -35,13 +38,16 @@ __all__ = [
     "FedBuff",
     "FedNova",
     "FedStaleWeight",
+    "HeLoCo",
     "Hierarchical",
     "Malenia",
     "PORT",
     "Periodic",
     "Rennala",
+    "Rescaled",
     "Ringleader",
     "Ringmaster",
+    "RingmasterLMO",
     "Rule",
     "RuleWrapper",
     "too_stale",

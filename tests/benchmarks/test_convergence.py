@@ -30,6 +30,9 @@ class Parabolas:
     weights = np.array([1.0, 2.0, 3.0, 4.0])
     target = 0.0
 
+    def arrays(self, vector):
+        return {"x": vector}
+
     def initial(self, seed):
         return np.full(2, 5.0)
 

@@ -57,5 +57,16 @@ FAMILIES = {
     for name in dict.fromkeys(case.family for case in CASES)
 }
 
+STABLE = {
+    name: st.sampled_from(stable)
+    for name in FAMILIES
+    if (stable := [case for case in CASES if case.family == name and case.is_stable])
+}
+
+for_every_stable_rule = pytest.mark.parametrize(
+    "configurations", STABLE.values(), ids=STABLE.keys()
+)
+"""The same, where a rule has cases that rounding errors do not throw off, and of these."""
+
 for_every_rule = pytest.mark.parametrize("configurations", FAMILIES.values(), ids=FAMILIES.keys())
 """Give a property test a hypothesis strategy of all cases of one rule: draw one of them."""

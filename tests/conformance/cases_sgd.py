@@ -6,14 +6,18 @@ from fedagent.rules import (
     ASGD,
     DCASGD,
     DelayedNesterov,
+    FedBuff,
     FedNova,
+    HeLoCo,
     Malenia,
     Rennala,
+    Rescaled,
     Ringleader,
     Ringmaster,
+    RingmasterLMO,
     staleness,
 )
-from tests.conformance import oracle_sgd
+from tests.conformance import oracle, oracle_sgd
 from tests.conformance.case import WEIGHTS, Case
 
 ASGD_WEIGHTS = WEIGHTS | {
@@ -93,6 +97,52 @@ def delayed_nesterov(period: int, momentum: float, eta: float = 0.7) -> Case:
     )
 
 
+def heloco(keep_cosine: float, momentum: float = 0.9, eta: float = 0.7) -> Case:
+    return Case(
+        "heloco",
+        f"c{keep_cosine}-beta{momentum}",
+        lambda: HeLoCo(eta, momentum, keep_cosine),
+        lambda: oracle_sgd.heloco(eta, momentum, keep_cosine),
+        buffer_size=1,
+        is_stable=keep_cosine == -1,
+    )
+
+
+def ringmaster_lmo(max_staleness: int | None, a: float, eta: float = 0.7) -> Case:
+    R = float("inf") if max_staleness is None else max_staleness
+    return Case(
+        "ringmaster_lmo",
+        f"R{max_staleness}-a{a}",
+        lambda: RingmasterLMO(max_staleness, eta, 1.0 - a),
+        lambda: oracle_sgd.ringmaster_lmo(R, eta, a),
+        buffer_size=None,
+        scripted_bases=False,
+        is_stable=False,
+    )
+
+
+def rescaled_asgd(max_weight: float, eta: float = 0.7) -> Case:
+    return Case(
+        "rescaled",
+        f"asgd-w{max_weight}",
+        lambda: Rescaled(ASGD(eta), max_weight),
+        lambda: oracle_sgd.rescaled(oracle_sgd.asgd(eta, lambda tau: 1.0), max_weight),
+        buffer_size=1,
+    )
+
+
+def rescaled_fedbuff(max_weight: float, size: int | None = 3, eta: float = 0.7) -> Case:
+    return Case(
+        "rescaled",
+        f"fedbuff-w{max_weight}",
+        lambda: Rescaled(FedBuff(size, eta), max_weight),
+        lambda: oracle_sgd.rescaled(
+            oracle.fedbuff(size, eta, oracle.polynomial(a=0.5), "buffer", True), max_weight
+        ),
+        buffer_size=size,
+    )
+
+
 def dc_asgd(adaptive: bool, ema: float = 0.95, lambda_: float = 0.03, eta: float = 0.7) -> Case:
     return Case(
         "dc_asgd",
@@ -123,6 +173,10 @@ CASES_SGD = [
     *(malenia(n, S) for n, S in ((1, None), (3, None), (4, 6), (3, 1))),
     *(ringleader(n) for n in (1, 2, 3, 4)),
     *(delayed_nesterov(N, beta) for N, beta in ((1, 0.5), (3, 0.9), (4, 0.5), (3, 0.0))),
+    *(heloco(c, beta) for c, beta in ((0.2, 0.9), (0.8, 0.5), (0.0, 0.9), (-1.0, 0.9))),
+    *(ringmaster_lmo(R, a) for R, a in ((None, 0.3), (3, 0.3), (None, 0.6))),
+    *(rescaled_asgd(w) for w in (1.3, float("inf"))),
+    *(rescaled_fedbuff(w) for w in (1.3, float("inf"))),
     *(dc_asgd(adaptive=True, ema=ema) for ema in (0.95, 0.0)),
     dc_asgd(adaptive=False),
     *(

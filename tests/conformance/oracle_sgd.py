@@ -1,5 +1,7 @@
 """The SGD family of server rules, as `oracle` writes them: float64, lists, nothing clever."""
 
+from collections import Counter
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -134,6 +136,66 @@ def delayed_nesterov(period: int, beta: float, eta: float) -> Oracle:
         return Step(x, None, published=True)
 
     return at_once(step)
+
+
+def heloco(eta: float, beta: float, c_ok: float) -> Oracle:
+    """arXiv 2606.00271, pseudo-gradients D turned towards m; x is kept beside what is published."""
+    m: float | Vector = 0.0
+    x: Vector | None = None
+
+    def corrected(reply: Reply) -> Vector:
+        D, norm = reply.D, np.linalg.norm
+        if not (norm(D) and norm(m)):
+            return D
+        u, v = D / norm(D), m / norm(m)
+        c, g = u @ v, norm(D) / (norm(D) + 3 * norm(m))
+        if c >= c_ok or c_ok == -1:
+            return D
+        if c < 0:
+            return D - min(0.5 * -c * g, 0.5) * c * norm(D) * v
+        share = min((1 - c) * g, 1)
+        mix = (1 - share) * u + share * v
+        return norm(D) * mix / norm(mix)
+
+    def step(y: Vector, reply: Reply) -> Step:
+        nonlocal m, x
+        x = y if x is None else x
+        D = corrected(reply)
+        m = beta * m + (1 - beta) * D
+        x = x + eta * (D + beta * m)
+        return Step(x + eta * beta * m, None, published=True)
+
+    return at_once(step)
+
+
+def ringmaster_lmo(limit: float, eta: float, a: float) -> Oracle:
+    """arXiv 2605.18174, g = -D and one array with one axis: x <- x + eta lmo(m)."""
+    m: float | Vector = 0.0
+
+    def step(x: Vector, reply: Reply) -> Step:
+        nonlocal m
+        if reply.tau >= limit:
+            return Step(x, None, published=False, accepted=False)
+        m = (1 - a) * m + a * -reply.D
+        # Of all u with sqrt(n) max |u_j| = 1 the one with the least <m, u>.
+        lmo = np.where(m > 0, -1.0, np.where(m < 0, 1.0, 0.0)) / np.sqrt(len(m))
+        return Step(x + eta * lmo, None, published=True)
+
+    return at_once(step)
+
+
+def rescaled(inner: Oracle, w_max: float) -> Oracle:
+    """After arXiv 2605.13434: D times all updates per node over the updates of this node."""
+    heard: list[int] = []
+
+    def step(x: Vector, reply: Reply | None) -> Step:
+        if reply is None:
+            return inner(x, None)
+        heard.append(reply.node)
+        w = min(np.mean(list(Counter(heard).values())) / heard.count(reply.node), w_max)
+        return inner(x, replace(reply, D=w * reply.D))._replace(weight=None)
+
+    return step
 
 
 def dc_asgd(lambda_0: float, adaptive: bool, ema: float, eta: float) -> Oracle:

@@ -6,19 +6,24 @@ from functools import partial
 import numpy as np
 import pytest
 
+from fedagent.model import FlatModel, ModelSpec
 from fedagent.rules import (
     ASGD,
     DCASGD,
     DelayedNesterov,
     FedBuff,
     FedNova,
+    HeLoCo,
     Malenia,
     Rennala,
+    Rescaled,
     Ringleader,
     Ringmaster,
+    RingmasterLMO,
     Rule,
 )
 from fedagent.rules.staleness import constant, delay_adaptive, polynomial, threshold
+from fedagent.update import Update
 from tests.conformance.replay import Event, RealRun, Work, fleet, replay
 
 INITIAL = (0.5, -1.0, 2.0)
@@ -57,6 +62,7 @@ def moved(events: Sequence[Event]) -> np.ndarray:
         DCASGD(0.0, adaptive=True, server_learning_rate=0.3),
         DelayedNesterov(5, momentum=0.0, server_learning_rate=1.5),
         DelayedNesterov(1, momentum=0.0, server_learning_rate=0.3),
+        HeLoCo(0.3, momentum=0.0, keep_cosine=-1.0),
     ],
     ids=lambda rule: type(rule).__name__,
 )
@@ -77,6 +83,7 @@ def test_single_node_is_never_stale_and_every_rule_adds_its_deltas():
         Malenia(1, server_learning_rate=0.3),
         Ringleader(1, 0.3),
         DCASGD(2.0, server_learning_rate=0.3),
+        Rescaled(ASGD(0.3)),
     ):
         assert_same(rule, ASGD(0.3), history)
 
@@ -248,6 +255,80 @@ def test_ringleader_steps_once_per_node_and_round_and_uses_nothing_older_than_2n
     assert max(event.tau for event in events) <= 2 * n - 2
 
 
+def test_heloco_turns_an_update_halfway_to_the_momentum_and_keeps_its_length():
+    # The first update makes m = (0.5, 0), the second is at a right angle: g = 1.5 / (1.5 + 3/2).
+    run = RealRun(HeLoCo(1.0, momentum=0.5), [0.0, 0.0])
+
+    events = replay(run, [(0, Work(0, (1.0, 0.0))), (1, Work(0, (0.0, 1.5)))])
+
+    turned = 1.5 * np.sqrt(0.5) * np.ones(2)
+    m = 0.5 * np.array([0.5, 0.0]) + 0.5 * turned
+    x = np.array([1.25, 0.0]) + turned + 0.5 * m
+    np.testing.assert_allclose(events[0].parameters, [1.5, 0.0])  # x = 1.25, and ahead of it
+    np.testing.assert_allclose(events[1].parameters, x + 0.5 * m)
+
+
+def test_heloco_takes_away_from_what_points_against_the_momentum_and_adds_nothing_new():
+    run = RealRun(HeLoCo(1.0, momentum=0.5), [0.0, 0.0])
+
+    events = replay(run, [(0, Work(0, (1.0, 0.0))), (1, Work(0, (-1.5, 0.0)))])
+
+    left = -1.5 + 0.5 * 0.5 * 1.5  # c = -1, g = 1/2: a quarter less
+    m = 0.5 * 0.5 + 0.5 * left
+    np.testing.assert_allclose(events[1].parameters, [1.25 + left + m, 0.0])
+
+
+@pytest.mark.parametrize("shape", [(6, 4), (4, 6), (5, 5), (4, 2, 3)])
+def test_ringmaster_lmo_moves_a_matrix_about_equally_in_all_its_directions(shape):
+    before = {"w": np.zeros(shape), "b": np.zeros(4)}
+    model = FlatModel(ModelSpec.of(before), before)
+    delta = {"w": np.random.default_rng(3).normal(size=shape), "b": np.array([5.0, -1, 0, 1])}
+    vector, _ = model.spec.flatten(delta)
+
+    RingmasterLMO(server_learning_rate=2.0).receive(model, Update(0, vector, model.vector, 0))
+
+    after = model.arrays()
+    moved, u, v = (
+        after["w"].reshape(shape[0], -1),
+        *np.linalg.svd(delta["w"].reshape(shape[0], -1))[::2],
+    )
+    inside = u[:, : min(moved.shape)].T @ moved @ v[: min(moved.shape)].T
+    off_diagonal = inside - np.diag(np.diag(inside))
+    assert np.abs(off_diagonal).max() < 1e-9, "U and V are those of the momentum"
+    assert np.all((np.diag(inside) > 1.2) & (np.diag(inside) < 2.5))
+    np.testing.assert_allclose(after["b"], [1.0, -1.0, 0.0, 1.0])
+
+
+def test_ringmaster_lmo_takes_the_same_step_however_large_the_update_is():
+    small, large = ([Work(0, (k, -2 * k, 0.0))] for k in (1e-3, 1e3))
+
+    np.testing.assert_allclose(
+        moved(trace(RingmasterLMO(), small)), moved(trace(RingmasterLMO(), large))
+    )
+
+
+def test_rescaled_nodes_have_the_same_say_however_often_they_are_heard():
+    # Node 0 is heard nine times as often as node 1, and pulls the other way.
+    history = [Work(int(i % 10 == 9), (1.0 if i % 10 < 9 else -1.0,)) for i in range(2000)]
+
+    biased = fleet(RealRun(ASGD(0.01), [0.0]), history)
+    fair = fleet(RealRun(Rescaled(ASGD(0.01)), [0.0]), history)
+
+    assert float(biased[-1].parameters[0]) == pytest.approx(16.0)
+    assert abs(float(fair[-1].parameters[0])) < 0.1
+
+
+def test_rescaled_nodes_that_are_heard_equally_often_weigh_one_at_the_end_of_every_round():
+    history = [Work(node, (1.0,)) for _ in range(20) for node in range(4)]
+
+    x = [float(e.parameters[0]) for e in fleet(RealRun(Rescaled(ASGD()), [0.0]), history)]
+
+    steps = np.diff(x, prepend=0.0).reshape(20, 4)
+    np.testing.assert_allclose(steps[:, 3], 1.0)
+    np.testing.assert_allclose(steps[0], 1.0)
+    assert np.abs(steps[-1] - 1.0).max() < 0.05
+
+
 def test_dc_asgd_predicts_the_gradient_at_the_current_model():
     """Curvature 1 where the squared gradient is 1: the compensated step is the fresh gradient's."""
     run = RealRun(DCASGD(1.0, adaptive=False, server_learning_rate=1.0), [1.0])
@@ -300,6 +381,13 @@ def test_fednova_does_not_let_a_node_with_more_steps_pull_the_model_its_way():
         (lambda: DelayedNesterov(period=0), "period=0"),
         (lambda: DelayedNesterov(momentum=1.0), "momentum=1.0"),
         (lambda: DelayedNesterov(server_learning_rate=0.0), "server_learning_rate=0.0"),
+        (lambda: HeLoCo(server_learning_rate=0.0), "server_learning_rate=0.0"),
+        (lambda: HeLoCo(momentum=1.0), "momentum=1.0"),
+        (lambda: HeLoCo(keep_cosine=1.5), "keep_cosine=1.5"),
+        (lambda: RingmasterLMO(max_staleness=0), "max_staleness=0"),
+        (lambda: RingmasterLMO(server_learning_rate=0.0), "server_learning_rate=0.0"),
+        (lambda: RingmasterLMO(momentum=1.0), "momentum=1.0"),
+        (lambda: Rescaled(ASGD(), max_weight=0.9), "max_weight=0.9"),
         (lambda: DCASGD(lambda_=-1.0), "lambda_=-1.0"),
         (lambda: DCASGD(ema=1.0), "ema=1.0"),
         (lambda: DCASGD(server_learning_rate=0.0), "server_learning_rate=0.0"),

@@ -10,10 +10,13 @@ from fedagent.rules import (
     DCASGD,
     DelayedNesterov,
     FedNova,
+    HeLoCo,
     Malenia,
     Rennala,
+    Rescaled,
     Ringleader,
     Ringmaster,
+    RingmasterLMO,
     too_stale,
 )
 from fedagent.rules.buffer import Buffer
@@ -26,6 +29,9 @@ RENNALA = cases.rennala(3)
 MALENIA = cases.malenia(4, 6)
 RINGLEADER = cases.ringleader(3)
 DELAYED_NESTEROV = cases.delayed_nesterov(3, 0.9)
+HELOCO = cases.heloco(0.2)
+RINGMASTER_LMO = cases.ringmaster_lmo(3, 0.3)
+RESCALED = cases.rescaled_asgd(float("inf"))
 DC_ASGD = cases.dc_asgd(adaptive=False)
 ADAPTIVE_DC_ASGD = cases.dc_asgd(adaptive=True)
 FEDNOVA = cases.fednova("polynomial", weighted=True)
@@ -230,6 +236,98 @@ def applies_the_momentum_on_every_arrival(patch):
         return published
 
     patch.setattr(DelayedNesterov, "receive", receive)
+
+
+# --- HeLoCo -----------------------------------------------------------------------------------
+
+
+@mistake("heloco", HELOCO, shows_in="parameters")
+def publishes_where_the_momentum_has_not_led_yet(patch):
+    right = HeLoCo.receive
+
+    def receive(self, model, update):
+        published = right(self, model, update)
+        model.vector.sub_(self._momentum, alpha=self.server_learning_rate * self.momentum)
+        return published
+
+    patch.setattr(HeLoCo, "receive", receive)
+
+
+@mistake("heloco", HELOCO, shows_in="parameters")
+def corrects_the_update_by_a_momentum_that_holds_it(patch):
+    right = HeLoCo._correct
+
+    def correct(self, delta, m):
+        right(self, delta, self.momentum * m + (1 - self.momentum) * delta)
+
+    patch.setattr(HeLoCo, "_correct", correct)
+
+
+@mistake("heloco", HELOCO, shows_in="parameters")
+def drops_what_points_against_the_momentum(patch):
+    right = HeLoCo._correct
+
+    def correct(self, delta, m):
+        if delta @ m < 0:
+            delta.zero_()
+        right(self, delta, m)
+
+    patch.setattr(HeLoCo, "_correct", correct)
+
+
+# --- Ringmaster LMO ---------------------------------------------------------------------------
+
+
+@mistake("ringmaster-lmo", RINGMASTER_LMO, shows_in="accepted")
+def lets_a_late_update_into_the_momentum(patch):
+    patch.setattr(RingmasterLMO, "rejection", lambda self, update: None)
+
+
+@mistake("ringmaster-lmo", RINGMASTER_LMO, shows_in="parameters")
+def steps_along_the_update_instead_of_the_momentum(patch):
+    right = RingmasterLMO.receive
+
+    def receive(self, model, update):
+        self.momentum = 0.0
+        return right(self, model, update)
+
+    patch.setattr(RingmasterLMO, "receive", receive)
+
+
+@mistake("ringmaster-lmo", RINGMASTER_LMO, shows_in="parameters")
+def takes_the_steepest_ascent(patch):
+    module = "fedagent.rules.ringmaster_lmo.direction"
+    patch.setattr(module, lambda m, spec: -m.sign() / len(m) ** 0.5)
+
+
+# --- Rescaled ---------------------------------------------------------------------------------
+
+
+@mistake("rescaled", RESCALED, shows_in="parameters")
+def lets_who_is_heard_most_count_most(patch):
+    right = Rescaled._weight
+    patch.setattr(Rescaled, "_weight", lambda self, node_id: 1 / right(self, node_id))
+
+
+@mistake("rescaled", RESCALED, shows_in="parameters")
+def weighs_a_node_by_the_updates_before_this_one(patch):
+    right = Rescaled._weight
+
+    def weight(self, node_id):
+        before = self._counts.get(node_id, 0)
+        return right(self, node_id) * (before + 1) / max(before, 1)
+
+    patch.setattr(Rescaled, "_weight", weight)
+
+
+@mistake("rescaled", cases.rescaled_asgd(1.3), shows_in="parameters")
+def bounds_no_weight(patch):
+    right = Rescaled.__init__
+
+    def init(self, inner, max_weight):
+        right(self, inner, float("inf"))
+
+    patch.setattr(Rescaled, "__init__", init)
 
 
 # --- DC-ASGD ----------------------------------------------------------------------------------
