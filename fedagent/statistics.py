@@ -94,6 +94,7 @@ class Statistics:
     evaluations : the newest `KEPT_EVALUATIONS` with at most `KEPT_VALUES` values, in order of
         version within each source.
     num_evaluations : evaluations so far, those that are no longer kept included.
+    updates_per_version : mean number of updates in a version so far; 0 before the first.
     """
 
     version: int = 0
@@ -125,6 +126,7 @@ class Statistics:
     staleness_max: int = 0
     evaluations: deque[Evaluation] = field(default_factory=deque)
     num_evaluations: int = 0
+    updates_per_version: float = 0.0
     _num_values: int = field(default=0, repr=False)
     _slots_s: float = field(default=0.0, repr=False)  # until concurrency last changed
     _changed_s: float = field(default=0.0, repr=False)
@@ -145,11 +147,6 @@ class Statistics:
         return self.staleness_sum / self.num_updates if self.num_updates else 0.0
 
     @property
-    def updates_per_version(self) -> float:
-        """Mean number of updates received for a version so far; 0 before the first."""
-        return self.num_updates / self.version if self.version else 0.0
-
-    @property
     def utilisation(self) -> float:
         """Share of `slots_s` in which a node was at work, 0 to 1."""
         return min(1.0, self.busy_s / self.slots_s) if self.slots_s > 0 else 0.0
@@ -168,6 +165,11 @@ class Statistics:
         the rule's own is, so that schedulers and rules compare.
         """
         return max(0.0, self.slots_s - self.useful_s)
+
+    def published(self, version: int) -> None:
+        """Count a version that holds all updates received but the buffered ones."""
+        self.version = version
+        self.updates_per_version = (self.num_updates - self.buffered) / version
 
     def train_at_once(self, concurrency: int) -> None:
         """Let so many nodes train at once from now on."""

@@ -96,5 +96,5 @@ def test_only_an_application_without_a_fixed_scale_has_no_target():
 @pytest.mark.parametrize("app", GROUPS["app"])
 def test_debugging_is_small_whatever_the_application(app):
     cfg = compose(f"app={app} debug=on", CONF)
-    assert (cfg.fleet.num_nodes, cfg.concurrency, cfg.stopping.max_updates) == (4, 4, 4)
+    assert (cfg.fleet.num_nodes, cfg.cohort, cfg.stopping.max_updates) == (4, 4, 4)
     assert (cfg.runtime.workers, cfg.display, cfg.about.debug) == (0, False, "on")

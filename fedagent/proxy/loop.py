@@ -268,7 +268,7 @@ class Proxy:
 
     def _publish_next(self) -> None:
         self._versions.publish_next()
-        self.statistics.version = self._model.version
+        self.statistics.published(self._model.version)
         self.result.arrays = self._versions.current.payload
         for callback in self._options.callbacks:
             callback.on_version(self.statistics)

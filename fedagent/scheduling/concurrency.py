@@ -5,7 +5,7 @@ newer versions on average, whatever the nodes' speeds. More nodes bring more upd
 each of which is worth less. Where speeds differ, few slow nodes carry most of the mean, so the
 *median* tells what a typical update is worth:
 
-    m = median staleness of the newest c updates
+    m = median staleness of c updates that were handed out under the present c
     c <- c (s + 1) / (m + 1),  by at most a factor of 2
 
 between max(cohort, s K) and all nodes, with K as it was so far. Neither nodes nor rules need to
@@ -21,6 +21,9 @@ from typing import Annotated, Any
 from fedagent.errors import Interval, check_fields
 
 _MOST = 2.0  # the largest factor between two values of c
+_ANOTHER = (
+    0.1  # how much, relatively, c changes before updates under way tell nothing of the new one
+)
 
 
 @dataclass(frozen=True)
@@ -49,11 +52,15 @@ class ConcurrencyFinder:
     def __init__(self, wanted: AutoConcurrency) -> None:
         self._wanted = wanted
         self._width = 0.0
+        self._num_before = 0  # updates under way that were handed out under another c
         self._seen: list[int] = []
 
     def observe(self, staleness: int) -> None:
         """Learn from an update that came, `staleness` versions after its base."""
-        self._seen.append(staleness)
+        if self._num_before > 0:
+            self._num_before -= 1
+        else:
+            self._seen.append(staleness)
 
     def limit(self, cohort: int, num_nodes: int, updates_per_version: float) -> int:
         """Return c: how many of `num_nodes` connected nodes may be at work, at least `cohort`.
@@ -62,19 +69,23 @@ class ConcurrencyFinder:
         ----------
         updates_per_version : K as it was so far; 0 before the first version.
         """
-        wanted = self._wanted.staleness
-        if len(self._seen) >= self._width > 0:
+        wanted, width = self._wanted.staleness, self._width
+        if len(self._seen) >= width > 0:
             ratio = (wanted + 1.0) / (max(statistics.median_grouped(self._seen), 0.0) + 1.0)
-            self._width *= min(max(ratio, 1.0 / _MOST), _MOST)
+            width *= min(max(ratio, 1.0 / _MOST), _MOST)
             self._seen.clear()
-        least = max(cohort, wanted * updates_per_version)
-        self._width = min(max(self._width, least), num_nodes)
+        width = min(max(width, cohort, wanted * updates_per_version), num_nodes)
+        if abs(width - self._width) > _ANOTHER * self._width:
+            self._seen.clear()
+            self._num_before = int(self._width)
+        self._width = width
         return int(self._width)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what has been found."""
-        return {"width": self._width, "seen": list(self._seen)}
+        return {"width": self._width, "before": self._num_before, "seen": list(self._seen)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` returned."""
-        self._width, self._seen = float(state["width"]), list(state["seen"])
+        self._width, self._num_before = float(state["width"]), int(state["before"])
+        self._seen = list(state["seen"])

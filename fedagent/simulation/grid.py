@@ -65,6 +65,7 @@ class SimulationGrid(Grid):
     Attributes
     ----------
     clock : the virtual clock.
+    num_nodes : of the fleet, whether or not they are online.
     statistics : what the grid has seen, whatever strategy drives it.
     run_statistics : what a strategy of fedagent's says of its run; None if there was none.
     """
@@ -75,6 +76,7 @@ class SimulationGrid(Grid):
         self._engine = Engine(fleet, executor, run, run_config, seed)
         self._nodes, self.clock = self._engine.nodes, self._engine.clock
         self.statistics = self._engine.statistics
+        self.num_nodes = fleet.num_nodes
         self.run_statistics: Statistics | None = None
         self._lock = threading.RLock()
         self._threads = ServerThreads()

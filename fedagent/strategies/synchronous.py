@@ -8,6 +8,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
 from fedagent.callbacks import Callback, tell_end
+from fedagent.errors import require
 from fedagent.grids import tell_statistics
 from fedagent.proxy.run_end import RunResult, ShouldStop
 from fedagent.proxy.server_evaluation import EvaluateFn, checked
@@ -90,6 +91,7 @@ class Synchronous:
         A run that ends before `num_rounds` leaves the metrics of ``evaluate_fn`` only: Flower's
         loop takes its others with it. `should_stop` sees as much.
         """
+        _require_a_cohort(self.strategy, grid)
         result = RunResult(end=RunEnd("completed", f"{num_rounds} rounds"))
         stopping = list(self._stopping)
         if should_stop is not None:
@@ -122,6 +124,19 @@ class Synchronous:
                 result.evaluate_metrics_clientapp = whole.evaluate_metrics_clientapp
             rounds.tell_end()
         return result
+
+
+def _require_a_cohort(strategy: Strategy, grid: Grid) -> None:
+    """Raise a ``ConfigurationError`` if a simulated fleet is too small for a round to begin."""
+    num_nodes: int | None = getattr(grid, "num_nodes", None)
+    for name in ("min_train_nodes", "min_available_nodes"):
+        wanted = getattr(strategy, name, 0)
+        require(
+            num_nodes is None or wanted <= num_nodes,
+            f"A round of {type(strategy).__name__} waits for {name}={wanted} nodes, and the fleet "
+            f"has {num_nodes}: none would ever begin. Set {name}, or cohort in a configuration, to "
+            f"{num_nodes} at most.",
+        )
 
 
 class _Rounds:

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "your-own-application.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
-QUICK = "runtime=inline fleet.num_nodes=4 concurrency=2 buffer_size=2 stopping.max_updates=4"
+QUICK = "runtime=inline fleet.num_nodes=4 cohort=2 buffer_size=2 stopping.max_updates=4"
 
 
 def do(line, folder):

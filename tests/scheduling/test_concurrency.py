@@ -4,9 +4,10 @@ import pytest
 
 from fedagent import FedAsync, FedBuff
 from fedagent.errors import ConfigurationError
-from fedagent.scheduling import AutoConcurrency, Paced
+from fedagent.scheduling import AutoConcurrency
 from fedagent.scheduling.concurrency import ConcurrencyFinder
 from fedagent.simulation import Equal, Lognormal, TwoClass
+from fedagent.statistics import Statistics
 from fedagent.stopping import MaxUpdates
 from tests.toy import run
 
@@ -20,9 +21,11 @@ def widths(seen, windows, cohort=10, num_nodes=1_000, per_version=0.0):
     found, after = finder(), []
     width = found.limit(cohort, num_nodes, per_version)
     for _ in range(windows):
-        for _ in range(width):
-            found.observe(seen(width))
-        width = found.limit(cohort, num_nodes, per_version)
+        before = width
+        for _ in range(3 * before):  # those under way, and as many again
+            if width == before:
+                found.observe(seen(width))
+                width = found.limit(cohort, num_nodes, per_version)
         after.append(width)
     return after
 
@@ -33,11 +36,11 @@ def test_fresh_updates_double_it_until_all_are_at_work():
 
 def test_stale_updates_halve_it_down_to_the_cohort_or_what_is_always_allowed():
     found = finder()
-    found.load_state_dict({"width": 200.0, "seen": [60] * 200})
+    found.load_state_dict({"width": 200.0, "before": 0, "seen": [60] * 200})
     assert found.limit(30, 1_000, 10.0) == 100
-    found.load_state_dict({"width": 45.0, "seen": [60] * 45})
+    found.load_state_dict({"width": 45.0, "before": 0, "seen": [60] * 45})
     assert found.limit(30, 1_000, 10.0) == 40  # s K, whose mean staleness is s
-    found.load_state_dict({"width": 45.0, "seen": [60] * 45})
+    found.load_state_dict({"width": 45.0, "before": 0, "seen": [60] * 45})
     assert found.limit(30, 1_000, 1.0) == 30
 
 
@@ -47,14 +50,18 @@ def test_it_settles_where_the_median_is_what_is_wanted():
     assert after[-1] == pytest.approx(80, abs=12)
 
 
-def test_nothing_changes_within_a_window():
+def test_updates_handed_out_under_another_concurrency_tell_nothing():
     found = finder()
-    width = found.limit(10, 100, 0.0)
-    for _ in range(width - 1):
+    seen = [found.limit(10, 100, 0.0)]
+    for _ in range(9 + 1 + 10 + 19 + 1):  # ten, then those ten under way, then twenty
         found.observe(0)
-        assert found.limit(10, 100, 0.0) == width
-    found.observe(0)
-    assert found.limit(10, 100, 0.0) == 20
+        seen.append(found.limit(10, 100, 0.0))
+    assert seen == [10] * 10 + [20] * 30 + [40]
+
+
+def test_the_first_version_allows_what_its_buffer_does():
+    found = finder()
+    assert [found.limit(10, 100, k) for k in (0.0, 0.0, 5.0, 5.0)] == [10, 10, 20, 20]
 
 
 def test_a_few_ancient_updates_count_little():
@@ -103,7 +110,7 @@ def auto(fleet, updates=600, build=FedBuff, **options):
 def test_among_equals_the_mean_staleness_is_what_is_wanted():
     seen = auto(Equal(num_nodes=200), buffer_size=10)
     assert seen.cohort == 10
-    assert 40 <= seen.concurrency <= 80
+    assert 40 <= seen.concurrency <= 90
     assert seen.staleness_mean == pytest.approx(4.0, abs=1.5)
 
 
@@ -113,8 +120,8 @@ def test_slow_nodes_leave_room_for_more():
     assert mixed.concurrency > 1.5 * equal.concurrency
 
 
-def test_a_rule_whose_every_update_is_a_version_keeps_to_the_cohort():
-    assert auto(Lognormal(num_nodes=100), updates=200, build=FedAsync).concurrency == 10
+def test_a_rule_whose_every_update_is_a_version_stays_near_the_cohort():
+    assert auto(Lognormal(num_nodes=100), updates=200, build=FedAsync).concurrency <= 20
 
 
 def test_a_cohort_of_everybody_is_everybody():
@@ -123,11 +130,14 @@ def test_a_cohort_of_everybody_is_everybody():
 
 
 def test_slots_are_counted_as_they_were():
-    seen = auto(Equal(num_nodes=100), updates=300, buffer_size=5, scheduler=Paced())
-    assert seen.utilisation == pytest.approx(seen.busy_s / seen.slots_s)
-    assert seen.utilisation > 0.9
-    assert seen.slots_s > seen.concurrency * seen.now_s, "more were at work before"
-    assert 0.0 < seen.wasted_s < seen.slots_s
+    seen = Statistics(now_s=2.0)
+    seen.train_at_once(10)
+    for now_s, concurrency, slots_s in [(5.0, 10, 30.0), (5.0, 40, 30.0), (7.0, 5, 110.0)]:
+        seen.now_s = now_s
+        seen.train_at_once(concurrency)
+        assert seen.slots_s == slots_s
+    seen.now_s, seen.busy_s, seen.useful_s = 9.0, 60.0, 20.0
+    assert (seen.slots_s, seen.utilisation, seen.wasted_s) == (120.0, 0.5, 100.0)
 
 
 @pytest.mark.parametrize("concurrency", ["many", 0, -3, 2.5, None])

@@ -101,6 +101,13 @@ def test_a_round_of_fewer_than_flowers_minimum_is_aggregated():
     assert torch.any(outcome.result.arrays.to_torch_state_dict()["weight"])
 
 
+@pytest.mark.parametrize("name", ["min_train_nodes", "min_available_nodes"])
+def test_a_fleet_that_is_smaller_than_a_cohort_is_refused(name):
+    strategy = Synchronous(FedAvg(**{name: 5}))
+    with pytest.raises(ConfigurationError, match=f"waits for {name}=5 nodes, and the fleet has 4"):
+        run(strategy, Equal(num_nodes=4), rounds=1)
+
+
 def test_a_run_that_gets_nothing_ends():
     log, _ = watched(scripted(5.0, 5.0), rounds=10**6, deadline_s=1e-6)
     assert log.end.kind == "stalled"

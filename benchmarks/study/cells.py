@@ -1,0 +1,175 @@
+"""What is compared, where, and one run of it."""
+
+import json
+import logging
+import shlex
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fedagent.config import compose, instantiate
+from fedagent.report.runs import METRICS_FILE, SUMMARY_FILE
+from fedagent.simulation import run_simulation
+
+CONF = Path(__file__).parents[2] / "conf"
+TARGET = 0.85
+LIMIT_S = 400.0  # virtual seconds of a run
+SLOW_DIGITS = (
+    "accuracy-class-8",
+    "accuracy-class-9",
+)  # what `label_by_speed` gives slow nodes only
+NEWEST = 5  # evaluations behind "the accuracy at the end": single ones swing
+
+SYNCHRONOUS = {
+    "FedAvg, waits for all": ("strategy=fedavg",),
+    **{
+        f"FedAvg, deadline {deadline_s} s": (
+            "strategy=fedavg_deadline",
+            f"strategy.deadline_s={deadline_s}",
+        )
+        for deadline_s in (2, 4, 8, 16, 32)
+    },
+    "FedAvg, asks 1.3 x": ("strategy=fedavg_overselect",),
+    "FedAvg, asks 2 x": ("strategy=fedavg_overselect", "strategy.over_selection=2"),
+}
+"""Flower's rounds; the soonest of each cell, chosen on the test's own curve, is the one to beat."""
+
+PAPER = ("scheduler=uniform", "concurrency=20")
+PUBLISHED = {
+    "FedBuff, as published": ("tuned=fedbuff", *PAPER),
+    "FedAsync, as published": ("tuned=fedasync", *PAPER),
+}
+DEFAULT = "default"
+OURS: dict[str, tuple[str, ...]] = {DEFAULT: ()}
+TUNED = {
+    "Ringmaster LMO": ("tuned=ringmaster_lmo",),
+    "HeLoCo": ("tuned=heloco",),
+    "longer jobs": ("scheduler.typical_steps=8",),
+}
+"""Ours with other settings; the soonest of each cell is "the best", beside the default itself."""
+
+METHODS = SYNCHRONOUS | PUBLISHED | OURS | TUNED
+
+QUICK_METHODS = (
+    "FedAvg, deadline 2 s",
+    "FedAvg, deadline 4 s",
+    "FedAvg, deadline 8 s",
+    "FedAvg, asks 2 x",
+    "FedBuff, as published",
+    DEFAULT,
+    "Ringmaster LMO",
+)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Where methods meet.
+
+    Parameters
+    ----------
+    app : choice of the group, with overrides after it.
+    fleet : choice of the group.
+    links : choice of the group: unlimited or phones.
+    partition : choice of the group.
+    """
+
+    fleet: str
+    links: str
+    partition: str
+    app: tuple[str, ...] = ()
+
+    @property
+    def overrides(self) -> list[str]:
+        """What the cell says on the command line."""
+        return [
+            f"fleet={self.fleet}",
+            f"links={self.links}",
+            *self.partition.split(),
+            *self.app,
+        ]
+
+    def __str__(self) -> str:
+        partition = self.partition.removeprefix("partition=").replace(" partition.alpha=", " ")
+        return " ".join((self.fleet, self.links, partition, *self.app))
+
+
+def cells(quick: bool) -> Iterator[Cell]:
+    """Yield the study's cells; of the quick one only some, with a small network."""
+    small = ("app.model=mlp",) if quick else ()
+    spread = "partition=dirichlet partition.alpha=0.5"
+    by_speed = "partition=label_by_speed"
+    if quick:
+        yield Cell("equal", "unlimited", spread, small)
+        yield Cell("lognormal", "unlimited", spread, small)
+        yield Cell("lognormal", "phones", spread, small)
+        yield Cell("equal", "unlimited", by_speed, small)
+        yield Cell("lognormal", "unlimited", by_speed, small)
+        return
+    for fleet in ("equal", "two_class", "lognormal", "pareto", "phones"):
+        for links in ("unlimited", "phones"):
+            yield Cell(fleet, links, spread)
+        yield Cell(fleet, "unlimited", by_speed)
+    for partition in ("partition=iid", "partition=dirichlet partition.alpha=0.1"):
+        yield Cell("lognormal", "unlimited", partition)
+
+
+def simulate(cell: Cell, method: str, seed: int, limit_s: float) -> dict[str, Any]:
+    """Run a method in a cell until `limit_s`, or until it has gone on for a while past the target.
+
+    Returns
+    -------
+    ``time_s`` to the target (None if it was not reached), ``bytes`` and ``updates`` until the end,
+    ``accuracy`` and ``slow`` at the end, and the ``curve``: (virtual s, accuracy) pairs.
+    """
+    logging.getLogger("flwr").setLevel(logging.ERROR)
+    torch.set_num_threads(1)
+    # What is learned of the slow group takes the whole time; everything else ends at the target.
+    stop = "true" if "label_by_speed" not in cell.partition else "false"
+    with tempfile.TemporaryDirectory() as folder:
+        words = [
+            *cell.overrides,
+            *METHODS[method],
+            f"seed={seed}",
+            "stopping=seconds",
+            f"stopping.max_seconds={limit_s:g}",
+            f"stopping.at_target={stop}",
+            f"target={TARGET}",
+            "runtime=inline",
+            "display=false",
+            f"output_dir={folder}",
+        ]
+        cfg = compose(shlex.join(words), CONF)
+        run_simulation(
+            "server.app:app",
+            "clients.app:app",
+            fleet=instantiate(cfg.fleet),
+            seed=cfg.seed,
+            runtime=instantiate(cfg.runtime),
+            run_config={"overrides": shlex.join(words)},
+        )
+        summary = json.loads((Path(folder) / SUMMARY_FILE).read_text())
+        lines = map(json.loads, (Path(folder) / METRICS_FILE).read_text().splitlines())
+        seen = [line for line in lines if line.get("source") == "server"]
+    newest = [line["metrics"] for line in seen[-NEWEST:]]
+    return {
+        "cell": str(cell),
+        "method": method,
+        "seed": seed,
+        "time_s": summary["time_to_target_s"],
+        "accuracy": _mean(m["accuracy"] for m in newest),
+        "slow": _mean(m[digit] for m in newest for digit in SLOW_DIGITS),
+        "bytes": summary["bytes_down"] + summary["bytes_up"],
+        "updates": summary["num_updates"],
+        "wasted_s": summary["wasted_s"],
+        "at_work_max": summary["at_work_max"],
+        "curve": [(line["virtual_time_s"], line["metrics"]["accuracy"]) for line in seen],
+    }
+
+
+def _mean(values: Iterator[float]) -> float:
+    numbers = list(values)
+    return sum(numbers) / len(numbers)
