@@ -28,7 +28,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
 from benchmarks.machine import print_result
-from benchmarks.study.cells import LIMIT_S, METHODS, QUICK_METHODS, cells, simulate
+from benchmarks.study.cells import LIMIT_S, cells, methods_of, simulate
 from benchmarks.study.report import draw, print_table, ratios
 
 
@@ -47,7 +47,6 @@ def main() -> None:
     parser.add_argument("--figure", type=Path, help="a PNG of the times")
     arguments = parser.parse_args()
     chosen = [cell for cell in cells(arguments.quick) if arguments.only in str(cell)]
-    methods = list(QUICK_METHODS if arguments.quick else METHODS)
     seeds = [int(seed) for seed in arguments.seeds.split(",")]
     limit_s = LIMIT_S / 4 if arguments.quick else LIMIT_S
 
@@ -56,7 +55,7 @@ def main() -> None:
     wanted = [
         (cell, method, seed)
         for cell in chosen
-        for method in methods
+        for method in methods_of(cell, arguments.quick)
         for seed in seeds
         if (str(cell), method, seed) not in done
     ]

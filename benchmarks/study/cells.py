@@ -4,7 +4,7 @@ import json
 import logging
 import shlex
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,14 @@ SYNCHRONOUS = {
         )
         for deadline_s in (2, 4, 8, 16, 32)
     },
+    **{
+        f"FedAvg of 60 nodes, deadline {deadline_s} s": (
+            "strategy=fedavg_deadline",
+            f"strategy.deadline_s={deadline_s}",
+            "cohort=60",
+        )
+        for deadline_s in (2, 4, 8)
+    },
     "FedAvg, asks 1.3 x": ("strategy=fedavg_overselect",),
     "FedAvg, asks 2 x": ("strategy=fedavg_overselect", "strategy.over_selection=2"),
 }
@@ -55,14 +63,14 @@ TUNED = {
 METHODS = SYNCHRONOUS | PUBLISHED | OURS | TUNED
 
 QUICK_METHODS = (
-    "FedAvg, deadline 2 s",
     "FedAvg, deadline 4 s",
     "FedAvg, deadline 8 s",
-    "FedAvg, asks 2 x",
-    "FedBuff, as published",
+    "FedAvg of 60 nodes, deadline 2 s",
+    "FedAvg of 60 nodes, deadline 4 s",
     DEFAULT,
     "Ringmaster LMO",
 )
+QUICK_BY_SPEED = ("FedAvg, deadline 8 s", DEFAULT)
 
 
 @dataclass(frozen=True)
@@ -115,6 +123,13 @@ def cells(quick: bool) -> Iterator[Cell]:
         yield Cell(fleet, "unlimited", by_speed)
     for partition in ("partition=iid", "partition=dirichlet partition.alpha=0.1"):
         yield Cell("lognormal", "unlimited", partition)
+
+
+def methods_of(cell: Cell, quick: bool) -> Sequence[str]:
+    """Return what is run in a cell."""
+    if not quick:
+        return tuple(METHODS)
+    return QUICK_BY_SPEED if "label_by_speed" in cell.partition else QUICK_METHODS
 
 
 def simulate(cell: Cell, method: str, seed: int, limit_s: float) -> dict[str, Any]:
