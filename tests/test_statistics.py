@@ -131,7 +131,7 @@ def test_staleness_mean_and_maximum_are_over_received_updates():
     assert statistics.staleness_mean == 0.0
 
     for tau in (0, 7, 2):
-        statistics.received(tau)
+        statistics.received(tau, 1.0)
 
     assert statistics.num_updates == 3
     assert statistics.staleness_mean == 3.0
