@@ -202,7 +202,7 @@ class Statistics:
         self.in_flight -= 1
         self.busy_s += self.now_s - (dispatch.sent_at_s if begun_s is None else begun_s)
 
-    def received(self, staleness: int, duration_s: float = 0.0) -> None:
+    def received(self, staleness: int, duration_s: float) -> None:
         """Count one update that the rule received, `duration_s` after its dispatch."""
         self.num_updates += 1
         self.useful_s += duration_s / math.sqrt(1 + staleness)

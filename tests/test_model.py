@@ -171,6 +171,17 @@ def test_numbers_are_finite_if_each_array_can_hold_its_own():
         assert spec.holds_finite(torch.tensor(numbers)) is expected, numbers
 
 
+@pytest.mark.parametrize(
+    "beside", [np.array(2**40), np.ones((), bool), np.empty((0, 3), np.float16)], ids=str
+)
+def test_what_holds_no_number_to_average_is_not_asked_whether_it_is_finite(beside):
+    arrays = {"half": np.ones(1, np.float16), "beside": beside, "single": np.ones(1, np.float32)}
+    spec = flat(arrays).spec
+
+    assert spec.holds_finite(torch.tensor([2.0, 1e10]))
+    assert not spec.holds_finite(torch.tensor([1e10, 2.0]))
+
+
 @given(st.lists(hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4), min_size=1))
 def test_offsets_cover_the_vector_without_gap_or_overlap(shapes):
     shapes.append((2,))  # or there is nothing to train
@@ -214,6 +225,28 @@ def test_a_block_within_one_array_is_a_view_of_it(monkeypatch):
     assert np.shares_memory(first.numpy(), arrays["a"])
     assert second.tolist() == [4.0, 5.0, 0.0, 1.0]
     assert np.shares_memory(third.numpy(), arrays["b"])
+
+
+@pytest.mark.parametrize("size", [2, 3, 4, 100])
+def test_what_is_not_trained_is_zero_in_every_block(size, monkeypatch):
+    monkeypatch.setattr(module, "BLOCK", size)
+    mask = np.array([1.0, -np.inf, np.nan, 4.0, np.inf], np.float32)
+    arrays = {"a": mask, "b": np.arange(2, dtype=np.float32), "c": mask[::-1].copy()}
+
+    numbers = torch.cat(list(FrozenVector(ModelSpec.of(arrays), arrays).blocks())).tolist()
+
+    assert numbers == [1.0, 0.0, 0.0, 4.0, 0.0, 0.0, 1.0, 0.0, 4.0, 0.0, 0.0, 1.0]
+
+
+def test_one_array_is_read_from_either_kind_of_vector():
+    mask = np.array([[1.0, -np.inf], [np.nan, 4.0]], np.float16)
+    arrays = {"first": np.zeros(3, np.float32), "mask": mask}
+    spec = ModelSpec.of(arrays)
+    frozen = FrozenVector(spec, arrays)
+
+    for vector in (frozen, frozen.clone()):
+        read = {s.name: module.array_of(vector, spec, s) for s in spec.arrays}
+        assert_identical(read, arrays)
 
 
 def test_bytes_that_nobody_may_write_to_make_blocks_without_a_warning(recwarn):

@@ -11,10 +11,10 @@ import pytest
 
 from fedagent import errors, stopping
 from fedagent.errors import ConfigurationError
-from fedagent.mixing import Mixing, complete, erdos_renyi, grouped, ring, star, torus
+from fedagent.mixing import LearnedMixing, Mixing, complete, erdos_renyi, grouped, ring, star, torus
 from fedagent.mixing.topologies import metropolis
 from fedagent.nodes.backoff import Backoff
-from fedagent.nodes.geography import Blocks, ByAttribute, ByMeasure, Listed
+from fedagent.nodes.geography import Blocks, ByAttribute, ByMeasure, Links, Listed
 from fedagent.rules import (
     ACE,
     AREA,
@@ -44,10 +44,13 @@ from fedagent.scheduling import (
     FairnessCap,
     FedCompass,
     NodeSettings,
+    Paced,
     PerNode,
     Uniform,
     Utility,
 )
+from fedagent.scheduling.concurrency import AutoConcurrency
+from fedagent.scheduling.cost import Costs
 from fedagent.scheduling.speed import Speeds
 from fedagent.strategies.cutoff import Cutoff
 
@@ -93,6 +96,10 @@ def share(setting: str, build: Callable[[Any], object], zero: bool, one: bool) -
         (1e-9, 0.5, 1 - 1e-9, *(end for end, belongs in ends if belongs)),
         (-1e-9, 1 + 1e-9, -2.0, 2.0, NAN, *(end for end, belongs in ends if not belongs)),
     )
+
+
+def cosine(setting: str, build: Callable[[Any], object]) -> Limit:
+    return Limit(setting, build, (-1.0, -0.5, 0.0, 1.0), (-1 - 1e-9, 1 + 1e-9, NAN))
 
 
 SIZES = [
@@ -146,18 +153,15 @@ LIMITS = [
     at_least(1, "period", lambda v: DelayedNesterov(period=v)),
     share("momentum", lambda v: DelayedNesterov(momentum=v), zero=True, one=False),
     share("momentum", lambda v: HeLoCo(momentum=v), zero=True, one=False),
-    Limit(
-        "keep_cosine",
-        lambda v: HeLoCo(keep_cosine=v),
-        (-1.0, 0.0, 1.0),
-        (-1 - 1e-9, 1 + 1e-9, NAN),
-    ),
+    cosine("keep_cosine", lambda v: HeLoCo(keep_cosine=v)),
     Limit("max_weight", lambda v: Rescaled(ASGD(), v), (1.0, 5.0, math.inf), (1 - 1e-9, 0.0, NAN)),
+    at_least(1, "max_staleness", Ringmaster, None),
     at_least(1, "max_staleness", RingmasterLMO, None),
     share("momentum", lambda v: RingmasterLMO(momentum=v), zero=True, one=False),
     share("beta1", lambda v: FADAS(beta1=v), zero=True, one=False),
     share("beta2", lambda v: FADAS(beta2=v), zero=True, one=False),
     positive("eps", lambda v: FADAS(eps=v)),
+    at_least(0, "max_staleness", lambda v: FADAS(max_staleness=v)),
     at_least(1, "batch_size", lambda v: Malenia(1, batch_size=v), None),
     not_negative("w_c", lambda v: PORT(w_c=v)),
     not_negative("w_s", lambda v: PORT(w_s=v)),
@@ -191,6 +195,13 @@ LIMITS = [
     share("exploration", lambda v: Utility(exploration=v), zero=True, one=True),
     at_least(1, "candidates", lambda v: Utility(candidates=v)),
     share("ema", Speeds, zero=False, one=True),
+    not_negative("staleness", AutoConcurrency),
+    share("ema", Costs, zero=False, one=True),
+    share("ema", lambda v: Paced(ema=v), zero=False, one=True),
+    positive("pace_s", lambda v: Paced(pace_s=v)),
+    Limit("first_steps", lambda v: Paced(first_steps=v, max_steps=5), (1, 5), (0, -1, 6, 7)),
+    Limit("typical_steps", lambda v: Paced(typical_steps=v, max_steps=5), (1, 5), (0, -1, 6, 7)),
+    share("communication_share", lambda v: Paced(communication_share=v), zero=False, one=True),
     Limit("min_steps", lambda v: FedCompass(v, 5), (1, 5), (0, -1, 6, 7)),
     Limit("slack", lambda v: FedCompass(slack=v), (1.0, 2.0), (1 - 1e-9, 0.0, NAN)),
     Limit("first_steps", lambda v: DyLU(first_steps=v, max_steps=5), (1, 5), (0, -1, 6, 7)),
@@ -205,6 +216,23 @@ LIMITS = [
         ([1.0, 1.0], [2.0, 1.0], [math.inf], [NAN]),
     ),
     Limit("base_s", lambda v: Backoff(base_s=v, cap_s=2.0), (1.0, 2.0), (2.0 + 1e-9, 3.0)),
+    at_least(1, "storm", lambda v: Backoff(storm=v)),
+    Limit("base_s", lambda v: Backoff(base_s=v), (1e-9,), (0.0, -1.0, NAN, math.inf)),
+    Limit("cap_s", lambda v: Backoff(cap_s=v), (1.0, 1e9), (1 - 1e-9, 0.0, NAN, math.inf)),
+    Limit("latency_s", Links, (0.0, 1e-9, 9.0), (-1e-9, -1.0, NAN, math.inf)),
+    *(
+        Limit(
+            setting,
+            lambda v, name=setting: Links(**{name: v}),
+            (1e-9, 1.0, math.inf),
+            (0.0, -1.0, NAN),
+        )
+        for setting in ("download_bytes_per_s", "upload_bytes_per_s")
+    ),
+    at_least(1, "num_nodes", LearnedMixing),
+    at_least(1, "warmup", lambda v: LearnedMixing(4, warmup=v)),
+    at_least(1, "sketch_size", lambda v: LearnedMixing(4, sketch_size=v)),
+    cosine("threshold", lambda v: LearnedMixing(4, v)),
     at_least(1, "buffer_size", lambda v: Mixing(ring(3), buffer_size=v), None),
     share("consensus", lambda v: Mixing(ring(3), consensus=v), zero=True, one=True),
     share("probability", lambda v: erdos_renyi(4, v), zero=True, one=True),
@@ -220,6 +248,7 @@ LIMITS = [
     *(
         at_least(0, setting, condition)
         for setting, condition in [
+            ("rounds", stopping.MaxRounds),
             ("versions", stopping.MaxVersions),
             ("updates", stopping.MaxUpdates),
             ("seconds", stopping.MaxSeconds),

@@ -1,5 +1,7 @@
 """Running totals: every dispatch is counted once, and the counts add up."""
 
+from collections import Counter
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -129,7 +131,7 @@ def test_staleness_mean_and_maximum_are_over_received_updates():
     assert statistics.staleness_mean == 0.0
 
     for tau in (0, 7, 2):
-        statistics.received(tau)
+        statistics.received(tau, 1.0)
 
     assert statistics.num_updates == 3
     assert statistics.staleness_mean == 3.0
@@ -144,6 +146,14 @@ def test_time_behind_late_updates_is_useful_in_part():
 
     assert statistics.useful_s == 2.5 + 7.0 / 2
     assert statistics.wasted_s == 20.0 - 6.0
+
+
+@pytest.mark.parametrize(("num_jobs", "is_named"), [(2, False), (3, True), (4, True), (99, True)])
+def test_a_node_is_named_once_it_has_had_its_chance(num_jobs, is_named):
+    counts = Counter({"failed": 1, "expired": num_jobs - 1})
+    named = {7: dict(counts)} if is_named else {}
+
+    assert Statistics(fruitless={7: counts}).fruitless_nodes() == named
 
 
 def test_outcomes_read_as_words_with_their_reasons():

@@ -39,7 +39,7 @@ def metropolis(graph: "networkx.Graph", *, is_connected: bool = True) -> MixingM
     )
     edges = np.array([(i, k) for i, k in graph.edges if i != k], np.int64).reshape(-1, 2)
     degrees = np.bincount(edges.ravel(), minlength=num_nodes)
-    weights = 1.0 / (1 + degrees[edges].max(axis=1, initial=0))
+    weights = 1.0 / (1 + degrees[edges].max(axis=1))
     own = 1.0 - np.bincount(edges.ravel(), weights.repeat(2), minlength=num_nodes)
     nodes = np.arange(num_nodes)
     return MixingMatrix(

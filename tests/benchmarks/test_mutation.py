@@ -142,9 +142,14 @@ def test_the_share_is_of_the_mutants_that_matter(monkeypatch):
 
 
 def test_a_judgement_is_of_a_change_that_exists_and_has_a_reason():
+    everything = {
+        path: [mutant for there in places(path).values() for mutant in there]
+        for path in {path for path, *_ in judged.reasons()}
+    }
     for path, before, after in judged.reasons():
-        changes = [m.change for there in places(path).values() for m in there]
-        assert (before, after) in changes, f"{path}: {before} -> {after}"
+        lines = Path(path).read_text().splitlines()
+        near = [m for m in everything[path] if lines[m.line - 1].strip() in before]
+        assert (before, after) in [m.change for m in near], f"{path}: {before} -> {after}"
     assert all(judged.reasons().values())
 
 

@@ -5,6 +5,7 @@ of docs/your-own-rule.md. They need no oracle: a rule is compared with itself.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -48,6 +49,16 @@ def check_only_the_delta_is_scratch(build: Build) -> None:
         for dispatch in run.ledger.in_flight():
             sent = run.ledger.base(dispatch).vector.numpy().tobytes()
             assert sent == run.sent[dispatch.message_id], "a dispatched model has changed"
+
+
+def check_counters_come_with_the_updates(build: Build) -> None:
+    """The counter is the highest of the updates in a version, or also of those that wait."""
+    counted = [replace(work, counter=10 + 3 * i - i % 7) for i, work in enumerate(WORKS)]
+    highest = 0
+    for work, event in zip(counted, fleet(RealRun(build(), INITIAL), counted), strict=True):
+        highest = max(highest, work.counter if event.accepted else 0)
+        assert event.counter <= highest, "a counter is of no update that was taken in"
+        assert event.counter == highest or event.pending, "a counter is lost"
 
 
 def check_pending_counts_what_no_version_holds(build: Build) -> None:
@@ -113,6 +124,7 @@ def check_a_flush_leaves_nothing_to_flush(build: Build) -> None:
 CHECKS: list[Callable[[Build], None]] = [
     check_a_resumed_rule_goes_on_with_the_same_bytes,
     check_only_the_delta_is_scratch,
+    check_counters_come_with_the_updates,
     check_pending_counts_what_no_version_holds,
     check_the_only_edge_moves_the_root_as_the_rule_alone_would,
     check_a_clock_publishes_it_or_is_refused,

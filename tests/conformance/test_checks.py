@@ -1,6 +1,7 @@
 """Every rule of the package passes what any rule must, and a broken one does not."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -29,6 +30,14 @@ def test_rule_passes(build, check):
     check(build)
 
 
+REMEMBERING = [c for c in CASES if c.family not in ("fedasync", "fedbuff", "asgd")]
+
+
+@pytest.mark.parametrize("case", REMEMBERING, ids=lambda case: case.name)
+def test_rule_is_resumed_whatever_its_settings(case):
+    checks.check_a_resumed_rule_goes_on_with_the_same_bytes(case.rule)
+
+
 class Forgetful(BufferedRule):
     """Counts what its state does not hold."""
 
@@ -55,6 +64,22 @@ class WritesIntoTheBase(FedAsync):
         published = super().receive(model, update)
         update.base.add_(1.0)
         return published
+
+
+class DropsWhatIsCarried(ASGD):
+    def receive(self, model, update):
+        return super().receive(model, replace(update, carried={}))
+
+
+class TakesCountersOfWhatItRefuses(FedAsync):
+    def rejection(self, update):
+        if update.staleness < 3:
+            return None
+        self.model.carry(update.carried)
+        return too_stale(update)
+
+    def on_start(self, model):
+        self.model = model
 
 
 class KeepsNothingInSight(FedBuff):
@@ -98,6 +123,11 @@ BROKEN: dict[str, tuple[Build, Callable[[Build], None]]] = {
         checks.check_a_resumed_rule_goes_on_with_the_same_bytes,
     ),
     "writes-into-the-base": (WritesIntoTheBase, checks.check_only_the_delta_is_scratch),
+    "drops-what-is-carried": (DropsWhatIsCarried, checks.check_counters_come_with_the_updates),
+    "takes-counters-of-what-it-refuses": (
+        TakesCountersOfWhatItRefuses,
+        checks.check_counters_come_with_the_updates,
+    ),
     "keeps-nothing-in-sight": (
         lambda: KeepsNothingInSight(3),
         checks.check_pending_counts_what_no_version_holds,

@@ -6,6 +6,7 @@ import torch
 
 from fedagent.errors import ConfigurationError
 from fedagent.mixing import LearnedMixing, Mixing, adjusted_rand_index, average_linkage
+from fedagent.mixing import learned as learning
 from fedagent.mixing.sketch import Sketch
 from fedagent.rules.staleness import constant
 from tests.mixing.sweeps import arrive, flat_model, sweep, synchronous, update
@@ -113,6 +114,18 @@ def test_a_late_node_holds_nobody_up_and_finds_its_group():
     for _ in range(50):
         observe(0, direction=1)
     assert learned.groups.tolist() == [0, 0, 1, 1]  # what comes after the warm-up does not count
+
+
+@pytest.mark.parametrize("num_heard", [2, 3], ids=["not all", "all"])
+def test_nothing_is_grouped_again_once_the_warm_up_is_over(num_heard, monkeypatch):
+    learned = LearnedMixing(3, warmup=2)
+    for number in range(12):
+        node = number % num_heard
+        learned.observe(node, torch.eye(P, dtype=torch.float64)[node % 2])
+    assert learned.groups.max() > 0
+    monkeypatch.setattr(learning, "average_linkage", lambda *_: pytest.fail("grouped again"))
+    for number in range(20):
+        learned.observe(number % num_heard, torch.ones(P, dtype=torch.float64))
 
 
 def test_one_node_is_a_group():

@@ -1,3 +1,5 @@
+import runpy
+import sys
 import warnings
 
 import networkx as nx
@@ -15,6 +17,7 @@ from fedagent.mixing import (
     pair,
     ring,
     star,
+    topologies,
     torus,
 )
 from fedagent.mixing import matrix as matrices
@@ -56,7 +59,7 @@ def test_what_every_node_receives_sums_to_one(name):
         (nx.complete_graph(5), lambda: complete(5)),
         (nx.cycle_graph(7), lambda: ring(7)),
         (nx.star_graph(5), lambda: star(6)),
-        (nx.barbell_graph(4, 2), lambda: metropolis(nx.barbell_graph(4, 2))),
+        (nx.barbell_graph(4, 2), lambda: metropolis(graph=nx.barbell_graph(4, 2))),
     ],
 )
 def test_weights_are_those_of_metropolis(graph, build):
@@ -70,6 +73,13 @@ def test_named_topologies_have_the_weights_their_names_promise():
     assert star(5).dense()[0].tolist() == pytest.approx([0.2] * 5)
     assert star(5).dense()[3].tolist() == pytest.approx([0.2, 0, 0, 0.8, 0])
     assert grouped(2, 4).dense()[0].tolist() == [0.5, 0, 0.5, 0]
+
+
+@pytest.mark.parametrize(
+    ("num_nodes", "rows", "columns"), [(1, 1, 1), (7, 1, 7), (9, 3, 3), (10, 2, 5), (18, 3, 6)]
+)
+def test_a_torus_of_so_many_nodes_is_the_nearest_to_a_square(num_nodes, rows, columns):
+    assert torus(num_nodes).dense().tolist() == torus(rows, columns).dense().tolist()
 
 
 def test_two_nodes_keep_what_they_do_not_hear():
@@ -172,6 +182,14 @@ def test_groups_are_apart_on_purpose_and_connected_graphs_are_silent():
         warnings.simplefilter("error")
         for build in SHIPPED.values():
             build()
+
+
+def test_only_who_mixes_on_a_graph_waits_for_networkx(monkeypatch):
+    monkeypatch.setitem(sys.modules, "networkx", None)
+    fresh = runpy.run_path(topologies.__file__)
+    assert fresh["grouped"]([0, 1, 0]).num_nodes == 3
+    with pytest.raises(ImportError, match="networkx"):
+        fresh["ring"](3)
 
 
 def check_a_column_sums_to_one_to_the_precision_of_float32() -> None:

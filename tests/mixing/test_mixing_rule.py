@@ -197,6 +197,19 @@ def test_nodes_that_name_no_partition_take_places_as_they_come():
     assert rule.model_for(1005).data_ptr() == rule.models[1].data_ptr()
 
 
+def test_places_that_were_taken_are_kept_in_a_resumed_run():
+    rule, resumed, model = Mixing(ring(3)), Mixing(ring(3)), flat_model(1)
+    for node in (7, 5):
+        arrive(rule, model, update(node, [float(node)], [0], metrics={}))
+    resumed.load_state_dict(rule.state_dict())
+    for node in (5, 7):
+        assert torch.equal(resumed.model_for(1000 + node), rule.model_for(1000 + node))
+    refused = [
+        resumed.rejection(update(n, [0.0], [0], metrics={})) is not None for n in (5, 7, 8, 9)
+    ]
+    assert refused == [False, False, False, True], "one place was left"
+
+
 @pytest.mark.parametrize("named", [3, -1, 1.0, "0", [0]])
 def test_a_node_without_a_place_is_refused(named):
     rule = Mixing(ring(3))

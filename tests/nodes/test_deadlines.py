@@ -21,9 +21,11 @@ def test_while_nothing_is_known_the_limit_holds():
 
 def test_a_node_that_is_known_gets_three_times_its_longest_of_the_last_five():
     deadlines = Deadlines(10_000.0)
-    for duration_s in (900.0, 100.0, 50.0, 300.0, 40.0, 30.0):
+    for duration_s in (900.0, 300.0, 100.0, 50.0, 40.0, 30.0):
         deadlines.observe(7, duration_s)
     assert deadlines.for_node(7) == 900.0
+    deadlines.observe(7, 20.0)
+    assert deadlines.for_node(7) == 300.0
     assert deadlines.for_node(8) == 10_000.0
 
 

@@ -1,7 +1,7 @@
 import pytest
 
 from fedagent.errors import ConfigurationError
-from fedagent.nodes.geography import Blocks, ByAttribute, ByMeasure, Links, Listed
+from fedagent.nodes.geography import Blocks, ByAttribute, ByMeasure, Links, Listed, Regions
 from fedagent.simulation import Equal, Geography, Scripted
 from fedagent.simulation.nodes import Nodes
 
@@ -53,6 +53,14 @@ def test_a_node_of_which_nothing_is_known_has_no_region(regions):
 def test_impossible_regions_are_refused_by_name(build, named):
     with pytest.raises(ConfigurationError, match=named):
         build()
+
+
+@pytest.mark.parametrize("missing", ["count", "of"])
+def test_a_division_that_lacks_what_it_must_say_cannot_be_built(missing):
+    members = {"count": property(lambda self: 1), "of": lambda self, node_id, attributes: 0}
+    del members[missing]
+    with pytest.raises(TypeError, match=rf"abstract.*{missing}"):
+        type("Half", (Regions,), members)()
 
 
 def fleet(has_edges):

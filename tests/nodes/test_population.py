@@ -22,6 +22,14 @@ class There(Population):
         return self._is_there(node_id)
 
 
+def test_a_population_that_cannot_tell_who_is_there_cannot_be_built():
+    class Silent(Population):
+        registered = range(3)
+
+    with pytest.raises(TypeError, match=r"abstract.*__contains__"):
+        Silent()
+
+
 def odd(node_id):
     return node_id % 2 == 1
 

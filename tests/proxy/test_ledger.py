@@ -1,5 +1,7 @@
 """The ledger: who was asked, from which version, and that a reply counts once."""
 
+import weakref
+
 import pytest
 import torch
 from hypothesis import settings
@@ -110,6 +112,19 @@ def test_version_lives_until_the_last_update_from_it_settled():
 
     ledger.settle("b")
     assert ledger.versions() == [2]
+
+
+@pytest.mark.parametrize("close", [Ledger.settle, Ledger.expire])
+def test_a_model_that_only_its_node_got_lives_as_long_as_the_dispatch(close):
+    ledger, own = ledger_at(0), version(5)
+    alive = weakref.ref(own)
+    ledger.open(dispatch("a", base=0), own)
+    assert ledger.base(dispatch("a", base=0)) is own
+    del own
+    assert alive() is not None
+    close(ledger, "a")
+    assert alive() is None
+    assert ledger.state_dict()["own_bases"] == {}
 
 
 def test_newest_version_lives_without_anybody_using_it():

@@ -49,7 +49,7 @@ class ScriptedRun:
         statistics.now_s += self._step_s
         statistics.wall_s += 0.5
         for staleness in (0, 3):
-            statistics.received(staleness)
+            statistics.received(staleness, 0.0)
             statistics.outcomes["applied", ""] += 1
             statistics.bytes_down += 1000
             statistics.bytes_up += 400

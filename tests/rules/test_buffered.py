@@ -85,6 +85,19 @@ def test_a_size_of_none_is_published_by_the_clock(rule):
 
 
 @pytest.mark.parametrize("rule", BUFFERED)
+@pytest.mark.parametrize(
+    ("asked", "sizes"), [("cohort", [None, 4, 2]), (3, [3, 3, 3]), (None, [None, None, None])]
+)
+def test_a_size_of_cohort_is_that_of_the_round_and_any_other_stays(rule, asked, sizes):
+    one = rule(buffer_size=asked)
+    found = [one.updates_per_version]
+    for num_updates in (4, 2):
+        one.begin_round(num_updates)
+        found.append(one.updates_per_version)
+    assert (found, one.needs_clock) == (sizes, asked is None)
+
+
+@pytest.mark.parametrize("rule", BUFFERED)
 def test_a_size_that_cannot_work_is_named_with_the_rule(rule):
     with pytest.raises(
         ConfigurationError, match=f"{rule.__name__}: buffer_size=0 must be at least"
@@ -113,7 +126,10 @@ def test_a_rule_that_keeps_nothing_back_has_nothing_due():
     rule, x = ASGD(), model()
     assert rule.next_due_s() == np.inf
     assert rule.advance(x, 5.0) is rule.flush(x) is False
-    assert (rule.pending, rule.needs_clock, rule.allows_prefetch) == (0, False, True)
+    assert (rule.pending, rule.needs_clock, rule.updates_per_version) == (0, False, None)
+    assert rule.allows_prefetch is rule.allows_clock is True
+    assert rule.is_opaque is False
+    assert rule.bytes_between_regions == 0
     assert rule.model_for(1) is rule.version_for(1) is None
     assert rule.job_config(1) == rule.metrics() == rule.lost == {}
     assert float(x.vector) == 0.0

@@ -1,6 +1,7 @@
 """Edges under a root: against an independent recursion, in limits, and in whole runs."""
 
 import heapq
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -86,7 +87,7 @@ def script(length=160):
     return [(t, n, rng.standard_normal(P)) for t, n in times[:length]]
 
 
-def oracle(arrivals, edge, root, send_every, a, delay_s):
+def oracle(arrivals, edge, root, send_every, a, up_s, down_s):
     """Independent of the rule: it adds movements up where the rule takes differences."""
     x, top, versions = np.zeros(P), root(), 0
     e, u = np.zeros((REGIONS, P)), np.zeros((REGIONS, P))
@@ -101,7 +102,8 @@ def oracle(arrivals, edge, root, send_every, a, delay_s):
         nonlocal number
         number += 1
         arrives_s = max(t, last_down_s[region]) if what == "down" else t
-        arrives_s += 0.0 if region == ROOT_REGION else delay_s
+        if region != ROOT_REGION:
+            arrives_s += down_s if what == "down" else up_s
         if what == "down":
             last_down_s[region] = arrives_s
         heapq.heappush(heap, (arrives_s, number, what, region, news))
@@ -160,25 +162,30 @@ class Driver:
             self.base[node] = self.rule.version_for(node), self.rule.model_for(node).clone()
 
 
-def rule(name, delay_s=0.0):
+def rule(name, up_s=0.0, down_s=None):
     edge, _, root, _ = PAIRS[name]
+    rates = [P * 8 / s if s else math.inf for s in (up_s if down_s is None else down_s, up_s)]
     return r.Hierarchical(
         Blocks(REGIONS, NODES),
         edge,
         root(),
         send_every=6,
-        links=Links(2 * delay_s),
+        links=Links(0.0, *rates),
         root_region=ROOT_REGION,
     )
 
 
 @pytest.mark.parametrize("name", PAIRS)
-@pytest.mark.parametrize("delay_s", [0.0, 0.3107, 2.6303, 9.1701])
-def test_follows_an_independent_recursion(name, delay_s):
-    driver = Driver(rule(name, delay_s))
+@pytest.mark.parametrize(
+    ("up_s", "down_s"),
+    [(0.0, 0.0), (0.3107, 0.3107), (2.6303, 2.6303), (9.1701, 9.1701), (0.3107, 4.5517)],
+)
+def test_follows_an_independent_recursion(name, up_s, down_s):
+    """Where the way down is the slower one, several answers are on it."""
+    driver = Driver(rule(name, up_s, down_s))
     driver.feed(script())
     driver.until(1e9)
-    x, e, versions = oracle(script(), PAIRS[name][1], PAIRS[name][3], 6, 0.25, delay_s)
+    x, e, versions = oracle(script(), PAIRS[name][1], PAIRS[name][3], 6, 0.25, up_s, down_s)
     assert driver.model.version == versions > 4
     np.testing.assert_allclose(driver.model.vector.numpy(), x, rtol=0, atol=1e-12)
     for edge, expected in zip(driver.rule.edges, e, strict=True):
@@ -290,6 +297,44 @@ def test_a_rule_that_alone_understands_its_model_is_refused(is_root):
     edge, root = (r.ASGD, Trees()) if is_root else (Trees, r.ASGD())
     with pytest.raises(ConfigurationError, match="only Trees understands its model"):
         r.Hierarchical(Blocks(3, 6), edge, root)
+
+
+@pytest.mark.parametrize("says", [False, True])
+def test_what_regions_say_holds_for_nodes_and_what_the_root_says_for_the_clock(says):
+    class Saying(r.ASGD):
+        def __init__(self, of_nodes, of_the_clock):
+            super().__init__()
+            self.of_nodes, self.of_the_clock = of_nodes, of_the_clock
+
+        allows_prefetch = property(lambda self: self.of_nodes)
+        allows_clock = needs_clock = property(lambda self: self.of_the_clock)
+
+    one = r.Hierarchical(Blocks(3, 6), lambda: Saying(says, False), Saying(not says, says))
+    assert one.allows_prefetch is one.allows_clock is one.needs_clock is says
+
+
+def test_what_the_root_found_too_old_to_take_over_is_not_sent_as_new():
+    arrays = {"x": np.zeros(1), "pointer": np.array(0)}
+    model = FlatModel(ModelSpec.of(arrays, {"pointer": "newest"}), arrays)
+    one = r.Hierarchical(Blocks(2, 2), r.ASGD, r.ASGD(), send_every=1, links=Links(2.0))
+    one.on_start(model)
+    for node in (0, 1):
+        one.register_node(node, {"partition-id": node})
+    seen = []
+    # Node 0 is beside the root. What node 1 sends at 1 is there at 2, and answered at 3.
+    for now_s, node, pointer in [(0.5, 0, 3), (1.0, 1, 9), (1.5, 0, 4), (2.5, None, 0), (5, 1, 0)]:
+        while (due_s := one.next_due_s()) <= now_s:
+            one.advance(model, due_s)
+        if node is not None:
+            carried = {"pointer": torch.tensor(pointer)} if pointer else {}
+            base = one.model_for(node).clone()
+            one.receive(
+                model, Update(node, base * 0 + 1, base, 0, carried=carried, arrived_s=now_s)
+            )
+        seen.append(int(model.carried["pointer"]))
+    while (due_s := one.next_due_s()) < math.inf:
+        one.advance(model, due_s)
+    assert [*seen, int(model.carried["pointer"])] == [0, 3, 3, 4, 4, 4]
 
 
 def test_what_root_and_edges_have_lost_is_summed():

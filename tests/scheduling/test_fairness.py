@@ -69,8 +69,9 @@ def test_any_scheduler_can_be_capped_on_a_fleet(inner):
 
 
 def test_the_inner_scheduler_decides_how_much():
-    job = FairnessCap(Uniform(7, 0.3)).assign(idle_of(1), 0.0)
-    assert (job.local_steps, job.learning_rate) == (7, 0.3)
+    scheduler = FairnessCap(Uniform(7, 0.3))
+    for of in (scheduler, scheduler.assign(idle_of(1), 0.0), scheduler.plan(1, 0.0)):
+        assert (of.local_steps, of.learning_rate) == (7, 0.3)
 
 
 def test_the_inner_scheduler_hears_of_every_job_s_end():

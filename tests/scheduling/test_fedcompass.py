@@ -65,6 +65,12 @@ def test_a_node_too_slow_to_join_meets_the_next_round_of_the_group():
     assert scheduler.groups[1].arrives_s == 41 * 6.0
 
 
+def test_the_next_round_of_a_group_is_that_of_its_fastest_member_whoever_came_first():
+    scheduler = known({1: 1.0, 2: 2.0, 3: 6.0})
+    given = [scheduler.assign(idle_of(node), 0.0).local_steps for node in (2, 1, 3)]
+    assert given == [50, 100, 41], "not floor((150 + 100 x 2) / 6)"
+
+
 def test_a_much_slower_node_does_the_least():
     scheduler = known({1: 1.0, 2: 25.0})
     scheduler.assign(idle_of(1), 0.0)
@@ -109,6 +115,15 @@ def test_a_member_whose_job_is_lost_is_not_waited_for():
     scheduler.observe(done(1, 100, 100.0))
     scheduler.lost(2)
     assert scheduler.assign(idle_of(1), 100.0).node_id == 1
+
+
+def test_a_member_whose_job_is_lost_does_not_wait_itself():
+    scheduler = known({1: 1.0, 2: 1.0})
+    for node in (1, 2):
+        scheduler.assign(idle_of(node), 0.0)
+    scheduler.lost(2)
+    assert scheduler.next_due_s() == math.inf, "nobody waits"
+    assert scheduler.assign(idle_of(2), 10.0).node_id == 2
 
 
 def test_steady_groups_arrive_within_one_step_of_their_slowest_member():

@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from fedagent.errors import ConfigurationError
-from fedagent.scheduling import Assignment, IdleNodes, RoundRobin, Uniform
+from fedagent.scheduling import Assignment, IdleNodes, RoundRobin, Scheduler, Uniform
 
 KINDS = [Uniform, RoundRobin]
 
@@ -26,6 +26,14 @@ def take(scheduler, idle: IdleNodes) -> int:
     idle.discard(node)
     idle.add(node)
     return node
+
+
+def test_a_scheduler_that_chooses_nobody_cannot_be_built():
+    class Undecided(Scheduler):
+        pass
+
+    with pytest.raises(TypeError, match=r"abstract.*choose"):
+        Undecided()
 
 
 @pytest.mark.parametrize("kind", KINDS)
