@@ -26,7 +26,7 @@ class Rule(ABC):
         """Learn a node's attributes, before each of its jobs; see `fedagent.nodes.geography`."""
 
     def begin_round(self, num_updates: int) -> None:
-        """Learn, when a round begins, how many updates it has: as many as nodes train at once."""
+        """Learn, when a round begins, how many updates it has: as many as a cohort."""
 
     @abstractmethod
     def receive(self, model: FlatModel, update: Update) -> bool:

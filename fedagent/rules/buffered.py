@@ -31,9 +31,8 @@ class BufferedRule(Rule):
 
     Parameters
     ----------
-    buffer_size : K >= 1, updates per published version; "cohort" for as many as a round has, which
-        is how many nodes train at once; None leaves publishing to the clock (`Periodic`, the option
-        ``publish_every_s``).
+    buffer_size : K >= 1, updates per published version; "cohort" for as many as a round has;
+        None leaves publishing to the clock (`Periodic`, the option ``publish_every_s``).
 
     Attributes
     ----------
@@ -121,6 +120,6 @@ def validated_size(owner: str, buffer_size: BufferSize) -> BufferSize:
     require(
         is_number or buffer_size in ("cohort", None),
         f"{owner}: buffer_size={buffer_size} must be at least 1, cohort for as many updates as "
-        "nodes train at once, or null to publish by the clock.",
+        "a round has, or null to publish by the clock.",
     )
     return buffer_size

@@ -22,8 +22,8 @@ logger = logging.getLogger("flwr.fedagent")
 class AsyncStrategy(Strategy):
     """A Flower strategy that waits for nobody.
 
-    Use it wherever Flower takes a strategy. A round is as many updates as nodes train at once,
-    which is Flower's cohort, whoever sends them and whatever versions they make. A subclass may
+    Use it wherever Flower takes a strategy. A round is as many updates as Flower's cohort has
+    nodes, whoever sends them and whatever versions they make. A subclass may
     override Flower's hooks: `configure_train` is called whenever slots are free, `aggregate_train`
     for every reply, `configure_evaluate` and `aggregate_evaluate` once a round.
 
@@ -127,8 +127,7 @@ class AsyncStrategy(Strategy):
         ----------
         grid : any Flower grid; one that brings a ``clock`` is timed by it.
         initial_arrays : version 0; its names, shapes and dtypes are what clients must return.
-        num_rounds : rounds after which the run ends, each of as many updates as nodes train at
-            once when it begins. 0 is the initial model.
+        num_rounds : rounds after which the run ends, each of a cohort's updates. 0 is the initial model.
         timeout : clock seconds a node may take to answer, unless `AsyncOptions.deadline_s` is set;
             also how long the run goes on without a reply from anybody. After half of that it warns.
         train_config, evaluate_config : sent to the nodes; ``server-round`` is added.

@@ -23,8 +23,8 @@ class FedAsync(AsyncStrategy):
 class FedBuff(AsyncStrategy):
     """FedBuff: every `buffer_size` updates make a version; see `fedagent.rules.FedBuff`.
 
-    By default that is a round's worth, as many as nodes train at once. Where all are equally fast,
-    this is FedAvg.
+    By default that is a cohort, a round's worth. Where all are equally fast and no more are at
+    work, this is FedAvg.
     """
 
     def __init__(

@@ -146,8 +146,8 @@ def asynchronous(
     Parameters
     ----------
     strategy : an instance of any class derived from ``flwr.serverapp.strategy.Strategy``.
-    buffer_size : K >= 1, replies per version; "cohort" for as many as nodes train at once; None
-        leaves publishing to the clock.
+    buffer_size : K >= 1, replies per version; "cohort" for as many as a round has; None leaves
+        publishing to the clock.
     staleness : s(tau), the weight of a reply that is tau versions late; 1 for a fresh one.
     rebase : whether replies are arrays of numbers that can be put on top of the current model.
         False for a model that only the strategy understands, such as bytes of trees: it gets the

@@ -1,4 +1,4 @@
-"""A round is as many updates as nodes train at once, whatever the rule does with them."""
+"""A round is as many updates as a cohort has nodes, whatever the rule does with them."""
 
 import logging
 
