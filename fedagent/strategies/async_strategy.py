@@ -127,7 +127,8 @@ class AsyncStrategy(Strategy):
         ----------
         grid : any Flower grid; one that brings a ``clock`` is timed by it.
         initial_arrays : version 0; its names, shapes and dtypes are what clients must return.
-        num_rounds : rounds after which the run ends, each of a cohort's updates. 0 is the initial model.
+        num_rounds : rounds after which the run ends, each of a cohort's updates. 0 is the initial
+            model.
         timeout : clock seconds a node may take to answer, unless `AsyncOptions.deadline_s` is set;
             also how long the run goes on without a reply from anybody. After half of that it warns.
         train_config, evaluate_config : sent to the nodes; ``server-round`` is added.
