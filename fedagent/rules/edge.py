@@ -37,7 +37,7 @@ class Transfer:
     version : the root's version that the delta is based on, or that the model is.
     base : (P,) of a delta: base + vector is the edge's model.
     is_refusal : of an answer: the root's rule refused the delta.
-    carried : integer and boolean buffers by name.
+    carried : buffers that are not averaged, by name: of a delta those that changed.
     num_updates : updates of nodes in the delta, or in what was refused.
     num_examples : their weights, summed.
     """
@@ -76,6 +76,7 @@ class Edge:
         self.model = FlatModel(root.spec, root.arrays())
         self.published = self.model.vector.clone()
         self._told = self.model.vector.clone()  # e without what was not sent yet
+        self._told_carried = dict(self.model.carried)
         self._unanswered: list[torch.Tensor] = []
         self.root_version = 0
         self.num_updates, self.num_examples = 0, 0.0
@@ -115,12 +116,16 @@ class Edge:
             vector=self.published - self._told,
             version=self.root_version,
             base=self._told,
-            carried=dict(self.model.carried),
+            carried={
+                name: value
+                for name, value in self.model.carried.items()
+                if not torch.equal(value, self._told_carried[name])
+            },
             num_updates=self.num_updates,
             num_examples=self.num_examples,
         )
         self._unanswered.append(self.going_up.vector)
-        self._told = self.published.clone()
+        self._told, self._told_carried = self.published.clone(), dict(self.model.carried)
         self.num_updates, self.num_examples = 0, 0.0
 
     def merge(self, weight: float) -> None:
@@ -139,6 +144,7 @@ class Edge:
             for vector in (told, published, e):
                 vector.add_(step)
         self.model.carry(answer.carried)
+        self._told_carried = dict(answer.carried)
         self.root_version = answer.version
 
     def state_dict(self) -> dict[str, Any]:
@@ -148,6 +154,7 @@ class Edge:
             "model": self.model.state_dict(),
             "published": self.published.clone(),
             "told": self._told.clone(),
+            "told_carried": {name: value.clone() for name, value in self._told_carried.items()},
             "counts": [self.root_version, self.num_updates, self._fresh_updates],
             "examples": [self.num_examples, self._fresh_examples],
             "unanswered": [delta.clone() for delta in self._unanswered],
@@ -161,6 +168,7 @@ class Edge:
         self.model.load_state_dict(state["model"])
         self.published.copy_(state["published"])
         self._told = state["told"].clone()
+        self._told_carried = {name: v.clone() for name, v in state["told_carried"].items()}
         self.root_version, self.num_updates, self._fresh_updates = state["counts"]
         self.num_examples, self._fresh_examples = state["examples"]
         self._unanswered = [delta.clone() for delta in state["unanswered"]]

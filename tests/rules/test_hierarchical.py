@@ -337,6 +337,28 @@ def test_what_the_root_found_too_old_to_take_over_is_not_sent_as_new():
     assert [*seen, int(model.carried["pointer"])] == [0, 3, 3, 4, 4, 4]
 
 
+def test_a_region_sends_what_changed_in_it_and_not_what_it_once_had():
+    arrays = {"x": np.zeros(1), "pointer": np.array(0), "flag": np.array(False)}
+    model = FlatModel(
+        ModelSpec.of(arrays, {"pointer": "newest", "flag": "newest"}),
+        arrays,
+    )
+    one = r.Hierarchical(Blocks(2, 2), r.ASGD, r.ASGD(), send_every=1)
+    one.on_start(model)
+    for node in (0, 1):
+        one.register_node(node, {"partition-id": node})
+    seen = []
+    for now_s, (node, pointer) in enumerate([(0, 3), (1, 9), (0, None), (1, None), (0, 4)]):
+        base = one.model_for(node).clone()
+        carried = {} if pointer is None else {"pointer": torch.tensor(pointer)}
+        one.receive(model, Update(node, base * 0 + 1, base, 0, carried=carried, arrived_s=now_s))
+        while (due_s := one.next_due_s()) <= now_s:
+            one.advance(model, due_s)
+        seen.append(int(model.carried["pointer"]))
+    assert seen == [3, 9, 9, 9, 4]
+    assert not model.carried["flag"]
+
+
 def test_what_root_and_edges_have_lost_is_summed():
     class Losing(r.ASGD):
         lost = {"strategy-raised": 2}  # noqa: RUF012  (one for all, and nobody writes to it)
