@@ -148,15 +148,25 @@ def test_a_strategy_leaves_how_clients_train_alone():
         assert OmegaConf.to_container(cfg.client, resolve=False) == as_written, name
 
 
+PAPER = "paper"  # the one that is named for where it is from
+
+
+def test_the_classical_settings_are_those_of_before_there_was_a_pace():
+    cfg = compose(f"tuned={PAPER} cohort=7", CONF)
+    assert cfg.scheduler._target_ == "fedagent.scheduling.Uniform"
+    assert cfg.strategy.concurrency == cfg.strategy.cohort == 7
+
+
 @pytest.mark.parametrize("name", choices(CONF)["tuned"])
 def test_tuned_settings_come_with_their_strategy(name):
     cfg = compose(f"tuned={name}", CONF)
-    assert cfg.about.strategy == cfg.about.tuned == name
+    assert cfg.about.tuned == name
+    assert cfg.about.strategy == ("fedbuff" if name == PAPER else name)
     assert compose(f"tuned={name} learning_rate=0.123", CONF).learning_rate == 0.123
 
 
 def test_every_strategy_has_tuned_settings_and_the_usual_ones_are_those_of_the_usual_strategy():
-    assert choices(CONF)["tuned"] == choices(CONF)["strategy"]
+    assert sorted([*choices(CONF)["strategy"], PAPER]) == choices(CONF)["tuned"]
     usual, tuned = compose("", CONF), compose("tuned=fedbuff", CONF)
     del usual.about, tuned.about
     assert usual == tuned

@@ -28,7 +28,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
 from benchmarks.machine import print_result
-from benchmarks.study.cells import LIMIT_S, cells, methods_of, simulate
+from benchmarks.study.cells import LIMIT_S, QUICK_LIMIT_S, cells, methods_of, simulate
 from benchmarks.study.report import draw, print_table, ratios
 
 
@@ -48,7 +48,7 @@ def main() -> None:
     arguments = parser.parse_args()
     chosen = [cell for cell in cells(arguments.quick) if arguments.only in str(cell)]
     seeds = [int(seed) for seed in arguments.seeds.split(",")]
-    limit_s = LIMIT_S / 4 if arguments.quick else LIMIT_S
+    limit_s = QUICK_LIMIT_S if arguments.quick else LIMIT_S
 
     runs = _read(arguments.output)
     done = {(run["cell"], run["method"], run["seed"]) for run in runs}

@@ -18,6 +18,7 @@ from fedagent.simulation import run_simulation
 CONF = Path(__file__).parents[2] / "conf"
 TARGET = 0.85
 LIMIT_S = 400.0  # virtual seconds of a run
+QUICK_LIMIT_S = 120.0
 SLOW_DIGITS = (
     "accuracy-class-8",
     "accuracy-class-9",
@@ -67,6 +68,7 @@ QUICK_METHODS = (
     "FedAvg, deadline 8 s",
     "FedAvg of 60 nodes, deadline 2 s",
     "FedAvg of 60 nodes, deadline 4 s",
+    "FedAvg, asks 2 x",
     DEFAULT,
     "Ringmaster LMO",
 )
@@ -174,6 +176,7 @@ def simulate(cell: Cell, method: str, seed: int, limit_s: float) -> dict[str, An
         "cell": str(cell),
         "method": method,
         "seed": seed,
+        "limit_s": limit_s,
         "time_s": summary["time_to_target_s"],
         "accuracy": _mean(m["accuracy"] for m in newest),
         "slow": _mean(m[digit] for m in newest for digit in SLOW_DIGITS),

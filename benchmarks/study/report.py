@@ -7,7 +7,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from benchmarks.study.cells import DEFAULT, LIMIT_S, METHODS, PUBLISHED, SYNCHRONOUS, TUNED, Cell
+from benchmarks.study.cells import DEFAULT, PUBLISHED, SYNCHRONOUS, TUNED, Cell
 from fedagent.report.figure import PALETTE
 
 Runs = Sequence[dict[str, Any]]
@@ -40,11 +40,16 @@ def ratio(runs: Runs, cell: Cell, of: Iterable[str]) -> float | None:
     Rounds that never got there count as having got there at the end of the run: a lower bound.
     None if neither got there.
     """
-    rounds = min(time_s(runs, cell, soonest(runs, cell, SYNCHRONOUS)), LIMIT_S)
+    rounds = time_s(runs, cell, soonest(runs, cell, SYNCHRONOUS))
     own = time_s(runs, cell, soonest(runs, cell, of))
     if math.isinf(own):
-        return 0.0 if rounds < LIMIT_S else None
-    return rounds / own
+        return None if math.isinf(rounds) else 0.0
+    return min(rounds, _limit_s(runs)) / own
+
+
+def _limit_s(runs: Runs) -> float:
+    """Return how long a run lasts at most."""
+    return min(float(run["limit_s"]) for run in runs)
 
 
 def ratios(runs: Runs, cells: Sequence[Cell]) -> dict[str, float | None]:
@@ -88,14 +93,16 @@ def print_table(runs: Runs, cells: Sequence[Cell]) -> None:
     for cell in cells:
         rounds = soonest(runs, cell, SYNCHRONOUS)
         best = soonest(runs, cell, [DEFAULT, *TUNED])
-        published = " / ".join(_seconds(time_s(runs, cell, m)) for m in PUBLISHED)
+        published = " / ".join(
+            _seconds(time_s(runs, cell, m)) if _of(runs, cell, m) else "-" for m in PUBLISHED
+        )
         row = [
             str(cell),
-            f"{_seconds(time_s(runs, cell, rounds))} ({rounds.removeprefix('FedAvg, ')})",
+            _named(runs, cell, rounds),
             published,
             _seconds(time_s(runs, cell, DEFAULT)),
             _times(ratio(runs, cell, [DEFAULT])),
-            f"{_seconds(time_s(runs, cell, best))} ({best})",
+            _named(runs, cell, best),
             _times(ratio(runs, cell, [best])),
             f"{_megabytes(runs, cell, rounds)} / {_megabytes(runs, cell, DEFAULT)}",
             f"{_slow(runs, cell, rounds)} / {_slow(runs, cell, DEFAULT)}"
@@ -103,6 +110,12 @@ def print_table(runs: Runs, cells: Sequence[Cell]) -> None:
             else "-",
         ]
         print(f"| {' | '.join(row)} |")
+
+
+def _named(runs: Runs, cell: Cell, method: str) -> str:
+    value = time_s(runs, cell, method)
+    name = method.removeprefix("FedAvg, ")
+    return "never" if math.isinf(value) else f"{value:.0f} ({name})"
 
 
 def _seconds(value: float) -> str:
@@ -134,16 +147,13 @@ def draw(runs: Runs, cells: Sequence[Cell], path: Path) -> None:
     }
     figure = Figure(figsize=(9, 4.2))
     axes = figure.subplots()
-    width = 0.8 / len(groups)
+    width, limit_s = 0.8 / len(groups), _limit_s(runs)
     for k, (label, methods) in enumerate(groups.items()):
-        times = [
-            min(time_s(runs, c, soonest(runs, c, [m for m in methods if m in METHODS])), LIMIT_S)
-            for c in cells
-        ]
+        times = [min(time_s(runs, c, soonest(runs, c, methods)), limit_s) for c in cells]
         places = [i + (k - (len(groups) - 1) / 2) * width for i in range(len(cells))]
         axes.bar(places, times, width, label=label, color=PALETTE[k])
-    axes.axhline(LIMIT_S, color="gray", linewidth=0.8, linestyle=":")
-    axes.text(len(cells) - 0.5, LIMIT_S, "not reached", ha="right", va="bottom", color="gray")
+    axes.axhline(limit_s, color="gray", linewidth=0.8, linestyle=":")
+    axes.text(len(cells) - 0.5, limit_s, "not reached", ha="right", va="bottom", color="gray")
     axes.set_yscale("log")
     axes.set_ylabel("virtual seconds to the target")
     axes.set_xticks(range(len(cells)), [_label(c) for c in cells], fontsize=8)

@@ -18,7 +18,14 @@ BY_SPEED = [Cell(f, "unlimited", "partition=label_by_speed") for f in ("lognorma
 
 def ran(cell, method, *times_s, slow=0.0, size=1.0):
     return [
-        {"cell": str(cell), "method": method, "time_s": t, "slow": slow, "bytes": size}
+        {
+            "cell": str(cell),
+            "method": method,
+            "time_s": t,
+            "slow": slow,
+            "bytes": size,
+            "limit_s": LIMIT_S,
+        }
         for t in times_s
     ]
 
