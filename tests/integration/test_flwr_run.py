@@ -53,7 +53,7 @@ def test_a_superlink_with_supernodes_trains_the_reference_app(flower, tmp_path):
             for k in range(2)
         ]
         log = flower.run(
-            "display=false partition=iid local_steps=32 "  # far above .5 after eight in any order
+            "tuned=paper display=false partition=iid local_steps=32 "  # far above .5 in any order
             "fleet.num_nodes=2 concurrency=2 stopping.max_updates=8 "
             f"strategy.buffer_size=2 output_dir={output}"
         )
