@@ -23,31 +23,26 @@ absent. ``--tune`` tries learning rates on the validation splits of seeds of the
 import argparse
 import importlib.util
 import json
-import logging
 import os
 import platform
 import shlex
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import flwr
 import torch
 
+from benchmarks.configured import CONF, run
 from clients.references import centralised
-from fedagent.config import build_task, compose, instantiate
+from fedagent.config import build_task, compose
 from fedagent.errors import DataUnavailableError
-from fedagent.report.runs import METRICS_FILE, SUMMARY_FILE
-from fedagent.simulation import run_simulation
 from fedagent.stopping import Metric
 
-CONF = Path(__file__).parents[2] / "conf"
 SHARE = 0.95
 TUNING_SEEDS = (1001, 1002, 1003)
 
@@ -154,25 +149,11 @@ def within(metric: Metric, pooled: float) -> float:
 
 def simulate(overrides: Sequence[str]) -> Outcome:
     """Run the application; return its test metrics at the end, time to target and bytes."""
-    logging.getLogger("flwr").setLevel(logging.ERROR)  # it warns that evaluation is off
-    with tempfile.TemporaryDirectory() as folder:
-        words = [*overrides, "runtime=inline", "display=false", f"output_dir={folder}"]
-        cfg = compose(shlex.join(words), CONF)
-        begin = time.perf_counter()
-        run_simulation(
-            "server.app:app",
-            "clients.app:app",
-            fleet=instantiate(cfg.fleet),
-            seed=cfg.seed,
-            runtime=instantiate(cfg.runtime),
-            run_config={"overrides": shlex.join(words)},
-        )
-        wall_s = time.perf_counter() - begin
-        summary = json.loads((Path(folder) / SUMMARY_FILE).read_text())
-        lines = map(json.loads, (Path(folder) / METRICS_FILE).read_text().splitlines())
-        last = [line for line in lines if line.get("source") == "server"][-1]
+    begin = time.perf_counter()
+    summary, seen = run(overrides)
+    wall_s = time.perf_counter() - begin
     return {
-        "metrics": last["metrics"],
+        "metrics": seen[-1]["metrics"],
         "time_to_target_s": summary["time_to_target_s"],
         "virtual_time_s": summary["virtual_time_s"],
         "bytes": summary["bytes_down"] + summary["bytes_up"],

@@ -1,21 +1,13 @@
 """What is compared, where, and one run of it."""
 
-import json
-import logging
-import shlex
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from fedagent.config import compose, instantiate
-from fedagent.report.runs import METRICS_FILE, SUMMARY_FILE
-from fedagent.simulation import run_simulation
+from benchmarks.configured import run
 
-CONF = Path(__file__).parents[2] / "conf"
 TARGET = 0.85
 LIMIT_S = 400.0  # virtual seconds of a run
 QUICK_LIMIT_S = 120.0
@@ -81,10 +73,10 @@ class Cell:
 
     Parameters
     ----------
-    app : choice of the group, with overrides after it.
     fleet : choice of the group.
     links : choice of the group: unlimited or phones.
-    partition : choice of the group.
+    partition : overrides that deal the data.
+    app : further overrides.
     """
 
     fleet: str
@@ -135,19 +127,18 @@ def methods_of(cell: Cell, quick: bool) -> Sequence[str]:
 
 
 def simulate(cell: Cell, method: str, seed: int, limit_s: float) -> dict[str, Any]:
-    """Run a method in a cell until `limit_s`, or until it has gone on for a while past the target.
+    """Run a method in a cell until the target, by speed until `limit_s`; there at the latest.
 
     Returns
     -------
     ``time_s`` to the target (None if it was not reached), ``bytes`` and ``updates`` until the end,
     ``accuracy`` and ``slow`` at the end, and the ``curve``: (virtual s, accuracy) pairs.
     """
-    logging.getLogger("flwr").setLevel(logging.ERROR)
     torch.set_num_threads(1)
     # What is learned of the slow group takes the whole time; everything else ends at the target.
     stop = "true" if "label_by_speed" not in cell.partition else "false"
-    with tempfile.TemporaryDirectory() as folder:
-        words = [
+    summary, seen = run(
+        [
             *cell.overrides,
             *METHODS[method],
             f"seed={seed}",
@@ -155,22 +146,8 @@ def simulate(cell: Cell, method: str, seed: int, limit_s: float) -> dict[str, An
             f"stopping.max_seconds={limit_s:g}",
             f"stopping.at_target={stop}",
             f"target={TARGET}",
-            "runtime=inline",
-            "display=false",
-            f"output_dir={folder}",
         ]
-        cfg = compose(shlex.join(words), CONF)
-        run_simulation(
-            "server.app:app",
-            "clients.app:app",
-            fleet=instantiate(cfg.fleet),
-            seed=cfg.seed,
-            runtime=instantiate(cfg.runtime),
-            run_config={"overrides": shlex.join(words)},
-        )
-        summary = json.loads((Path(folder) / SUMMARY_FILE).read_text())
-        lines = map(json.loads, (Path(folder) / METRICS_FILE).read_text().splitlines())
-        seen = [line for line in lines if line.get("source") == "server"]
+    )
     newest = [line["metrics"] for line in seen[-NEWEST:]]
     return {
         "cell": str(cell),

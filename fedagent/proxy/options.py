@@ -136,7 +136,7 @@ class AsyncOptions:
         )
         require(self.drain_s >= 0, f"drain_s={self.drain_s} must not be negative.")
         require(
-            isinstance(self.concurrency, int)
+            self._fixed is not None
             or self.cohort is not None
             or self.fraction_train > 0
             or self.min_train_nodes > 0,
@@ -173,17 +173,20 @@ class AsyncOptions:
         classes = self.per_node.settings if self.per_node else ()
         return max(self.prefetch, *(own.prefetch or 0 for own in classes), 0)
 
+    @property
+    def _fixed(self) -> int | None:
+        """The concurrency, where it is a number."""
+        return self.concurrency if isinstance(self.concurrency, int) else None
+
     def cohort_of(self, num_nodes: int) -> int:
         """Return how many updates a round of `num_nodes` connected nodes has."""
-        fixed = self.concurrency if isinstance(self.concurrency, int) else None
-        wanted = self.cohort or fixed
-        wanted = wanted or max(int(num_nodes * self.fraction_train), self.min_train_nodes)
+        by_share = max(int(num_nodes * self.fraction_train), self.min_train_nodes)
+        wanted = self.cohort or self._fixed or by_share
         return min(wanted, num_nodes)
 
     def num_training(self, num_nodes: int) -> int:
         """Return how many of `num_nodes` connected nodes train at once, at first if it changes."""
-        fixed = self.concurrency if isinstance(self.concurrency, int) else None
-        return min(fixed or self.cohort_of(num_nodes), num_nodes)
+        return min(self._fixed or self.cohort_of(num_nodes), num_nodes)
 
     def num_evaluating(self, num_nodes: int) -> int:
         """Return how many of `num_nodes` connected nodes are wanted in a federated evaluation."""

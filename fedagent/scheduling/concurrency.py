@@ -21,9 +21,7 @@ from typing import Annotated, Any
 from fedagent.errors import Interval, check_fields
 
 _MOST = 2.0  # the largest factor between two values of c
-_ANOTHER = (
-    0.1  # how much, relatively, c changes before updates under way tell nothing of the new one
-)
+_ANOTHER = 0.1  # from this relative change on, updates under way tell nothing of the new c
 
 
 @dataclass(frozen=True)
