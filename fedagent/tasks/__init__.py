@@ -8,12 +8,14 @@ partitioning  how data is dealt: iid, dirichlet, shards, label_by_speed
 evaluation    `outputs` of a model batch by batch, `classification` metrics, `over_nodes`: means
               and the worst node
 images        `Images` in memory, to train on and to evaluate
+showcase      `Showcase`: what there is to look at at the end of a run
 packaged      `Package`: data that comes inside one, and the pip line where it is missing
 """
 
 from fedagent.tasks.batches import epochs
 from fedagent.tasks.evaluation import Metrics, classification, outputs, over_nodes
 from fedagent.tasks.packaged import Package
+from fedagent.tasks.showcase import Showcase
 from fedagent.tasks.splits import (
     Split,
     Splits,
@@ -29,6 +31,7 @@ __all__ = [
     "Batch",
     "Metrics",
     "Package",
+    "Showcase",
     "Split",
     "Splits",
     "Task",

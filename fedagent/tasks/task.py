@@ -10,6 +10,7 @@ from torch import nn
 from fedagent.errors import require
 from fedagent.stopping import Metric
 from fedagent.tasks.evaluation import Metrics, evaluating, over_nodes
+from fedagent.tasks.showcase import Showcase
 from fedagent.tasks.splits import check_partition_id
 
 T = TypeVar("T")
@@ -128,6 +129,13 @@ class Task(ABC):
         """
         with torch.random.fork_rng(devices=[]):
             return self.evaluate(self.build_model(), torch.device("cpu"))
+
+    def showcase(self, model: nn.Module, device: torch.device) -> Showcase:
+        """Return what a trained model does on test data, to look at: pictures, samples, a curve.
+
+        Called once, at the end of a run, in eval mode and without gradients. Nothing by default.
+        """
+        return Showcase()
 
     def centralised(
         self,
