@@ -54,6 +54,7 @@ DEFAULTS: dict[Any, dict[str, Any]] = {
         "server_learning_rate": 0.01,
         "momentum": 0.9,
     },
+    scheduling.AutoConcurrency: {"staleness": 4.0},
     scheduling.DyLU: {
         "max_steps": 50,
         "first_steps": 1,
@@ -75,6 +76,16 @@ DEFAULTS: dict[Any, dict[str, Any]] = {
         "learning_rate": None,
         "batch_size": None,
         "prefetch": None,
+    },
+    scheduling.Paced: {
+        "pace_s": None,
+        "typical_steps": 2,
+        "max_steps": 32,
+        "communication_share": 0.5,
+        "first_steps": 1,
+        "ema": 0.5,
+        "learning_rate": None,
+        "seed": 0,
     },
     scheduling.RoundRobin: {"local_steps": None, "learning_rate": None, "seed": 0},
     Speeds: {"ema": 0.9},
@@ -127,15 +138,35 @@ DEFAULTS: dict[Any, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("target", DEFAULTS, ids=lambda target: target.__name__)
-def test_a_setting_that_is_left_out_has_its_default(target):
-    plain = (bool, int, float, str, type(None))
-    defaults = {
+PLAIN = (bool, int, float, str, type(None))
+
+
+def plain_defaults(target: Any) -> dict[str, Any]:
+    return {
         name: parameter.default
         for name, parameter in inspect.signature(target).parameters.items()
-        if isinstance(parameter.default, plain)
+        if isinstance(parameter.default, PLAIN)
     }
-    assert defaults == DEFAULTS[target]
+
+
+@pytest.mark.parametrize("target", DEFAULTS, ids=lambda target: target.__name__)
+def test_a_setting_that_is_left_out_has_its_default(target):
+    assert plain_defaults(target) == DEFAULTS[target]
+
+
+@pytest.mark.parametrize("room", [mixing, rules, scheduling], ids=lambda room: room.__name__)
+def test_no_public_setting_is_left_out_above(room):
+    public = [getattr(room, name) for name in room.__all__]
+    settings = [
+        target
+        for target in public
+        if target not in (rules.BufferedRule, scheduling.Scheduler)  # bases: not set by users
+        and target not in (scheduling.Assignment, scheduling.Observation)  # made by the proxy
+        and inspect.isclass(target) | inspect.isfunction(target)
+        and plain_defaults(target)
+    ]
+    assert len(settings) >= 7
+    assert [target.__name__ for target in settings if target not in DEFAULTS] == []
 
 
 def test_statistics_begin_with_nothing_counted():

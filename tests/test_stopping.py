@@ -230,6 +230,20 @@ def test_a_condition_begins_anew_with_another_run(condition):
     assert condition(first) is not None
 
 
+@pytest.mark.parametrize(
+    ("kind", "is_complete", "has_failed", "text"),
+    [
+        ("completed", True, False, "200 updates"),
+        ("stalled", False, True, "stalled: 200 updates"),
+        ("stopped", False, False, "stopped: 200 updates"),
+        ("failed", False, True, "failed: 200 updates"),
+    ],
+)
+def test_only_a_completed_run_did_what_it_was_asked_to(kind, is_complete, has_failed, text):
+    end = RunEnd(kind, "200 updates")
+    assert (end.is_complete, end.has_failed, str(end)) == (is_complete, has_failed, text)
+
+
 def test_only_conditions_that_name_a_time_are_due():
     assert next_due_s([MaxUpdates(3), MaxSeconds(9.0), MaxSeconds(4.0)]) == 4.0
     assert next_due_s([MaxUpdates(3)]) == math.inf

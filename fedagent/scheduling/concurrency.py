@@ -69,7 +69,7 @@ class ConcurrencyFinder:
         """
         wanted, width = self._wanted.staleness, self._width
         if len(self._seen) >= width > 0:
-            ratio = (wanted + 1.0) / (max(statistics.median_grouped(self._seen), 0.0) + 1.0)
+            ratio = (wanted + 1.0) / (statistics.median_grouped(self._seen) + 1.0)
             width *= min(max(ratio, 1.0 / _MOST), _MOST)
             self._seen.clear()
         width = min(max(width, cohort, wanted * updates_per_version), num_nodes)

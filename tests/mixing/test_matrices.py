@@ -153,6 +153,7 @@ def test_raw_weights_need_to_be_asked_for():
     [
         (lambda: MixingMatrix(2, [0, 5], [0, 1], [1.0, 1.0]), "sender \\[5\\] does not exist"),
         (lambda: MixingMatrix(2, [0, 0], [1, 1], [0.5, 0.5]), "c\\[0, 1\\] is given twice"),
+        (lambda: MixingMatrix(4, [3, 3], [2, 2], [0.5, 0.5]), "c\\[3, 2\\] is given twice"),
         (lambda: MixingMatrix(2, [0, 0], [1, 1], [0.5]), "do not match"),
         (lambda: MixingMatrix(0, [], [], []), "at least 1"),
         (lambda: metropolis(nx.DiGraph([(0, 1)])), "undirected"),

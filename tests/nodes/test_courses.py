@@ -52,6 +52,14 @@ def test_what_is_unlimited_takes_no_time_once_it_is_there():
     assert Course().reached_s(7.0, 1e9) == 7.0
 
 
+@pytest.mark.parametrize(("rate", "lasts_s"), [(0.1, 3.0), (0.1, 6.0), (0.3, 7.0)])
+def test_the_last_byte_does_not_wait_for_the_end_of_a_pause_by_rounding(rate, lasts_s):
+    course = Course((0.0, lasts_s), (rate, 0.0), period_s=100.0)
+    amount = rate * lasts_s
+    assert amount / rate > lasts_s
+    assert course.reached_s(0.0, amount) == lasts_s
+
+
 def test_a_constant_is_a_division():
     assert Course((0.0,), (8.0,)).reached_s(3.0, 20.0) == 3.0 + 20.0 / 8.0
     assert Course((0.0,), (8.0,), period_s=1.0).reached_s(3.0, 20.0) == pytest.approx(5.5)

@@ -42,6 +42,16 @@ def test_every_node_counts_once_however_often_it_answers():
     assert deadlines.for_node(99) == 3_000.0
 
 
+def test_the_percentile_is_taken_again_once_a_tenth_of_the_nodes_have_news():
+    deadlines = learned([100.0] * 40)
+    assert deadlines.for_node(99) == 300.0
+    for node_id in range(3):
+        deadlines.observe(node_id, 2_000.0)
+    assert deadlines.for_node(99) == 300.0
+    deadlines.observe(3, 2_000.0)
+    assert deadlines.for_node(99) == 6_000.0
+
+
 def test_a_fast_node_that_is_slow_for_once_gets_as_long_as_most():
     assert learned([100.0] * 2 + [1_000.0] * 30).for_node(0) == 3_000.0
 

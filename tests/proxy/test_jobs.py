@@ -107,3 +107,15 @@ def test_an_update_is_in_no_older_version_that_a_rule_went_back_to():
     jobs = Jobs()
     jobs.receive(dispatch("a"), version=4)
     assert jobs.unapplied(1, newest=3) == ["a"]
+
+
+def test_a_node_whose_jobs_have_ended_takes_no_memory():
+    jobs = Jobs()
+    for node_id in range(3):
+        job = dispatch(f"of {node_id}", node_id)
+        jobs.build(node_id, job.token, own(1))
+        jobs.send(node_id, job.token)
+        jobs.end(job, 5.0, succeeded=True)
+    jobs.build(7, "never sent", own(1))
+    jobs.drop_unsent()
+    assert not any(vars(jobs).values())

@@ -84,6 +84,15 @@ def test_a_size_of_none_is_published_by_the_clock(rule):
     assert [at_s for _, _, at_s in log.versions] == [2.5, 5.0, 7.5, 10.0]
 
 
+def test_a_buffer_that_holds_more_than_a_smaller_round_is_full():
+    rule, x = MeanOfFresh("cohort"), model()
+    rule.begin_round(5)
+    assert not any(rule.receive(x, update(1.0)) for _ in range(3))
+    rule.begin_round(2)
+    assert rule.receive(x, update(5.0))
+    assert (rule.pending, float(x.vector)) == (0, 2.0)
+
+
 @pytest.mark.parametrize("rule", BUFFERED)
 @pytest.mark.parametrize(
     ("asked", "sizes"), [("cohort", [None, 4, 2]), (3, [3, 3, 3]), (None, [None, None, None])]

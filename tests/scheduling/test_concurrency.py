@@ -59,6 +59,25 @@ def test_updates_handed_out_under_another_concurrency_tell_nothing():
     assert seen == [10] * 10 + [20] * 30 + [40]
 
 
+def test_where_fresh_updates_are_wanted_fresh_ones_are_no_reason_for_more():
+    found = finder(0.0)
+    found.load_state_dict({"width": 45.0, "before": 0, "seen": [0] * 45})
+    assert found.limit(10, 1_000, 0.0) == 45
+
+
+def test_what_was_seen_before_a_change_tells_nothing_after_it():
+    found = finder()
+    found.limit(10, 100, 0.0)
+    for _ in range(9):
+        found.observe(0)
+    assert found.limit(20, 100, 0.0) == 20  # a larger cohort, in the middle of a window
+    for _ in range(10 + 19):  # ten under way, and one less than a window
+        found.observe(0)
+    assert found.limit(20, 100, 0.0) == 20
+    found.observe(0)
+    assert found.limit(20, 100, 0.0) == 40
+
+
 def test_the_first_version_allows_what_its_buffer_does():
     found = finder()
     assert [found.limit(10, 100, k) for k in (0.0, 0.0, 5.0, 5.0)] == [10, 10, 20, 20]

@@ -64,6 +64,18 @@ def test_where_messages_cost_nothing_the_pace_is_a_typical_nodes_steps():
     assert [steps_of(scheduler, n) for n in range(5)] == [12, 6, 3, 1, 1]
 
 
+def test_the_pace_is_looked_at_every_twenty_jobs_once_some_are_known():
+    scheduler = Paced(typical_steps=2)
+    seen = []
+    for node in range(1, 45):  # every node steps slower than the one before
+        for steps in (1, 2):
+            scheduler.observe(done(node, steps, 0.1 * node * steps))
+        seen.append(scheduler.pace_s)
+    # Of a node's two jobs the second tells it apart; the median of the first k is (k + 1) / 2.
+    expected = [0.1 * (k + 1) for k in (*range(1, 21), *[20] * 19, *[40] * 5)]
+    assert seen == pytest.approx(expected)
+
+
 def test_a_given_pace_is_kept():
     scheduler = known(dict.fromkeys(range(9), (3.0, 0.1)), pace_s=2.0)
     assert scheduler.pace_s == 2.0
