@@ -56,9 +56,8 @@ class Dispatcher:
         self.ledger, self.jobs, self.statistics = Ledger(), Jobs(), Statistics()
         self._clock, self.conduct = RunClock(grid, self.statistics), Conduct(self.statistics)
         self.membership, self._breaker = Membership(options.backoff), Breaker(options.backoff)
-        self.slots = Slots(
-            options, self.membership, self.jobs, self._breaker, self.statistics, self.attributes
-        )
+        books = self.membership, self.jobs, self.ledger
+        self.slots = Slots(options, *books, self._breaker, self.statistics, self.attributes)
         # Twice the deadline: then the grid answers for the node, and it may work again.
         self.outbox = Outbox(grid, options, self.jobs, 2 * deadline_s * self._queue_length)
         self._reported: set[tuple[str, str]] = set()

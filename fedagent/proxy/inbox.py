@@ -49,7 +49,7 @@ class Inbox:
         if isinstance(update, Rejection):
             self._dispatcher.close(dispatch, Ending.by(update, num_bytes))
             return None
-        observation = _observation(update)
+        observation = _observation(update, dispatch.bytes_down + num_bytes)
         if rejection := self._rule.rejection(update):
             self._dispatcher.close(dispatch, Ending.by(rejection, num_bytes, observation))
             return None
@@ -84,7 +84,7 @@ class Inbox:
         )
 
 
-def _observation(update: Update) -> Observation:
+def _observation(update: Update, num_bytes: int) -> Observation:
     return Observation(
         update.node_id,
         update.local_steps,
@@ -92,4 +92,5 @@ def _observation(update: Update) -> Observation:
         update.staleness,
         update.num_examples,
         update.metrics,
+        num_bytes,
     )

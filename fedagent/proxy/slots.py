@@ -5,10 +5,12 @@ from collections.abc import Callable, Iterator, Mapping
 from fedagent.nodes.backoff import Breaker
 from fedagent.nodes.membership import Membership
 from fedagent.proxy.jobs import Jobs
+from fedagent.proxy.ledger import Ledger
 from fedagent.proxy.options import AsyncOptions
 from fedagent.scheduling import Assignment, AutoConcurrency, Observation
 from fedagent.scheduling.concurrency import ConcurrencyFinder
 from fedagent.statistics import Statistics
+from fedagent.update import Kind
 
 Attributes = Callable[[int], Mapping[str, float]]
 
@@ -21,6 +23,7 @@ class Slots:
     Parameters
     ----------
     jobs : who is at work.
+    ledger : since when.
     breaker : how many may be, after failures.
     attributes : node id -> what is known of the node; see `fedagent.nodes.geography`.
     """
@@ -30,12 +33,14 @@ class Slots:
         options: AsyncOptions,
         membership: Membership,
         jobs: Jobs,
+        ledger: Ledger,
         breaker: Breaker,
         statistics: Statistics,
         attributes: Attributes,
     ) -> None:
         self._options, self._membership, self._statistics = options, membership, statistics
-        self._jobs, self._breaker, self._attributes = jobs, breaker, attributes
+        self._jobs, self._ledger = jobs, ledger
+        self._breaker, self._attributes = breaker, attributes
         wanted = options.concurrency
         self._finder = ConcurrencyFinder(wanted) if isinstance(wanted, AutoConcurrency) else None
 
@@ -54,9 +59,14 @@ class Slots:
 
     def observe(self, observation: Observation) -> None:
         """Learn from an update how many nodes may be at work."""
-        if self._finder is not None:
-            self._finder.observe(observation.staleness)
-            self.adjust()
+        finder, now_s = self._finder, self._statistics.now_s
+        if finder is None:
+            return
+        finder.observe(observation.duration_s)
+        if finder.is_due(self._jobs.num_nodes):
+            at_work = (d for d in self._ledger.in_flight() if d.kind is Kind.TRAIN)
+            finder.look(now_s - dispatch.sent_at_s for dispatch in at_work)
+        self.adjust()
 
     @property
     def has_room(self) -> bool:

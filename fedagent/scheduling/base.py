@@ -41,6 +41,7 @@ class Observation:
     staleness : tau, versions published in between.
     num_examples : the weight the client reported, > 0.
     metrics : the client's metrics, which no check vouches for.
+    num_bytes : serialised model bytes of the job and its update together.
     """
 
     node_id: int
@@ -49,6 +50,7 @@ class Observation:
     staleness: int = 0
     num_examples: float = 1.0
     metrics: Mapping[str, Any] = field(default_factory=dict)
+    num_bytes: int = 0
 
 
 class Scheduler(ABC):

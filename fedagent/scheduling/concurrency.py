@@ -1,27 +1,29 @@
-"""How many nodes are at work at once, found from how stale updates arrive.
+"""How many nodes are at work at once, found from how long jobs take.
 
 Little's law ties the two: with c nodes at work and K updates per version, an update meets c / K
 newer versions on average, whatever the nodes' speeds. More nodes bring more updates per second,
-each of which is worth less. Where speeds differ, few slow nodes carry most of the mean, so the
-*median* tells what a typical update is worth:
+each of which is worth less. Where speeds differ, few slow jobs carry most of the mean, so the
+*median* tells what a typical update is worth. Jobs of duration d meet d / mean(d) as many versions,
+and the typical one meets s of them with
 
-    m = median staleness of c updates that were handed out under the present c
-    c <- c (s + 1) / (m + 1),  by at most a factor of 2
+    c = s K mean(d) / median(d)
 
-between max(cohort, s K) and all nodes, with K as it was so far. Neither nodes nor rules need to
-tell anything. "Optimizing Asynchronous Federated Learning" (arXiv 2502.08206) chooses c with the
+nodes at work, between max(cohort, s K) and all. The mean is over the newest jobs and over those
+under way, as far as they are: slow ones are known of before they end. Neither nodes nor rules need
+to tell anything. "Optimizing Asynchronous Federated Learning" (arXiv 2502.08206) chooses c with the
 same law, by minimising a bound that needs constants of the problem; here s stands for all of them.
 """
 
 import statistics
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fedagent.errors import Interval, check_fields
 
-_MOST = 2.0  # the largest factor between two values of c
-_ANOTHER = 0.1  # from this relative change on, updates under way tell nothing of the new c
+_WINDOW = 200  # of the newest jobs
+_EVERY = 10  # jobs, and a quarter of c if that is more, from one look at them to the next
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class AutoConcurrency:
 
 
 class ConcurrencyFinder:
-    """What an `AutoConcurrency` has found in one run; observing is O(1), and O(c) every c updates.
+    """What an `AutoConcurrency` has found in one run; a look is O(c), every c / 4 jobs.
 
     Parameters
     ----------
@@ -49,16 +51,31 @@ class ConcurrencyFinder:
 
     def __init__(self, wanted: AutoConcurrency) -> None:
         self._wanted = wanted
-        self._width = 0.0
-        self._num_before = 0  # updates under way that were handed out under another c
-        self._seen: list[int] = []
+        self._durations_s: deque[float] = deque(maxlen=_WINDOW)
+        self._num_news = 0
+        self._spread = 1.0  # mean(d) / median(d)
 
-    def observe(self, staleness: int) -> None:
-        """Learn from an update that came, `staleness` versions after its base."""
-        if self._num_before > 0:
-            self._num_before -= 1
-        else:
-            self._seen.append(staleness)
+    def observe(self, duration_s: float) -> None:
+        """Learn from a job that was done."""
+        self._durations_s.append(duration_s)
+        self._num_news += 1
+
+    def is_due(self, num_at_work: int) -> bool:
+        """Whether enough jobs were done since the last look."""
+        return self._num_news >= max(_EVERY, num_at_work / 4)
+
+    def look(self, under_way_s: Iterable[float]) -> None:
+        """Compare the mean with the median.
+
+        Parameters
+        ----------
+        under_way_s : how long the jobs that are under way have been so far.
+        """
+        self._num_news = 0
+        median_s = statistics.median(self._durations_s)
+        if median_s > 0.0:
+            mean_s = statistics.fmean((*self._durations_s, *under_way_s))
+            self._spread = max(1.0, mean_s / median_s)
 
     def limit(self, cohort: int, num_nodes: int, updates_per_version: float) -> int:
         """Return c: how many of `num_nodes` connected nodes may be at work, at least `cohort`.
@@ -67,23 +84,18 @@ class ConcurrencyFinder:
         ----------
         updates_per_version : K as it was so far; 0 before the first version.
         """
-        wanted, width = self._wanted.staleness, self._width
-        if len(self._seen) >= width > 0:
-            ratio = (wanted + 1.0) / (statistics.median_grouped(self._seen) + 1.0)
-            width *= min(max(ratio, 1.0 / _MOST), _MOST)
-            self._seen.clear()
-        width = min(max(width, cohort, wanted * updates_per_version), num_nodes)
-        if abs(width - self._width) > _ANOTHER * self._width:
-            self._seen.clear()
-            self._num_before = int(self._width)
-        self._width = width
-        return int(self._width)
+        wanted = self._wanted.staleness * updates_per_version * self._spread
+        return min(max(cohort, int(wanted)), num_nodes)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what has been found."""
-        return {"width": self._width, "before": self._num_before, "seen": list(self._seen)}
+        return {
+            "durations_s": list(self._durations_s),
+            "news": self._num_news,
+            "spread": self._spread,
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` returned."""
-        self._width, self._num_before = float(state["width"]), int(state["before"])
-        self._seen = list(state["seen"])
+        self._durations_s = deque(state["durations_s"], maxlen=_WINDOW)
+        self._num_news, self._spread = int(state["news"]), float(state["spread"])

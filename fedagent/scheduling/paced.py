@@ -13,6 +13,12 @@ D is given, or follows from what was seen (``pace_s=None``):
 
 so that at most `share` of a typical job is communication, and a typical node does at least B steps.
 
+With `bytes_per_s` given jobs are longer, so that fewer of them bring no more bytes than that:
+
+    D >= c m / bytes_per_s                c jobs at work, m the newest jobs' mean bytes, both ways
+
+which holds as long as `max_steps` let fast nodes work for so long.
+
 DyLU (arXiv 2401.09135) sizes jobs by computation alone: where the link is the slow part all its
 jobs become one step. FedCompass (2309.14675) lets groups arrive together and makes those wait that
 are early. TimelyFL (2304.06947) sets D per round and drops what is late.
@@ -30,6 +36,7 @@ from fedagent.scheduling.base import Assignment, Observation, Scheduler
 from fedagent.scheduling.cost import Costs
 
 _WINDOW = 200  # of the newest jobs, from which medians are taken
+_NEWEST_BYTES = 0.1  # weight of the newest job in the mean bytes of a job
 _EVERY = 20  # jobs from one look at them to the next
 
 
@@ -42,6 +49,7 @@ class Paced(Scheduler):
     typical_steps : B >= 1, steps of a typical node's job where communication costs nothing.
     max_steps : B_max >= 1.
     communication_share : largest share of a typical job that is communication, in (0, 1].
+    bytes_per_s : most bytes per second that all jobs' messages take together, both ways, > 0.
     first_steps : steps of a node's first job, >= 1.
     ema : weight of the newest job in what is known of a node, in (0, 1].
     learning_rate, seed : see `Scheduler`.
@@ -53,6 +61,7 @@ class Paced(Scheduler):
         typical_steps: int = 2,
         max_steps: int = 32,
         communication_share: float = 0.5,
+        bytes_per_s: float | None = None,
         first_steps: int = 1,
         ema: float = 0.5,
         learning_rate: float | None = None,
@@ -69,8 +78,14 @@ class Paced(Scheduler):
             0.0 < communication_share <= 1.0,
             f"Paced: communication_share={communication_share} must lie in (0, 1].",
         )
+        require(
+            bytes_per_s is None or bytes_per_s > 0,
+            f"Paced: bytes_per_s={bytes_per_s} must be positive.",
+        )
         self._given_s, self._typical_steps, self._max_steps = pace_s, typical_steps, max_steps
         self._share, self._first_steps = communication_share, first_steps
+        self._bytes_per_s = bytes_per_s
+        self._num_at_work, self._bytes_per_job = 0, 0.0
         self.costs = Costs(ema)
         self._newest: deque[tuple[float, float]] = deque(maxlen=_WINDOW)
         self._num_observed = 0
@@ -87,6 +102,7 @@ class Paced(Scheduler):
 
     def plan(self, node_id: int, now_s: float) -> Assignment:
         """Return as many steps as fit into D."""
+        self._num_at_work += 1
         return Assignment(node_id, self._steps(node_id), self.learning_rate)
 
     def _steps(self, node_id: int) -> int:
@@ -97,11 +113,24 @@ class Paced(Scheduler):
         least = 1 if known.is_told_apart else min(2 * known.last_steps, self._max_steps)
         if self._pace_s is None:
             return least
-        fit = (self._pace_s - known.overhead_s) / known.seconds_per_step
+        fit = (self._within_budget_s(self._pace_s) - known.overhead_s) / known.seconds_per_step
         return max(least, math.floor(min(fit, self._max_steps) + 1e-9))
+
+    def _within_budget_s(self, pace_s: float) -> float:
+        """Return `pace_s`, or longer if so short jobs would take more bytes than are allowed."""
+        if self._bytes_per_s is None:
+            return pace_s
+        return max(pace_s, self._num_at_work * self._bytes_per_job / self._bytes_per_s)
+
+    def lost(self, node_id: int) -> None:
+        """Count it as ended."""
+        self._num_at_work -= 1
 
     def observe(self, observation: Observation) -> None:
         """Learn what the node's steps and its messages cost."""
+        self._num_at_work -= 1
+        weight = _NEWEST_BYTES if self._bytes_per_job else 1.0
+        self._bytes_per_job += weight * (observation.num_bytes - self._bytes_per_job)
         self.costs.observe(observation.node_id, observation.local_steps, observation.duration_s)
         known = self.costs.of(observation.node_id)
         if self._given_s is not None or known is None or not known.is_told_apart:
@@ -122,6 +151,8 @@ class Paced(Scheduler):
             "costs": self.costs.state_dict(),
             "newest": [list(pair) for pair in self._newest],
             "num_observed": self._num_observed,
+            "num_at_work": self._num_at_work,
+            "bytes_per_job": self._bytes_per_job,
             "pace_s": self._pace_s,
         }
 
@@ -131,3 +162,4 @@ class Paced(Scheduler):
         self.costs.load_state_dict(state["costs"])
         self._newest = deque(((o, c) for o, c in state["newest"]), maxlen=_WINDOW)
         self._num_observed, self._pace_s = int(state["num_observed"]), state["pace_s"]
+        self._num_at_work, self._bytes_per_job = state["num_at_work"], state["bytes_per_job"]

@@ -16,96 +16,70 @@ def finder(staleness=4.0):
     return ConcurrencyFinder(AutoConcurrency(staleness))
 
 
-def widths(seen, windows, cohort=10, num_nodes=1_000, per_version=0.0):
-    """Return c after each of some windows of updates that were `seen(c)` versions old."""
-    found, after = finder(), []
-    width = found.limit(cohort, num_nodes, per_version)
-    for _ in range(windows):
-        before = width
-        for _ in range(3 * before):  # those under way, and as many again
-            if width == before:
-                found.observe(seen(width))
-                width = found.limit(cohort, num_nodes, per_version)
-        after.append(width)
-    return after
+def looked(durations_s, under_way_s=(), found=None):
+    found = found or finder()
+    for duration_s in durations_s:
+        found.observe(duration_s)
+    found.look(under_way_s)
+    return found
 
 
-def test_fresh_updates_double_it_until_all_are_at_work():
-    assert widths(lambda c: 0, windows=4, num_nodes=70) == [20, 40, 70, 70]
+@pytest.mark.parametrize(
+    ("durations_s", "under_way_s", "expected"),
+    [
+        ([2.0] * 30, [], 40),  # among equals c / K versions: s K
+        ([2.0] * 30, [0.0] * 20, 40),  # jobs that have just begun are no news
+        ([1.0] * 30 + [9.0] * 10, [], 120),  # mean 3, median 1
+        ([1.0] * 30, [9.0] * 10, 120),  # the same, before the slow ones have ended
+        ([0.0] * 30, [5.0], 40),  # a clock that is too coarse tells nothing
+    ],
+)
+def test_the_typical_update_is_as_stale_as_wanted(durations_s, under_way_s, expected):
+    assert looked(durations_s, under_way_s).limit(20, 1_000, 10.0) == expected
 
 
-def test_stale_updates_halve_it_down_to_the_cohort_or_what_is_always_allowed():
-    found = finder()
-    found.load_state_dict({"width": 200.0, "before": 0, "seen": [60] * 200})
-    assert found.limit(30, 1_000, 10.0) == 100
-    found.load_state_dict({"width": 45.0, "before": 0, "seen": [60] * 45})
-    assert found.limit(30, 1_000, 10.0) == 40  # s K, whose mean staleness is s
-    found.load_state_dict({"width": 45.0, "before": 0, "seen": [60] * 45})
-    assert found.limit(30, 1_000, 1.0) == 30
+@pytest.mark.parametrize(
+    ("cohort", "num_nodes", "per_version", "expected"),
+    [
+        (20, 1_000, 0.0, 20),  # before the first version
+        (50, 1_000, 10.0, 120),
+        (200, 1_000, 10.0, 200),  # never fewer than a round has
+        (20, 70, 10.0, 70),  # never more than there are
+        (20, 12, 10.0, 12),
+        (20, 1_000, 1.5, 20),
+        (20, 1_000, 2.0, 24),
+    ],
+)
+def test_it_lies_between_the_cohort_and_all_nodes(cohort, num_nodes, per_version, expected):
+    found = looked([1.0] * 30 + [9.0] * 10)
+    assert found.limit(cohort, num_nodes, per_version) == expected
 
 
-def test_it_settles_where_the_median_is_what_is_wanted():
-    # Little's law among equals with K = 20: c / 20 versions, so c = 80 has a median of 4.
-    after = widths(lambda c: round(c / 20), windows=12)
-    assert after[-1] == pytest.approx(80, abs=12)
+def test_a_look_is_due_after_ten_jobs_or_a_quarter_of_those_at_work():
+    found, due = finder(), []
+    for _ in range(12):
+        found.observe(1.0)
+        due.append((found.is_due(8), found.is_due(44)))
+    assert due == [(False, False)] * 9 + [(True, False)] * 1 + [(True, True)] * 2
+    found.look([])
+    assert not found.is_due(8)
 
 
-def test_updates_handed_out_under_another_concurrency_tell_nothing():
-    found = finder()
-    seen = [found.limit(10, 100, 0.0)]
-    for _ in range(9 + 1 + 10 + 19 + 1):  # ten, then those ten under way, then twenty
-        found.observe(0)
-        seen.append(found.limit(10, 100, 0.0))
-    assert seen == [10] * 10 + [20] * 30 + [40]
-
-
-def test_where_fresh_updates_are_wanted_fresh_ones_are_no_reason_for_more():
-    found = finder(0.0)
-    found.load_state_dict({"width": 45.0, "before": 0, "seen": [0] * 45})
-    assert found.limit(10, 1_000, 0.0) == 45
-
-
-def test_what_was_seen_before_a_change_tells_nothing_after_it():
-    found = finder()
-    found.limit(10, 100, 0.0)
-    for _ in range(9):
-        found.observe(0)
-    assert found.limit(20, 100, 0.0) == 20  # a larger cohort, in the middle of a window
-    for _ in range(10 + 19):  # ten under way, and one less than a window
-        found.observe(0)
-    assert found.limit(20, 100, 0.0) == 20
-    found.observe(0)
-    assert found.limit(20, 100, 0.0) == 40
-
-
-def test_the_first_version_allows_what_its_buffer_does():
-    found = finder()
-    assert [found.limit(10, 100, k) for k in (0.0, 0.0, 5.0, 5.0)] == [10, 10, 20, 20]
-
-
-def test_a_few_ancient_updates_count_little():
-    def seen(_):
-        return 500 if next(turn) % 4 == 0 else 0  # a slow node in four
-
-    turn = iter(range(10_000))
-    assert widths(seen, windows=3, num_nodes=60) == [20, 40, 60]
+def test_old_jobs_are_forgotten():
+    found = looked([1.0] * 150 + [9.0] * 50)
+    assert found.limit(0, 1_000, 10.0) == 120
+    assert looked([1.0] * 200, found=found).limit(0, 1_000, 10.0) == 40
 
 
 def test_what_was_found_goes_on_from_a_state():
-    one, other = finder(), finder()
-    one.limit(10, 100, 0.0)
-    for _ in range(7):
-        one.observe(1)
+    one, other = looked([1.0] * 30 + [9.0] * 10), finder()
+    one.observe(5.0)
     other.load_state_dict(one.state_dict())
     for found in (one, other):
-        for _ in range(3):
-            found.observe(1)
-    assert one.limit(10, 100, 0.0) == other.limit(10, 100, 0.0) == 20
-
-
-def test_a_fleet_that_shrinks_and_grows_is_followed():
-    found = finder()
-    assert [found.limit(30, n, 10.0) for n in (100, 12, 100)] == [40, 12, 40]
+        assert found.limit(20, 1_000, 10.0) == 120
+        assert [found.is_due(0) for _ in range(9) if found.observe(2.0) is None].count(True) == 1
+        found.look([4.0])
+    assert one.limit(20, 1_000, 10.0) == other.limit(20, 1_000, 10.0) != 120
 
 
 @pytest.mark.parametrize("staleness", [-1.0, float("nan"), float("inf")])
@@ -126,11 +100,11 @@ def auto(fleet, updates=600, build=FedBuff, **options):
     return strategy.proxy.statistics
 
 
-def test_among_equals_the_mean_staleness_is_what_is_wanted():
+def test_equals_are_no_reason_for_more_however_long_the_run():
+    # They answer all at once, so an update meets half of c / K newer versions or all of them.
     seen = auto(Equal(num_nodes=200), buffer_size=10)
-    assert seen.cohort == 10
-    assert 40 <= seen.concurrency <= 90
-    assert seen.staleness_mean == pytest.approx(4.0, abs=1.5)
+    assert (seen.cohort, seen.concurrency) == (10, 40)
+    assert 1.0 < seen.staleness_mean < 4.0
 
 
 def test_slow_nodes_leave_room_for_more():

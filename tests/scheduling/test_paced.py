@@ -76,6 +76,34 @@ def test_the_pace_is_looked_at_every_twenty_jobs_once_some_are_known():
     assert seen == pytest.approx(expected)
 
 
+def test_a_budget_of_bytes_makes_jobs_longer_and_never_shorter():
+    scheduler = Paced(pace_s=2.0, max_steps=1_000, bytes_per_s=1_000.0)
+    for node in range(10):  # ten nodes at 0.1 s per step, 6,000 bytes each way
+        for steps in (1, 2):
+            scheduler.plan(node, 0.0)
+            scheduler.observe(done(node, steps, 0.1 * steps, num_bytes=12_000))
+    # The k-th at work makes it k jobs of 12,000 bytes: 12 s each are 1,000 bytes per second.
+    assert [scheduler.plan(node, 0.0).local_steps for node in range(3)] == [120, 240, 360]
+    for node in range(3):
+        scheduler.lost(node)
+    assert scheduler.plan(0, 0.0).local_steps == 120
+    scheduler.lost(0)
+    rich = Paced(pace_s=2.0, max_steps=1_000, bytes_per_s=1e12)
+    rich.load_state_dict(scheduler.state_dict())
+    assert rich.plan(1, 0.0).local_steps == 20
+
+
+def test_a_fleet_keeps_a_budget_of_bytes():
+    def bytes_per_s(**budget):
+        scheduler = Paced(max_steps=500, **budget)
+        log = trained(scheduler, Lognormal(num_nodes=30), seconds=900.0)
+        late = [s for s in log.settlements if s.dispatch.sent_at_s > 300.0]
+        return sum(s.dispatch.bytes_down + s.bytes_up for s in late) / 600.0
+
+    free = bytes_per_s()
+    assert bytes_per_s(bytes_per_s=free / 5) == pytest.approx(free / 5, rel=0.35)
+
+
 def test_a_given_pace_is_kept():
     scheduler = known(dict.fromkeys(range(9), (3.0, 0.1)), pace_s=2.0)
     assert scheduler.pace_s == 2.0
@@ -105,6 +133,7 @@ def test_a_pace_that_is_found_follows_the_fleets_links():
         ({"max_steps": 4, "first_steps": 9}, "first_steps=9"),
         ({"max_steps": 4, "typical_steps": 9}, "typical_steps=9"),
         ({"first_steps": 0}, "first_steps=0"),
+        ({"bytes_per_s": 0.0}, r"bytes_per_s=0\.0 must be positive"),
         ({"communication_share": 0.0}, r"communication_share=0\.0"),
         ({"communication_share": 1.1}, r"communication_share=1\.1"),
     ],
