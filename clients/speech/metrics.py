@@ -59,9 +59,9 @@ def likeliest(model: nn.Module, batch: Sequences, device: torch.device) -> torch
     return torch.stack(losses, 1).argmin(1)
 
 
-def text(digits: list[int]) -> str:
-    """Return digits as words."""
-    return " ".join(WORDS[digit] for digit in digits)
+def texts(sequences: list[list[int]]) -> list[str]:
+    """Return sequences of digits as words."""
+    return [" ".join(WORDS[digit] for digit in digits) for digits in sequences]
 
 
 def word_error_rate(found: list[list[int]], batch: Sequences) -> float:
@@ -69,11 +69,6 @@ def word_error_rate(found: list[list[int]], batch: Sequences) -> float:
     # Imported here because it takes seconds, which a node that only trains need not spend.
     torchmetrics = imported("torchmetrics.functional.text", "fedagent[speech]", "Counting errors")
     return float(torchmetrics.word_error_rate(*map(texts, (found, said(batch)))))
-
-
-def texts(sequences: list[list[int]]) -> list[str]:
-    """Return sequences of digits as words."""
-    return [text(digits) for digits in sequences]
 
 
 def said(batch: Sequences) -> list[list[int]]:

@@ -36,7 +36,7 @@ def drawn(
 
 
 def composed(positions: torch.Tensor, num_words: range, seed: Sequence[int]) -> list[list[int]]:
-    """Return the sequences that a speaker is examined with: `PASSES` times all recordings, shuffled.
+    """Return the sequences that a node is examined with: `PASSES` times all its recordings.
 
     Their lengths go round: 3, 4, 5, 6, 7, 3 and so on. What is too little at the end is left out;
     of fifty recordings, and lengths of 3 to 7, nothing is.

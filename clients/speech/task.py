@@ -10,13 +10,14 @@ import torch
 from torch import nn
 
 from clients.speech.baseline import ALONE, train_alone
-from clients.speech.data import HELD_OUT, SPEAKERS, WORDS, Recordings, Sequences, load
-from clients.speech.metrics import connectionist_loss, likeliest, said, understood, word_error_rate
+from clients.speech.data import HELD_OUT, SPEAKERS, Recordings, Sequences, load
+from clients.speech.metrics import connectionist_loss, likeliest, understood, word_error_rate
 from clients.speech.model import MODELS, Recogniser
 from clients.speech.sequences import composed, drawn, joined
+from clients.speech.showcase import confusion, transcript
 from fedagent.errors import one_of, require
 from fedagent.stopping import Metric
-from fedagent.tasks import Metrics, Task, check_partition_id, over_nodes
+from fedagent.tasks import Metrics, Showcase, Task, check_partition_id, over_nodes
 
 _MOST_PER_SPEAKER = len(HELD_OUT["test"])
 
@@ -167,6 +168,18 @@ class SpeechTask(Task):
             "accuracy": float(is_right.double().mean()),
             "num-examples": float(sequences.num_words.sum()),
         }
+
+    def showcase(self, model: nn.Module, device: torch.device) -> Showcase:
+        """Return what was said beside what was understood, and which digits are taken for which."""
+        spoken, heard, lines = [], [], []
+        for node in range(self.num_partitions):
+            sequences, single = self.examined(node, "test")
+            spoken.append(single.digits[:, 0])
+            heard.append(likeliest(model, single, device))
+            name, found = SPEAKERS[node % len(SPEAKERS)], understood(model, sequences, device)
+            lines.append(transcript(name, sequences, found))
+        figure = confusion(torch.cat(spoken), torch.cat(heard))
+        return Showcase({"digits": figure}, {"sequences": "\n".join(lines)})
 
     def baseline(self, steps: int = ALONE.local_steps) -> Metrics:
         """Return what six models reach that each learned from one node alone: the means.
