@@ -7,7 +7,7 @@ from fedagent.client import LocalTraining, train
 from fedagent.tasks import Task
 
 ALONE = LocalTraining(optimizer="adam", learning_rate=0.003, local_steps=250, batch_size=16)
-"""More steps do not help the other speakers."""
+"""As many steps as pooled data needs to get below one wrong word in twenty (validation, seed 1001)."""
 
 
 def train_alone(task: Task, model: nn.Module, node: int, settings: LocalTraining) -> None:
