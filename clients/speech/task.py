@@ -40,8 +40,8 @@ class SpeechTask(Task):
     Parameters
     ----------
     model : "conv" or "gru", see `clients.speech.model`.
-    num_partitions : nodes, 6 to 30 and a multiple of 6: node k has a part of what speaker k mod 6
-        said.
+    num_partitions : nodes. Up to 6: the first that many speakers take part. Or 12, 18, 24 or 30:
+        node k has a part of what speaker k mod 6 said.
     hidden : width of the network, >= 1.
     shortest, longest : words of a sequence, 1 <= shortest <= longest.
     """
@@ -65,15 +65,21 @@ class SpeechTask(Task):
         )
         most = _MOST_PER_SPEAKER * len(SPEAKERS)
         require(
-            self.num_partitions in range(len(SPEAKERS), most + 1, len(SPEAKERS)),
+            1 <= self.num_partitions <= len(SPEAKERS)
+            or self.num_partitions in range(len(SPEAKERS), most + 1, len(SPEAKERS)),
             f"SpeechTask: {self.num_partitions} nodes cannot share six speakers equally; set "
-            f"fleet.num_nodes to 6, or a multiple of it up to {most}.",
+            f"fleet.num_nodes to 6 or less, or to a multiple of 6 up to {most}.",
         )
 
     @property
     def num_words(self) -> range:
         """How many words a sequence may have."""
         return range(self.shortest, self.longest + 1)
+
+    @property
+    def speakers(self) -> tuple[str, ...]:
+        """Names of those who take part."""
+        return SPEAKERS[: self.num_partitions]
 
     @cached_property
     def recordings(self) -> Recordings:
@@ -83,9 +89,10 @@ class SpeechTask(Task):
     @cached_property
     def splits(self) -> tuple[Split, ...]:
         """Each node's recordings. Those of a speaker go round his nodes by their numbers."""
-        per_speaker = self.num_partitions // len(SPEAKERS)
+        count = len(self.speakers)
+        per_speaker = self.num_partitions // count
         numbers = self.recordings.numbers
-        node = self.recordings.speakers + len(SPEAKERS) * (numbers % per_speaker)
+        node = self.recordings.speakers + count * (numbers % per_speaker)
         held_out = {
             part: torch.isin(numbers, torch.tensor(which)) for part, which in HELD_OUT.items()
         }
@@ -145,13 +152,14 @@ class SpeechTask(Task):
         if partition_id is not None:
             return self._of_node(model, device, partition_id, "validation")
         nodes = [self._of_node(model, device, k, "test") for k in range(self.num_partitions)]
-        speakers = [
-            over_nodes(nodes[k :: len(SPEAKERS)], self.metric) for k in range(len(SPEAKERS))
-        ]
+        count = len(self.speakers)
+        speakers = [over_nodes(nodes[k::count], self.metric) for k in range(count)]
         key = self.metric.name
         return over_nodes(speakers, self.metric, "equal") | {
             "accuracy-worst": min(speaker["accuracy"] for speaker in speakers),
-            **{f"{key}-{name}": own[key] for name, own in zip(SPEAKERS, speakers, strict=True)},
+            **{
+                f"{key}-{name}": own[key] for name, own in zip(self.speakers, speakers, strict=True)
+            },
         }
 
     def examined(self, node: int, part: str) -> tuple[Sequences, Sequences]:
@@ -176,19 +184,22 @@ class SpeechTask(Task):
             sequences, single = self.examined(node, "test")
             spoken.append(single.digits[:, 0])
             heard.append(likeliest(model, single, device))
-            name, found = SPEAKERS[node % len(SPEAKERS)], understood(model, sequences, device)
+            name, found = (
+                self.speakers[node % len(self.speakers)],
+                understood(model, sequences, device),
+            )
             lines.append(transcript(name, sequences, found))
         figure = confusion(torch.cat(spoken), torch.cat(heard))
         return Showcase({"digits": figure}, {"sequences": "\n".join(lines)})
 
     def baseline(self, steps: int = ALONE.local_steps) -> Metrics:
-        """Return what six models reach that each learned from one node alone: the means.
+        """Return what models reach that each learned from one node alone: the means.
 
         Each is tested on all speakers, as in `evaluate`.
         """
         found = []
         with torch.random.fork_rng(devices=[]):
-            for node in range(len(SPEAKERS)):
+            for node in range(len(self.speakers)):
                 torch.manual_seed(node)
                 model = self.build_model()
                 train_alone(self, model, node, replace(ALONE, local_steps=steps))

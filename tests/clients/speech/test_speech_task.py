@@ -54,6 +54,15 @@ def test_more_nodes_share_what_a_speaker_said(task):
             assert torch.equal(both, getattr(task.splits[speaker], part))
 
 
+def test_fewer_nodes_are_the_first_speakers(task):
+    two = SpeechTask(num_partitions=2, hidden=8)
+    assert [len(split.train) for split in two.splits] == [400, 400]
+    assert torch.equal(two.splits[1].test, task.splits[1].test)
+    found = two.evaluate(Hears(3), CPU)
+    assert "word-error-rate-jackson" in found
+    assert "word-error-rate-lucas" not in found
+
+
 def test_a_node_standardises_by_what_it_trains_on_and_by_nothing_else(task):
     split = task.splits[2]
     own = torch.cat([task.frames[p] for p in split.train])
@@ -170,6 +179,7 @@ def test_a_file_with_other_rows_is_refused(tmp_path, monkeypatch):
         ({"hidden": 0}, "hidden"),
         ({"shortest": 0}, "shortest"),
         ({"shortest": 5, "longest": 4}, "longest"),
+        ({"num_partitions": 0}, "num_nodes"),
         ({"num_partitions": 7}, "num_nodes"),
         ({"num_partitions": 36}, "num_nodes"),
     ],
