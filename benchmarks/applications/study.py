@@ -92,6 +92,15 @@ APPLICATIONS = {
         "ca2fl",
         seeds=tuple(range(1, 51)),  # the test of a seed holds two healthy Swiss patients
     ),
+    "speech": Application(
+        {
+            "fedavg": (),
+            "fedbuff": ("strategy.evaluate_every=5",),
+            "ca2fl": ("strategy.evaluate_every=5",),
+        },
+        "ca2fl",
+        quick=("stopping.max_updates=12", "local_steps=2", "client.batch_size=4"),
+    ),
     "traffic": Application(
         {
             "fedavg": ("learning_rate=0.005",),

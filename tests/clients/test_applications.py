@@ -15,13 +15,22 @@ from clients.hospitals import HospitalsTask
 from clients.medical import MedicalTask
 from clients.recommendation import RecommendationTask
 from clients.regression import RegressionTask
+from clients.speech import SpeechTask
 from clients.traffic import TrafficTask
 from clients.vision import VisionTask
 from fedagent.errors import ConfigurationError
 from fedagent.tasks import Task
 
 CLIENTS = Path(__file__).parents[2] / "clients"
-APPLICATIONS = ("hospitals", "medical", "recommendation", "regression", "traffic", "vision")
+APPLICATIONS = (
+    "hospitals",
+    "medical",
+    "recommendation",
+    "regression",
+    "speech",
+    "traffic",
+    "vision",
+)
 CPU = torch.device("cpu")
 
 
@@ -41,6 +50,7 @@ def case(request, root) -> Case:
         "medical": lambda: MedicalTask(root=root, num_partitions=4),
         "recommendation": lambda: RecommendationTask(num_partitions=5, panel_steps=1),
         "regression": lambda: RegressionTask(num_partitions=3),
+        "speech": SpeechTask,
         "traffic": lambda: TrafficTask(num_partitions=2, evaluate_every_h=499),
         "vision": lambda: VisionTask(model="linear", num_partitions=4),
     }[name]
@@ -104,7 +114,7 @@ def test_batches_are_endless_and_follow_the_global_seed(case):
 
 def test_the_number_to_beat_has_the_names_and_the_examples_of_the_test_split(case):
     task = case.task
-    few = {"num_trees": 5} if isinstance(task, MedicalTask) else {}
+    few = {MedicalTask: {"num_trees": 5}, SpeechTask: {"steps": 2}}.get(type(task), {})
     state = torch.get_rng_state()
     found = task.baseline(**few)
     assert torch.equal(torch.get_rng_state(), state)
