@@ -16,12 +16,21 @@ from clients.medical import MedicalTask
 from clients.recommendation import RecommendationTask
 from clients.regression import RegressionTask
 from clients.traffic import TrafficTask
+from clients.translation import TranslationTask
 from clients.vision import VisionTask
 from fedagent.errors import ConfigurationError
 from fedagent.tasks import Task
 
 CLIENTS = Path(__file__).parents[2] / "clients"
-APPLICATIONS = ("hospitals", "medical", "recommendation", "regression", "traffic", "vision")
+APPLICATIONS = (
+    "hospitals",
+    "medical",
+    "recommendation",
+    "regression",
+    "traffic",
+    "translation",
+    "vision",
+)
 CPU = torch.device("cpu")
 
 
@@ -42,6 +51,9 @@ def case(request, root) -> Case:
         "recommendation": lambda: RecommendationTask(num_partitions=5, panel_steps=1),
         "regression": lambda: RegressionTask(num_partitions=3),
         "traffic": lambda: TrafficTask(num_partitions=2, evaluate_every_h=499),
+        "translation": lambda: TranslationTask(
+            num_partitions=3, max_characters=60, vocabulary_size=900, width=16, num_test=4
+        ),
         "vision": lambda: VisionTask(model="linear", num_partitions=4),
     }[name]
     reads = "generate" if name == "regression" else "load"
