@@ -13,6 +13,8 @@ from torch import nn
 
 from clients.translation.vocabulary import BEGIN, END, PAD
 
+_SHARPNESS = 1.5  # so that a piece begins with most of its attention within a few places
+
 
 class Translator(nn.Module):
     """Encoder and decoder.
@@ -35,7 +37,7 @@ class Translator(nn.Module):
         nn.init.normal_(self.embedding.weight, std=width**-0.5)
         self.dropout = nn.Dropout(dropout)
         settings: dict[str, Any] = {"dropout": dropout, "batch_first": True, "norm_first": True}
-        sizes = width, heads, 4 * width
+        sizes = width, heads, 2 * width
         self.encoder = nn.TransformerEncoder(
             nn.TransformerEncoderLayer(*sizes, **settings),
             layers,
@@ -48,35 +50,40 @@ class Translator(nn.Module):
         for parameter in (*self.encoder.parameters(), *self.decoder.parameters()):
             if parameter.ndim > 1:  # torch copies one layer: without this all begin alike
                 nn.init.xavier_uniform_(parameter)
+        for layer in self.decoder.layers:
+            _look_at_the_same_place(layer.multihead_attn.in_proj_weight)
 
     def forward(self, source: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Return (B, T, V) scores of what follows each piece of (B, T) `target`."""
-        return self._scores(self._decode(target, self._encode(source), source == PAD))
+        length = target.shape[1]
+        is_later = torch.ones(length, length, dtype=torch.bool, device=target.device).triu(1)
+        states = self.decoder(
+            self._embed(target),
+            self._encode(source),
+            tgt_mask=is_later,
+            memory_key_padding_mask=source == PAD,
+        )
+        return self._scores(states)
 
     def translate(self, source: torch.Tensor, max_pieces: int) -> torch.Tensor:
         """Return (B, T) pieces of greedily decoded translations, T <= `max_pieces`."""
         memory, is_padding = self._encode(source), source == PAD
         written = source.new_full((len(source), 1), BEGIN)
         has_ended = torch.zeros(len(source), dtype=torch.bool, device=source.device)
+        known = [memory[:, :0]] * len(self.decoder.layers)
         while written.shape[1] <= max_pieces and not has_ended.all():
-            last = self._decode(written, memory, is_padding)[:, -1]
-            following = self._scores(last).argmax(-1).masked_fill(has_ended, PAD)
+            state = self._embed(written)[:, -1:]
+            for n, layer in enumerate(self.decoder.layers):
+                known[n] = torch.cat([known[n], layer.norm1(state)], 1)
+                state = _last_state(layer, state, known[n], memory, is_padding)
+            scores = self._scores(self.decoder.norm(state[:, 0]))
+            following = scores.argmax(-1).masked_fill(has_ended, PAD)
             written = torch.cat([written, following[:, None]], 1)
             has_ended |= following == END
         return written[:, 1:]
 
     def _encode(self, source: torch.Tensor) -> torch.Tensor:
         found: torch.Tensor = self.encoder(self._embed(source), src_key_padding_mask=source == PAD)
-        return found
-
-    def _decode(
-        self, target: torch.Tensor, memory: torch.Tensor, is_padding: torch.Tensor
-    ) -> torch.Tensor:
-        length = target.shape[1]
-        is_later = torch.ones(length, length, dtype=torch.bool, device=target.device).triu(1)
-        found: torch.Tensor = self.decoder(
-            self._embed(target), memory, tgt_mask=is_later, memory_key_padding_mask=is_padding
-        )
         return found
 
     def _embed(self, pieces: torch.Tensor) -> torch.Tensor:
@@ -86,6 +93,47 @@ class Translator(nn.Module):
 
     def _scores(self, states: torch.Tensor) -> torch.Tensor:
         return states @ self.embedding.weight.T
+
+
+@torch.no_grad()
+def _look_at_the_same_place(weight: torch.Tensor) -> None:
+    """Let queries and keys begin as one rotation: what is alike, places above all, is attended to.
+
+    Parameters
+    ----------
+    weight : (3 D, D) of queries, keys and values.
+    """
+    queries, keys, _ = weight.chunk(3)
+    nn.init.orthogonal_(queries, _SHARPNESS)
+    keys.copy_(queries)
+
+
+def _last_state(
+    layer: Any,
+    state: torch.Tensor,
+    known: torch.Tensor,
+    memory: torch.Tensor,
+    is_padding: torch.Tensor,
+) -> torch.Tensor:
+    """Return what a decoder layer, in eval mode, makes of the last place alone.
+
+    Parameters
+    ----------
+    layer : of `nn.TransformerDecoder`, normalised before each part.
+    state : (B, 1, D) of the last place.
+    known : (B, T, D) normalised states of all places so far.
+    memory, is_padding : (B, S, D) and (B, S), the source.
+    """
+    state = state + layer.self_attn(known[:, -1:], known, known, need_weights=False)[0]
+    asked = layer.norm2(state)
+    state = (
+        state
+        + layer.multihead_attn(
+            asked, memory, memory, key_padding_mask=is_padding, need_weights=False
+        )[0]
+    )
+    changed: torch.Tensor = layer.linear2(layer.activation(layer.linear1(layer.norm3(state))))
+    return state + changed
 
 
 def positions(length: int, like: torch.Tensor) -> torch.Tensor:

@@ -30,6 +30,11 @@ from fedagent.tasks import (
 
 _EVALUATION_BATCH_SIZE = 100
 _NUM_SHOWN = 24
+_ALIKE = 8  # batches that are sorted by length together
+_PER_PIECE, _BEYOND = (
+    1.5,
+    8,
+)  # pieces of a translation at most: so many for each of the source, and more
 
 
 class Examples(NamedTuple):
@@ -193,9 +198,16 @@ class TranslationTask(Task):
         return len(self._training(partition_id))
 
     def batches(self, partition_id: int | None, batch_size: int) -> Iterator[Examples]:
-        """Yield full batches, epoch after epoch, each in a new order; ``None`` pools the books."""
-        for chosen in epochs(self._training(partition_id), batch_size):
-            yield self.examples(chosen)
+        """Yield batches, epoch after epoch, each in a new order; ``None`` pools the books.
+
+        Sentences of a batch are of similar length: of a few batches' the shortest are one, and so
+        on. Padding would double the work. A batch may be a little larger than `batch_size`.
+        """
+        training = self._training(partition_id)
+        for chosen in epochs(training, _ALIKE * batch_size):
+            parts = self._by_length(chosen).tensor_split(max(1, len(chosen) // batch_size))
+            for part in torch.randperm(len(parts)).tolist():
+                yield self.examples(parts[part])
 
     def examples(self, chosen: torch.Tensor) -> Examples:
         """Return the pairs at (B,) positions."""
@@ -221,10 +233,11 @@ class TranslationTask(Task):
     def _examined(self, partition_id: int | None) -> torch.Tensor:
         """Return the positions of a node's validation pairs or of the test pairs, by length."""
         if partition_id is None:
-            chosen = self.test
-        else:
-            chosen = self.splits[partition_id].validation[: self.num_validation]
-        lengths = torch.tensor([len(self.pieces[0][n]) for n in chosen.tolist()])
+            return self._by_length(self.test)
+        return self._by_length(self.splits[partition_id].validation[: self.num_validation])
+
+    def _by_length(self, chosen: torch.Tensor) -> torch.Tensor:
+        lengths = torch.tensor([sum(len(side[n]) for side in self.pieces) for n in chosen.tolist()])
         return chosen[lengths.argsort(stable=True)]
 
     def _evaluated(self, chosen: torch.Tensor, device: torch.device) -> Iterator[Examples]:
@@ -238,7 +251,8 @@ class TranslationTask(Task):
         translator: Any = model
         found = []
         for batch in self._evaluated(chosen, device):
-            rows = translator.translate(batch.source, 2 * batch.source.shape[1] + 8)
+            longest = int(_PER_PIECE * batch.source.shape[1]) + _BEYOND
+            rows = translator.translate(batch.source, longest)
             found += self.vocabulary.decode(rows.tolist())
         return found
 
