@@ -71,12 +71,13 @@ class Translator(nn.Module):
         written = source.new_full((len(source), 1), BEGIN)
         has_ended = torch.zeros(len(source), dtype=torch.bool, device=source.device)
         known = [memory[:, :0]] * len(self.decoder.layers)
+        normalise: Any = self.decoder.norm
         while written.shape[1] <= max_pieces and not has_ended.all():
             state = self._embed(written)[:, -1:]
             for n, layer in enumerate(self.decoder.layers):
                 known[n] = torch.cat([known[n], layer.norm1(state)], 1)
                 state = _last_state(layer, state, known[n], memory, is_padding)
-            scores = self._scores(self.decoder.norm(state[:, 0]))
+            scores = self._scores(normalise(state[:, 0]))
             following = scores.argmax(-1).masked_fill(has_ended, PAD)
             written = torch.cat([written, following[:, None]], 1)
             has_ended |= following == END

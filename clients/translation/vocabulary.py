@@ -30,12 +30,13 @@ class Vocabulary:
     Parameters
     ----------
     counts : of words, one per node.
-    size : pieces, those of `PAD` to `END` and of 256 bytes among them.
+    size : pieces at most, those of `PAD` to `END` and of 256 bytes among them. Few words give
+        fewer.
 
     Raises
     ------
     ConfigurationError
-        If the words give fewer pieces, or have more characters.
+        If the words have more characters than that.
     """
 
     def __init__(self, counts: Sequence[Counter[str]], size: int) -> None:
@@ -48,6 +49,7 @@ class Vocabulary:
                 model_writer=model,
                 model_type="bpe",
                 vocab_size=size,
+                hard_vocab_limit=False,
                 character_coverage=_COVERAGE,
                 byte_fallback=True,
                 pad_id=PAD,
@@ -59,7 +61,7 @@ class Vocabulary:
             )
         except (RuntimeError, OSError) as error:
             raise ConfigurationError(
-                f"No vocabulary of {size} pieces can be made of the nodes' words ({error}); change "
+                f"No vocabulary of {size} pieces can be made of the nodes' words ({error}); raise "
                 "app.vocabulary_size."
             ) from error
         self._pieces = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
