@@ -111,6 +111,12 @@ APPLICATIONS = {
         seeds=(1, 2, 3, 4, 5, 6),
         quick=("stopping.max_updates=10", "local_steps=8", "app.evaluate_every_h=67"),
     ),
+    "translation": Application(
+        {"fedavg": (), "fedbuff": ()},
+        "fedbuff",
+        seeds=(1,),
+        quick=("stopping.max_updates=10", "local_steps=2", "app.num_test=20", "app.width=32"),
+    ),
 }
 
 

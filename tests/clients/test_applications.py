@@ -17,6 +17,7 @@ from clients.recommendation import RecommendationTask
 from clients.regression import RegressionTask
 from clients.speech import SpeechTask
 from clients.traffic import TrafficTask
+from clients.translation import TranslationTask
 from clients.vision import VisionTask
 from fedagent.errors import ConfigurationError
 from fedagent.tasks import Task
@@ -29,6 +30,7 @@ APPLICATIONS = (
     "regression",
     "speech",
     "traffic",
+    "translation",
     "vision",
 )
 CPU = torch.device("cpu")
@@ -52,6 +54,14 @@ def case(request, root) -> Case:
         "regression": lambda: RegressionTask(num_partitions=3),
         "speech": SpeechTask,
         "traffic": lambda: TrafficTask(num_partitions=2, evaluate_every_h=499),
+        "translation": lambda: TranslationTask(
+            num_partitions=3,
+            max_characters=60,
+            vocabulary_size=900,
+            width=16,
+            num_test=4,
+            num_validation=1,
+        ),
         "vision": lambda: VisionTask(model="linear", num_partitions=4),
     }[name]
     reads = "generate" if name == "regression" else "load"
