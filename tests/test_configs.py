@@ -38,6 +38,7 @@ EXTRA = {
         f"mixing.path={Path(__file__).parent / 'mixing' / 'path_of_four.csv'}",
     ],
     "fleet=trace": [f"fleet.path={Path(__file__).parent / 'simulation' / 'two_devices.csv'}"],
+    "experiment=detection_nuclei": [f"app.path={made_up_nuclei()}", "app.size=48"],
     "experiment=recommendation_stars": ["target=0.8"],  # the stars of four users are easier
     "experiment=two_node_linear": ["fleet.num_nodes=2"],
     "experiment=two_node_logistic": ["fleet.num_nodes=2"],
