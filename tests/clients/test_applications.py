@@ -22,7 +22,15 @@ from fedagent.errors import ConfigurationError
 from fedagent.tasks import Task
 
 CLIENTS = Path(__file__).parents[2] / "clients"
-APPLICATIONS = ("detection", "hospitals", "medical", "recommendation", "regression", "traffic", "vision")
+APPLICATIONS = (
+    "detection",
+    "hospitals",
+    "medical",
+    "recommendation",
+    "regression",
+    "traffic",
+    "vision",
+)
 CPU = torch.device("cpu")
 
 
