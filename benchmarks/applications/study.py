@@ -92,6 +92,11 @@ APPLICATIONS = {
         "ca2fl",
         seeds=tuple(range(1, 51)),  # the test of a seed holds two healthy Swiss patients
     ),
+    "detection": Application(
+        {"fedavg": (), "fedbuff": (), "fedasync": ()},
+        "fedbuff",
+        quick=("stopping.max_updates=10", "local_steps=4", "app.num_test=50"),
+    ),
     "traffic": Application(
         {
             "fedavg": ("learning_rate=0.005",),

@@ -1,3 +1,4 @@
+import json
 from itertools import islice
 
 import numpy as np
@@ -5,6 +6,7 @@ import pytest
 import torch
 
 from clients.detection import DetectionTask
+from clients.detection.alone import main, summary
 from clients.detection.boxes import NOTHING
 from clients.vision.data import load as load_images
 from fedagent.client import LocalTraining, train
@@ -146,3 +148,20 @@ def test_a_node_alone_knows_only_what_it_has_seen(of_nuclei):
     assert first == again
     assert torch.equal(torch.get_rng_state(), state)
     assert np.isfinite(first["map50"])
+
+
+def test_a_site_at_home_is_told_from_the_same_site_away():
+    tested = {"a": {"f1-a": 0.9, "f1-b": 0.1, "f1-c": 0.3}, "b": {"f1-a": 0.2, "f1-b": 0.8}}
+    rows = summary(tested)
+    assert (rows["a"]["home"], rows["a"]["away"]) == (0.9, 0.1), "only sites that trained count"
+    assert (rows["b"]["home"], rows["b"]["away"]) == (0.8, 0.2)
+
+
+def test_every_site_is_trained_in_turn(nuclei, capsys):
+    words = f"experiment=detection_nuclei app.path={nuclei} app.size=48 fleet.num_nodes=2"
+    main([*words.split(), "local_steps=1", "stopping.max_updates=1"])
+    rows = json.loads(capsys.readouterr().out)
+    assert len(rows) == 2
+    assert all({"home", "away"} < set(row) for row in rows.values())
+    with pytest.raises(ConfigurationError, match="no sites"):
+        main(["app=detection"])
