@@ -1,5 +1,6 @@
 """How good found boxes are."""
 
+import logging
 from collections.abc import Sequence
 
 import torch
@@ -34,6 +35,7 @@ def scores(pairs: Pairs, classes: Sequence[str], per_class: bool = False) -> Met
         extended_summary=True,
     )
     metric.warn_on_many_detections = False
+    logging.getLogger("faster_coco_eval").setLevel(logging.WARNING)  # it tells 20 lines a time
     metric.update(
         [found._asdict() for _, found in pairs],
         [{"boxes": example.boxes, "labels": example.labels} for example, _ in pairs],

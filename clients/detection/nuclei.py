@@ -3,7 +3,8 @@
 Pictures and one table ``boxes.csv`` with the columns image (a picture's name without its ending),
 x0, y0, x1, y1. Nobody says where a picture comes from; its size, and whether it is dark (stained
 to shine) or bright, tell microscope and stain apart. Each such pair is a site. Those with fewer
-than five pictures are left out.
+than five pictures are left out. Bright pictures become their negatives: nuclei are the lighter
+things everywhere.
 """
 
 import csv
@@ -61,7 +62,7 @@ def read(path: Path) -> Collection:
     listed = [torch.tensor(corners).reshape(-1, 4) for corners in of_picture]
     whole = [is_sound(listed[n], images[n]) for n in chosen]
     return Collection(
-        [images[n] for n in chosen],
+        [255 - images[n] if sites[n].startswith("bright") else images[n] for n in chosen],
         [listed[n][kept] for n, kept in zip(chosen, whole, strict=True)],
         [torch.zeros(int(kept.sum()), dtype=torch.int64) for kept in whole],
         classes=("nucleus",),
