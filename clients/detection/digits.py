@@ -8,6 +8,7 @@ digit that finds no such place in twelve tries is left out.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -37,8 +38,8 @@ class Digits:
     size: int
     num_test: int
 
-    channels = 1
-    sites: tuple[str, ...] = ()
+    channels: ClassVar[int] = 1
+    sites: ClassVar[tuple[str, ...]] = ()
 
     @property
     def classes(self) -> tuple[str, ...]:

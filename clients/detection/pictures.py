@@ -6,7 +6,7 @@ Every picture is standardised by its own mean and deviation, so that no statisti
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -68,7 +68,7 @@ class Pictures:
     test_fraction: float
     seed: int
 
-    channels = 3
+    channels: ClassVar[int] = 3
 
     @property
     def classes(self) -> tuple[str, ...]:

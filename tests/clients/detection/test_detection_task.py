@@ -159,7 +159,7 @@ def test_a_site_at_home_is_told_from_the_same_site_away():
 
 def test_every_site_is_trained_in_turn(nuclei, capsys):
     words = f"experiment=detection_nuclei app.path={nuclei} app.size=48 fleet.num_nodes=2"
-    main([*words.split(), "local_steps=1", "stopping.max_updates=1"])
+    main([*words.split(), "--steps=1"])
     rows = json.loads(capsys.readouterr().out)
     assert len(rows) == 2
     assert all({"home", "away"} < set(row) for row in rows.values())
