@@ -35,6 +35,8 @@ class Batch(NamedTuple):
     """(B, M, 4) float32, zeros where there is nothing; M >= 1"""
     labels: torch.Tensor
     """(B, M) int64, `NOTHING` where there is nothing"""
+    negatives: torch.Tensor = torch.ones(1)
+    """(K,) or (1,) float32: weight of what teaches that a class is not there"""
 
     @classmethod
     def of(cls, examples: Sequence[Example]) -> "Batch":

@@ -46,6 +46,9 @@ class Source(Protocol):
     def labels(self) -> torch.Tensor:
         """(N,) what is dealt to nodes, by the label that decides to whom."""
 
+    def shares(self, positions: torch.Tensor) -> torch.Tensor:
+        """Return the (K,) shares of the classes among the objects of these."""
+
     def draw(self, positions: torch.Tensor, batch_size: int) -> Iterator[Batch]:
         """Yield training batches without end; the global torch seed decides them."""
 

@@ -51,6 +51,10 @@ class Digits:
         """(N,) what the digits are dealt by."""
         return self.images.labels
 
+    def shares(self, positions: torch.Tensor) -> torch.Tensor:
+        """Return the (K,) shares of the classes among these digits."""
+        return self.labels[positions].bincount(minlength=len(self.classes)) / len(positions)
+
     def draw(self, positions: torch.Tensor, batch_size: int) -> Iterator[Batch]:
         """Yield new scenes of these digits without end; the global torch seed decides them."""
         composer = Composer(self.images.select(positions), self.size)
@@ -89,7 +93,7 @@ class Composer:
         generator = torch.Generator().manual_seed(seed)
         for begin in range(0, count, _PER_BATCH):
             batch = self.compose(min(_PER_BATCH, count - begin), generator)
-            for image, boxes, labels in zip(*batch, strict=True):
+            for image, boxes, labels in zip(*batch[:3], strict=True):
                 is_there = labels != NOTHING
                 yield Example(image, boxes[is_there], labels[is_there])
 

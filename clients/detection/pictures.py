@@ -98,6 +98,11 @@ class Pictures:
         """(N,) what the pictures outside the test split are dealt by."""
         return torch.from_numpy(self.collection.groups[self.dealt])
 
+    def shares(self, positions: torch.Tensor) -> torch.Tensor:
+        """Return the (K,) shares of the classes among the boxes on these pictures."""
+        labels = torch.cat([self.collection.labels[self.dealt[n]] for n in positions.tolist()])
+        return labels.bincount(minlength=len(self.classes)) / max(1, len(labels))
+
     def draw(self, positions: torch.Tensor, batch_size: int) -> Iterator[Batch]:
         """Yield batches of random crops, epoch after epoch; the global torch seed decides them."""
         for chosen in epochs(positions, batch_size):
@@ -114,7 +119,7 @@ class Pictures:
 
     def test_sites(self) -> list[str]:
         """Return which site each test picture is from."""
-        return [self.sites[group] for group in self.collection.groups[self.tested]]
+        return [self.sites[group] for group in self.collection.groups[self.tested] if self.sites]
 
     def _example(self, number: int) -> Example:
         image = self.collection.images[number].float()

@@ -45,6 +45,8 @@ class DetectionTask(Task):
     seed : decides partitions and their validation splits.
     split_seed : decides the test split.
     validation_fraction : share of a node's digits or pictures that it validates with, in (0, 1).
+    balance : whether a node's own class frequencies enter its loss, see
+        `clients.detection.training`.
     """
 
     metric: ClassVar[Metric] = Metric("map50")
@@ -61,6 +63,7 @@ class DetectionTask(Task):
     seed: int = 1
     split_seed: int = 1
     validation_fraction: float = 0.2
+    balance: bool = True
 
     def __post_init__(self) -> None:
         one_of("DetectionTask: dataset", self.dataset, DATASETS)
@@ -108,7 +111,13 @@ class DetectionTask(Task):
 
     def batches(self, partition_id: int | None, batch_size: int) -> Iterator[Batch]:
         """Yield new scenes or random crops; ``None`` draws from everybody's digits or pictures."""
-        return self.data.draw(self.splits.training(partition_id), batch_size)
+        positions = self.splits.training(partition_id)
+        negatives = torch.ones(1)
+        if self.balance:
+            everybody = self.data.shares(self.splits.training(None))
+            negatives = self.data.shares(positions) / everybody.clamp(min=1e-6)
+        for batch in self.data.draw(positions, batch_size):
+            yield batch._replace(negatives=negatives)
 
     def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
         """Return focal loss and generalised IoU, see `clients.detection.training`."""

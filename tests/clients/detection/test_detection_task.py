@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
@@ -53,6 +54,18 @@ def test_a_node_shows_the_digits_that_it_was_dealt(digits):
     assert (shares.amax(1) > 0.15).all(), "nodes differ"
 
 
+def test_a_node_unlearns_a_class_as_seldom_as_it_sees_it(digits):
+    everybody = digits.data.labels[digits.splits.training(None)].bincount(minlength=10)
+    for node in range(4):
+        own = digits.data.labels[digits.splits[node].train].bincount(minlength=10)
+        weights = next(digits.batches(node, 2)).negatives
+        wanted = (own / own.sum()) / (everybody / everybody.sum())
+        assert torch.allclose(weights, wanted, atol=1e-4)
+    assert torch.allclose(next(digits.batches(None, 2)).negatives, torch.ones(10))
+    plain = replace(digits, balance=False)
+    assert next(plain.batches(0, 2)).negatives.tolist() == [1.0]
+
+
 def test_what_is_examined_is_the_same_every_time(digits):
     for examples in (digits.data.test, lambda: digits.data.examine(digits.splits[1].validation)):
         first, again = list(examples()), list(examples())
@@ -91,7 +104,7 @@ def test_a_crop_shows_its_nucleus_where_its_box_is(of_nuclei):
     batch = next(of_nuclei.batches(0, 4))
     assert batch.images.shape[2:] == (48, 48)
     hits = 0
-    for image, boxes, labels in zip(*batch, strict=True):
+    for image, boxes, labels in zip(*batch[:3], strict=True):
         for x0, y0, x1, y1 in boxes[labels != NOTHING].round().long().tolist():
             middle = image[:, (y0 + y1) // 2, (x0 + x1) // 2].mean()
             assert middle > image.mean() + 1

@@ -89,6 +89,22 @@ def test_the_loss_falls_to_nothing_where_classes_and_boxes_are_right():
     assert loss(logits, boxes + 4, points, batch) > 0.1
 
 
+def test_what_speaks_against_a_class_weighs_as_much_as_the_batch_says():
+    batch = Batch.of([example([(8, 8, 40, 40)], [0])])
+    logits, boxes, points = Detector(1, 2, width=8)(batch.images)
+    logits = logits.detach().requires_grad_()
+    slopes = []
+    for weights in ([1.0, 1.0], [1.0, 0.0], [1.0, 3.0]):
+        weighted = batch._replace(negatives=torch.tensor(weights))
+        (slope,) = torch.autograd.grad(
+            loss(logits, boxes, points, weighted), logits, retain_graph=True
+        )
+        slopes.append(slope)
+    assert (slopes[1][..., 1] == 0).all()
+    assert torch.allclose(slopes[2][..., 1], 3 * slopes[0][..., 1])
+    assert all(torch.equal(slope[..., 0], slopes[0][..., 0]) for slope in slopes)
+
+
 def test_a_few_steps_learn_one_scene_by_heart():
     torch.manual_seed(0)
     picture, box = disc(64, 64, False, (30, 34), 9)
