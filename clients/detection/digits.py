@@ -56,10 +56,13 @@ class Digits:
         return self.labels[positions].bincount(minlength=len(self.classes)) / len(positions)
 
     def draw(self, positions: torch.Tensor, batch_size: int) -> Iterator[Batch]:
-        """Yield new scenes of these digits without end; the global torch seed decides them."""
+        """Yield new scenes of these digits without end; the global torch seed decides them.
+
+        A batch has at most as many scenes as there are digits.
+        """
         composer = Composer(self.images.select(positions), self.size)
         while True:
-            yield composer.compose(batch_size)
+            yield composer.compose(min(batch_size, len(positions)))
 
     def examine(self, positions: torch.Tensor) -> Iterator[Example]:
         """Yield the scenes that a node validates with: one per digit, always the same."""
