@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 
 from fedagent.config import build_task, choices, compose, instantiate
 from fedagent.simulation import run_simulation
+from tests.clients.detection.made_up import nuclei
 
 CONF = Path(__file__).parents[1] / "conf"
 GROUPS = choices(CONF)
@@ -38,12 +39,21 @@ EXTRA = {
         f"mixing.path={Path(__file__).parent / 'mixing' / 'path_of_four.csv'}",
     ],
     "fleet=trace": [f"fleet.path={Path(__file__).parent / 'simulation' / 'two_devices.csv'}"],
+    "experiment=detection_nuclei": ["app.path=${oc.env:MADE_UP_NUCLEI}", "app.size=48"],
     "experiment=recommendation_stars": ["target=0.8"],  # the stars of four users are easier
     "experiment=two_node_linear": ["fleet.num_nodes=2"],
     "experiment=two_node_logistic": ["fleet.num_nodes=2"],
     "experiment=mission_cnn": ["fleet.num_nodes=2"],
     "experiment=mission_cnn_sync_sgd": ["fleet.num_nodes=2"],
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def users_data(tmp_path_factory):
+    """Make up what a user brings."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MADE_UP_NUCLEI", str(nuclei(tmp_path_factory.mktemp("nuclei"))))
+        yield
 
 
 @pytest.mark.parametrize(
@@ -81,7 +91,8 @@ def test_an_application_says_what_its_target_is(app):
     "choice", [f"{group}={name}" for group in ("app", "experiment") for name in GROUPS[group]]
 )
 def test_a_target_lies_on_the_better_side_of_a_fresh_model(choice):
-    cfg = compose(choice, CONF)
+    data = [word for word in EXTRA.get(choice, []) if word.startswith("app.path=")]
+    cfg = compose(" ".join([choice, *data]), CONF)
     torch.manual_seed(cfg.seed)
     task = build_task(cfg)
     fresh = task.evaluate(task.build_model(), torch.device("cpu"))[task.metric.name]

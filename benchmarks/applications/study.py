@@ -101,6 +101,11 @@ APPLICATIONS = {
         "ca2fl",
         quick=("stopping.max_updates=12", "local_steps=2", "client.batch_size=4"),
     ),
+    "detection": Application(
+        {"fedavg": (), "fedbuff": (), "fedasync": ()},
+        "fedbuff",
+        quick=("stopping.max_updates=10", "local_steps=4", "app.num_test=50"),
+    ),
     "traffic": Application(
         {
             "fedavg": ("learning_rate=0.005",),

@@ -11,6 +11,7 @@ from unittest.mock import patch
 import pytest
 import torch
 
+from clients.detection import DetectionTask
 from clients.hospitals import HospitalsTask
 from clients.medical import MedicalTask
 from clients.recommendation import RecommendationTask
@@ -24,6 +25,7 @@ from fedagent.tasks import Task
 
 CLIENTS = Path(__file__).parents[2] / "clients"
 APPLICATIONS = (
+    "detection",
     "hospitals",
     "medical",
     "recommendation",
@@ -48,6 +50,7 @@ class Case:
 def case(request, root) -> Case:
     name = request.param
     build = {
+        "detection": lambda: DetectionTask(num_test=5, num_partitions=4),
         "hospitals": HospitalsTask,
         "medical": lambda: MedicalTask(root=root, num_partitions=4),
         "recommendation": lambda: RecommendationTask(num_partitions=5, panel_steps=1),
@@ -124,7 +127,11 @@ def test_batches_are_endless_and_follow_the_global_seed(case):
 
 def test_the_number_to_beat_has_the_names_and_the_examples_of_the_test_split(case):
     task = case.task
-    few = {MedicalTask: {"num_trees": 5}, SpeechTask: {"steps": 2}}.get(type(task), {})
+    few = {
+        DetectionTask: {"steps": 1},
+        MedicalTask: {"num_trees": 5},
+        SpeechTask: {"steps": 2},
+    }.get(type(task), {})
     state = torch.get_rng_state()
     found = task.baseline(**few)
     assert torch.equal(torch.get_rng_state(), state)
