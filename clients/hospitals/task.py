@@ -18,6 +18,7 @@ from fedagent.errors import imported, one_of, require
 from fedagent.stopping import Metric
 from fedagent.tasks import (
     Metrics,
+    Showcase,
     Task,
     check_fractions,
     check_partition_id,
@@ -25,6 +26,7 @@ from fedagent.tasks import (
     over_nodes,
     stratified,
 )
+from fedagent.tasks.figures import empty_figure
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 """(B, NUM_FEATURES) features and (B,) labels, both float32."""
@@ -59,6 +61,7 @@ class HospitalsTask(Task):
     """
 
     metric: ClassVar[Metric] = Metric("auroc")
+    baseline_name: ClassVar[str] = "each alone"
     central: ClassVar[Mapping[str, Any]] = {"learning_rate": 0.1}
 
     model: str = "mlp"
@@ -183,6 +186,22 @@ class HospitalsTask(Task):
                 torch.manual_seed(self.seed)
                 found.append(alone.centralised(train_alone, torch.device("cpu")))
         return self._summary(found)
+
+    def showcase(self, model: nn.Module, device: torch.device) -> Showcase:
+        """Return the ROC curve of every hospital's test patients."""
+        roc = imported("torchmetrics.functional.classification", "fedagent[hospitals]", "A ROC")
+        figure = empty_figure(5.0, 5.0)
+        axes = figure.subplots()
+        axes.plot([0, 1], [0, 1], color="#999999", lw=1.0, ls="--", label="chance")
+        for site, by_part in zip(self.sites, self.encoded, strict=True):
+            features, labels = by_part["test"]
+            scores = model(features.to(device)).squeeze(1).cpu()
+            false, true, _ = roc.binary_roc(scores, labels.long())
+            axes.plot(false, true, label=f"{site.name}, {len(labels)} patients")
+        axes.set_xlabel("healthy that are called sick")
+        axes.set_ylabel("sick that are called sick")
+        axes.legend(frameon=False, loc="lower right")
+        return Showcase({"roc": figure})
 
     def _summary(self, by_site: Sequence[Metrics]) -> Metrics:
         """Return the hospitals' metrics as one: means, the worst AUROC, and every one's own."""

@@ -10,6 +10,7 @@ frequent (arXiv 2007.07314, equation 10; for federated label skew arXiv 2209.001
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -17,11 +18,13 @@ from torch import nn
 
 from clients.medical.augmentation import mirrored_and_shifted
 from clients.medical.baseline import random_forest
+from clients.medical.br35h import CLASSES
 from clients.medical.data import PACKAGED, MedicalData, load
 from clients.medical.metrics import area_under_curve, measures
 from clients.medical.model import NORMS, build
 from fedagent.errors import one_of
-from fedagent.tasks import Metrics, Splits, Task, check_fractions, deal, epochs, outputs
+from fedagent.tasks import Metrics, Showcase, Splits, Task, check_fractions, deal, epochs, outputs
+from fedagent.tasks.figures import confusion_matrix
 from fedagent.tasks.images import Images
 from fedagent.tasks.partitioning import Partition, Speeds, iid
 
@@ -53,6 +56,8 @@ class MedicalTask(Task):
     balance : whether a node's own class frequencies enter its loss, see above.
     validation_fraction : share of a node's groups that it validates with, in (0, 1).
     """
+
+    baseline_name: ClassVar[str] = "random forest"
 
     dataset: str = PACKAGED
     norm: str = "group"
@@ -149,6 +154,12 @@ class MedicalTask(Task):
         """
         train, test, _ = self.data
         return _with_auroc(random_forest(train, test, self.seed, num_trees), test.labels)
+
+    def showcase(self, model: nn.Module, device: torch.device) -> Showcase:
+        """Return which classes of the test split are taken for which."""
+        labels, names = self.data.test.labels, CLASSES if self.dataset == PACKAGED else None
+        predicted = _probabilities(model, self.data.test, device).argmax(1)
+        return Showcase({"confusion": confusion_matrix(labels, predicted, names)})
 
 
 def _probabilities(model: nn.Module, images: Images, device: torch.device) -> torch.Tensor:

@@ -13,10 +13,18 @@ from clients.traffic.baseline import SeasonalNaive
 from clients.traffic.data import AUCKLAND, Counts, load
 from clients.traffic.metrics import scores
 from clients.traffic.model import MODELS, Forecaster
+from clients.traffic.showcase import week
 from clients.traffic.windows import FIRST_ORIGIN, HORIZONS, Examples, Series, calendar
 from fedagent.errors import one_of, require
 from fedagent.stopping import Metric
-from fedagent.tasks import Metrics, Task, check_fractions, check_partition_id, over_nodes
+from fedagent.tasks import (
+    Metrics,
+    Showcase,
+    Task,
+    check_fractions,
+    check_partition_id,
+    over_nodes,
+)
 from fedagent.tasks.splits import sizes
 
 
@@ -41,6 +49,7 @@ class TrafficTask(Task):
     """
 
     metric: ClassVar[Metric] = Metric("mae", "min")
+    baseline_name: ClassVar[str] = "week before"
     central: ClassVar[Mapping[str, Any]] = {"learning_rate": 0.002}
 
     model: str = "gru"
@@ -160,3 +169,9 @@ class TrafficTask(Task):
     def baseline(self) -> Metrics:
         """Return the errors of the seasonal naive forecast on the test hours."""
         return self.evaluate(SeasonalNaive(), torch.device("cpu"))
+
+    def showcase(self, model: nn.Module, device: torch.device) -> Showcase:
+        """Return the first sensor's first test week."""
+        sensor, begin = 0, max(self.cuts[1], FIRST_ORIGIN + max(HORIZONS))
+        drawn = week(model, device, self.counts, self.series[sensor], sensor, begin)
+        return Showcase({"week": drawn})

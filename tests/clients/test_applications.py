@@ -128,6 +128,14 @@ def test_the_centralised_reference_is_measured_on_what_was_asked_for(case, part)
     assert case.task.metric.name in found
 
 
+def test_a_showcase_draws_and_writes_something_of_an_untrained_model(case):
+    model = case.task.build_model()
+    shown = case.task.shown(model, CPU)
+    assert bool(shown.figures or shown.texts) is not isinstance(case.task, RegressionTask)
+    assert all(figure.axes for figure in shown.figures.values())
+    assert all(text.strip() for text in shown.texts.values())
+
+
 @pytest.mark.parametrize("name", APPLICATIONS)
 def test_the_same_things_have_the_same_file_names(name):
     files = {path.stem for path in (CLIENTS / name).glob("*.py")}
