@@ -38,6 +38,8 @@ def main(grid: Grid, context: Context) -> None:
     torch.manual_seed(cfg.seed)
     task = build_task(cfg)
     task.num_examples(0)  # data or partition that cannot work should fail here, not on every node
+    for remark in task.remarks():
+        logger.warning(remark)
     stopping = instantiate(cfg.stopping)
     about = OmegaConf.to_container(cfg.about)
     goal = task.metric, cfg.target

@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 
 from fedagent.config import build_task, compose
 from fedagent.errors import ConfigurationError
+from fedagent.simulation import run_simulation
 from fedagent.stopping import Baseline
 from server.app import baseline, evaluate_centrally, run_folder, show
 
@@ -99,3 +100,17 @@ def test_what_is_shown_is_the_model_of_the_arrays_beside_what_only_nodes_know():
     with patch.object(type(task), "showcase", lambda _, model, device: seen.append(model)):
         show(cfg, task)(ArrayRecord({"weight": weight}))
     assert torch.equal(seen[0].weight.detach(), weight)
+
+
+def test_a_run_says_what_of_the_data_is_left_out(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("flwr"), "propagate", True)
+    caplog.set_level(logging.WARNING, "flwr")
+    overrides = f"{REGRESSION} cohort=3 local_steps=1 stopping.max_updates=3 output_dir={tmp_path}"
+    with patch("clients.regression.RegressionTask.remarks", lambda _: ["272 users are left out"]):
+        run_simulation(
+            "server.app:app",
+            "clients.app:app",
+            num_supernodes=3,
+            run_config={"overrides": f"{overrides} display=false"},
+        )
+    assert caplog.text.count("272 users are left out") == 1

@@ -124,6 +124,16 @@ class RecommendationTask(Task):
             self.held_out,
         )
 
+    def remarks(self) -> Sequence[str]:
+        """Return how many users have no node."""
+        total = load(self.dataset, self.root).num_users
+        if self.num_partitions == total:
+            return ()
+        return (
+            f"{self.dataset}: {self.num_partitions:,} of {total:,} users take part, one a node; "
+            f"{total - self.num_partitions:,} are left out. fleet.num_nodes={total} takes all.",
+        )
+
     def user(self, partition_id: int) -> Cut:
         """Return one user's ratings.
 

@@ -1,6 +1,6 @@
 """Forecasts of a sensor network as a `Task`: every sensor is a node and keeps its counts."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
@@ -81,6 +81,16 @@ class TrafficTask(Task):
             f"fleet.num_nodes={len(counts.sensors)} or less.",
         )
         return counts
+
+    def remarks(self) -> Sequence[str]:
+        """Return how many sensors have no node."""
+        total = len(self.counts.sensors)
+        if self.num_partitions == total:
+            return ()
+        return (
+            f"{self.dataset}: {self.num_partitions} of {total} sensors take part, one a node; "
+            f"{total - self.num_partitions} are left out. fleet.num_nodes={total} takes all.",
+        )
 
     @cached_property
     def cuts(self) -> tuple[int, ...]:

@@ -42,7 +42,7 @@ class VisionTask(Task):
     ----------
     dataset : "mnist-packaged", "mnist", "fashion-mnist" or "cifar10".
     model : "cnn", "mlp" or "linear", see `clients.vision.model`.
-    root : folder of the data sets that are downloaded.
+    root : parent of the folders of the data sets that are not packaged.
     num_partitions : nodes that the training split is dealt to.
     partition : how it is dealt.
     seconds_per_step : speeds of the nodes, for partitions that depend on them.

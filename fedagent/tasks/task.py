@@ -133,6 +133,13 @@ class Task(ABC):
         with torch.random.fork_rng(devices=[]):
             return self.evaluate(self.build_model(), torch.device("cpu"))
 
+    def remarks(self) -> Sequence[str]:
+        """Return what a run says once, before it begins: sentences on what of the data is left out.
+
+        Nothing by default.
+        """
+        return ()
+
     def showcase(self, model: nn.Module, device: torch.device) -> Showcase:
         """Return what a trained model does on test data, to look at: pictures, samples, a curve.
 

@@ -136,6 +136,19 @@ def test_a_showcase_draws_and_writes_something_of_an_untrained_model(case):
     assert all(text.strip() for text in shown.texts.values())
 
 
+def test_users_or_sensors_without_a_node_are_counted_aloud(case):
+    whole = {"recommendation": ("5 of 671 users", "666"), "traffic": ("2 of 19 sensors", "17")}
+    name = type(case.task).__module__.split(".")[1]
+    said = " ".join(case.task.remarks())
+    assert bool(said) is (name in whole)
+    assert all(number in said for number in whole.get(name, ()))
+
+
+def test_a_default_that_takes_all_says_nothing():
+    assert not RecommendationTask().remarks()
+    assert not TrafficTask().remarks()
+
+
 @pytest.mark.parametrize("name", APPLICATIONS)
 def test_the_same_things_have_the_same_file_names(name):
     files = {path.stem for path in (CLIENTS / name).glob("*.py")}
