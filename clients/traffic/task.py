@@ -14,6 +14,7 @@ from clients.traffic.data import AUCKLAND, Counts, load
 from clients.traffic.metrics import scores
 from clients.traffic.model import MODELS, Forecaster
 from clients.traffic.showcase import week
+from clients.traffic.trust import blended, forecast, trust
 from clients.traffic.windows import FIRST_ORIGIN, HORIZONS, Examples, Series, calendar
 from fedagent.errors import one_of, require
 from fedagent.stopping import Metric
@@ -114,17 +115,18 @@ class TrafficTask(Task):
         columns = self.counts.values.T[: self.num_partitions]
         return tuple(Series.of(column, dates, self.cuts[0]) for column in columns)
 
-    def origins(self, partition_id: int, part: str) -> torch.Tensor:
+    def origins(self, partition_id: int, part: str, every: int | None = None) -> torch.Tensor:
         """Return from which hours a sensor forecasts targets that all lie in a part of its hours.
 
         Parameters
         ----------
         part : "train", "validation" or "test". Training leaves out hours without any target.
+        every : hours from one to the next; by default 1 to train, else `evaluate_every_h`.
         """
         check_partition_id(partition_id, len(self.series))
         number = ("train", "validation", "test").index(part)
         begin = FIRST_ORIGIN if number == 0 else self.cuts[number - 1] - min(HORIZONS)
-        every = 1 if number == 0 else self.evaluate_every_h
+        every = every or (1 if number == 0 else self.evaluate_every_h)
         origins = torch.arange(begin, self.cuts[number] - max(HORIZONS), every)
         known = self.series[partition_id].known
         return origins[sum(known[origins + h] for h in HORIZONS) > 0]
@@ -162,7 +164,8 @@ class TrafficTask(Task):
 
         ``mae`` is the mean of ``mae-1h`` and ``mae-24h``; ``r2-1h`` and ``r2-24h`` say how much of
         a sensor's variance is explained. All are means over sensors, each counting the same;
-        ``mae-worst`` is that of the sensor it is highest for.
+        ``mae-worst`` is that of the sensor it is highest for. Before the test a sensor finds on its
+        own validation hours how far to trust the network, see `clients.traffic.trust`.
         """
         if partition_id is not None:
             return self._of_sensor(model, device, partition_id, "validation")
@@ -173,7 +176,10 @@ class TrafficTask(Task):
     def _of_sensor(self, model: nn.Module, device: torch.device, sensor: int, part: str) -> Metrics:
         series = self.series[sensor]
         batch = series.examples(self.origins(sensor, part))
-        forecasts = model(batch.window.to(device), batch.features.to(device)).cpu()
+        forecasts = forecast(model, device, batch)
+        if part == "test":  # what a sensor has seen by then says how far it trusts the network
+            seen = series.examples(self.origins(sensor, "validation", every=1))
+            forecasts = blended(forecasts, batch, trust(forecast(model, device, seen), seen))
         return scores(series, forecasts, batch)
 
     def baseline(self) -> Metrics:
