@@ -23,6 +23,7 @@ from clients.medical.data import PACKAGED, MedicalData, load
 from clients.medical.metrics import area_under_curve, measures, over_groups
 from clients.medical.model import NORMS, build
 from fedagent.errors import one_of
+from fedagent.stopping import Metric
 from fedagent.tasks import Metrics, Showcase, Splits, Task, check_fractions, deal, epochs, outputs
 from fedagent.tasks.figures import confusion_matrix
 from fedagent.tasks.images import Images
@@ -57,6 +58,7 @@ class MedicalTask(Task):
     validation_fraction : share of a node's groups that it validates with, in (0, 1).
     """
 
+    metric: ClassVar[Metric] = Metric("auroc")
     baseline_name: ClassVar[str] = "random forest"
 
     dataset: str = PACKAGED
@@ -138,14 +140,18 @@ class MedicalTask(Task):
         return F.cross_entropy(model(images) + log_frequency, labels)
 
     def measure(self, model: nn.Module, device: torch.device, partition_id: int | None) -> Metrics:
-        """Return accuracy, calibration error and loss; on the central test split also AUROC.
+        """Return AUROC, accuracy, calibration error and loss.
 
-        A node may hold one class alone, which cannot be ranked. Where the test split's groups are
-        known each counts the same, and there are 95 % intervals; see `over_groups`.
+        The AUROC of a node that does not hold all classes, which cannot be ranked, is 0.5. Where
+        the test split's groups are known each counts the same, and there are 95 % intervals; see
+        `over_groups`.
         """
         if partition_id is not None:
             images = self.data.train.select(self.splits.node(partition_id).validation)
-            return measures(_probabilities(model, images, device), images.labels)
+            probabilities = _probabilities(model, images, device)
+            is_rankable = len(images.labels.unique()) == self.data.train.num_classes
+            area = area_under_curve(probabilities, images.labels) if is_rankable else 0.5
+            return measures(probabilities, images.labels) | {"auroc": area}
         return self._of_test(_probabilities(model, self.data.test, device))
 
     def baseline(self, num_trees: int = 200) -> Metrics:
