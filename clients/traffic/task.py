@@ -129,7 +129,13 @@ class TrafficTask(Task):
         every = every or (1 if number == 0 else self.evaluate_every_h)
         origins = torch.arange(begin, self.cuts[number] - max(HORIZONS), every)
         known = self.series[partition_id].known
-        return origins[sum(known[origins + h] for h in HORIZONS) > 0]
+        found = origins[sum(known[origins + h] for h in HORIZONS) > 0]
+        require(
+            len(found) > 0,
+            f"TrafficTask: {self.counts.sensors[partition_id]} counted nothing in the {part} hours "
+            f"of {self.dataset}; leave its column out of the file.",
+        )
+        return found
 
     def build_model(self) -> nn.Module:
         """Return a fresh network."""

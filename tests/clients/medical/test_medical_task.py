@@ -146,7 +146,7 @@ def test_the_test_split_is_measured_by_hand_computed_values(task):
 def test_a_node_is_evaluated_on_its_own_validation_images(task):
     labels = task.data.train.labels[task.splits.node(2).validation]
     metrics = task.evaluate(SaysTumour(), CPU, 2)
-    assert set(metrics) == {"accuracy", "calibration-error", "loss", "num-examples"}
+    assert set(metrics) == {"auroc", "accuracy", "calibration-error", "loss", "num-examples"}
     assert metrics["num-examples"] == len(labels)
     assert metrics["accuracy"] == pytest.approx(float(labels.float().mean()))
 
