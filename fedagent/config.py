@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 BASE = "base"
 """The folder of a group whose files the group's choices share; they are no choices themselves."""
-_UNREPORTED = {"output_dir", "overwrite", "runtime", "display", "monitor"}
+_UNREPORTED = {"output_dir", "overwrite", "runtime", "display", "monitor", "showcase", "baseline"}
 
 
 def compose(overrides: str, config_dir: Path) -> DictConfig:

@@ -145,6 +145,20 @@ class Metric:
         return float(value) if is_followed else None  # type: ignore[arg-type]
 
 
+@dataclass(frozen=True)
+class Baseline:
+    """The number to beat: what something simple reaches on the data of a run.
+
+    Parameters
+    ----------
+    name : of what reaches it, such as "week before".
+    value : of the run's metric.
+    """
+
+    name: str
+    value: float
+
+
 class _Fold(Generic[S]):
     """What the values of a metric add up to; each is looked at once, however many there are."""
 
@@ -255,7 +269,10 @@ class StoppingConfig:
 
     def conditions(self, metric: Metric, target: float | None) -> list[Stopping]:
         """Return the conditions, about `metric` and its `target` where they need one."""
-        require(not self.at_target or target is not None, "stopping: at_target needs a target.")
+        require(
+            not self.at_target or target is not None,
+            "stopping: at_target needs a target; set target=VALUE.",
+        )
         conditions: list[Stopping] = []
         if self.max_rounds is not None:
             conditions.append(MaxRounds(self.max_rounds))

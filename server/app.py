@@ -1,5 +1,7 @@
 """The reference ServerApp: everything is decided by the run config's Hydra overrides."""
 
+import logging
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
@@ -7,20 +9,24 @@ import torch
 from flwr.app import ArrayRecord, ConfigRecord, Context, MetricRecord
 from flwr.serverapp import Grid, ServerApp
 from omegaconf import DictConfig, OmegaConf
+from torch import nn
 
 from fedagent import keys
 from fedagent.callbacks import LiveDisplay
 from fedagent.client import LocalTraining, resolve_device, train
 from fedagent.config import build_task, compose, instantiate
-from fedagent.errors import RunStalledError, one_of, require
+from fedagent.errors import FedagentError, RunStalledError, one_of, require
 from fedagent.proxy.server_evaluation import EvaluateFn
-from fedagent.report import Recorder
+from fedagent.report import Exhibits, Recorder
 from fedagent.report.folder import CONFIG_FILE, next_free, require_free
+from fedagent.stopping import Baseline
+from fedagent.tasks.showcase import Showcase
 from fedagent.tasks.task import Task
 
 CONF = Path(__file__).parents[1] / "conf"
 
 app = ServerApp()
+logger = logging.getLogger("flwr.fedagent")
 
 
 @app.main()
@@ -32,11 +38,17 @@ def main(grid: Grid, context: Context) -> None:
     torch.manual_seed(cfg.seed)
     task = build_task(cfg)
     task.num_examples(0)  # data or partition that cannot work should fail here, not on every node
+    for remark in task.remarks():
+        logger.warning(remark)
     stopping = instantiate(cfg.stopping)
     about = OmegaConf.to_container(cfg.about)
-    callbacks = [Recorder(output_dir, task.metric, cfg.target, about, cfg.overwrite)]
+    goal = task.metric, cfg.target
+    to_beat = baseline(cfg, task)
+    callbacks = [Recorder(output_dir, *goal, about, cfg.overwrite, to_beat)]
     if cfg.display:
-        callbacks.append(LiveDisplay(task.metric, cfg.target, stopping.max_updates))
+        callbacks.append(LiveDisplay(*goal, stopping.max_updates, baseline=to_beat))
+    if cfg.showcase:
+        callbacks.append(Exhibits(output_dir, show(cfg, task)))
     callbacks += instantiate(cfg.monitor).values()
     strategy = instantiate(
         cfg.strategy, callbacks=callbacks, stopping=stopping.conditions(task.metric, cfg.target)
@@ -82,16 +94,50 @@ def initial_arrays(cfg: DictConfig, task: Task) -> ArrayRecord:
     return ArrayRecord(task.split_state(model.cpu().state_dict())[0])
 
 
+def baseline(cfg: DictConfig, task: Task) -> Baseline | None:
+    """Return what there is to beat on the test split of the data in use, if that is wanted.
+
+    A baseline that cannot be computed is a warning: the run does not need it.
+    """
+    if not cfg.baseline or cfg.evaluate_on != "test":
+        return None
+    try:
+        with torch.random.fork_rng(devices=[]):
+            return Baseline(task.baseline_name, float(task.baseline()[task.metric.name]))
+    except FedagentError as error:
+        reason: object = error
+    except Exception as error:  # an application's own code
+        reason = repr(error)
+    logger.warning("The run goes on without a baseline (%s): %s", task.baseline_name, reason)
+    return None
+
+
 def evaluate_centrally(cfg: DictConfig, task: Task) -> EvaluateFn:
     """Return Flower's evaluate_fn for the task's test split, or for all validation splits."""
     evaluations = {"test": task.evaluate, "validation": task.validate}
     one_of("evaluate_on", cfg.evaluate_on, tuple(evaluations))
     device = resolve_device(cfg.device)
+    filled = model_on(device, task)
+
+    def evaluate(version: int, arrays: ArrayRecord) -> MetricRecord:
+        return MetricRecord(dict(evaluations[cfg.evaluate_on](filled(arrays), device)))
+
+    return evaluate
+
+
+def show(cfg: DictConfig, task: Task) -> Callable[[ArrayRecord], Showcase]:
+    """Return what makes an application's pictures and texts of a model."""
+    device = resolve_device(cfg.device)
+    return lambda arrays: task.shown(model_on(device, task)(arrays), device)
+
+
+def model_on(device: torch.device, task: Task) -> Callable[[ArrayRecord], nn.Module]:
+    """Return what puts arrays into one model, whose private part nobody has trained."""
     model = task.build_model().to(device)
     own = task.split_state(model.state_dict())[1]
 
-    def evaluate(version: int, arrays: ArrayRecord) -> MetricRecord:
+    def filled(arrays: ArrayRecord) -> nn.Module:
         model.load_state_dict(arrays.to_torch_state_dict() | own)
-        return MetricRecord(dict(evaluations[cfg.evaluate_on](model, device)))
+        return model
 
-    return evaluate
+    return filled

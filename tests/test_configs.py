@@ -109,3 +109,11 @@ def test_debugging_is_small_whatever_the_application(app):
     cfg = compose(f"app={app} debug=on", CONF)
     assert (cfg.fleet.num_nodes, cfg.cohort, cfg.stopping.max_updates) == (4, 4, 4)
     assert (cfg.runtime.workers, cfg.display, cfg.about.debug) == (0, False, "on")
+
+
+@pytest.mark.parametrize("app", ["medical", "recommendation", "traffic", "vision"])
+def test_a_target_is_that_of_the_data_in_use_and_other_data_has_none(app):
+    cfg = compose(f"app={app}", CONF)
+    assert cfg.target == cfg.targets[cfg.app.dataset]
+    assert compose(f"app={app} app.dataset='/data/our city.v2.npz'", CONF).target is None
+    assert compose(f"app={app} app.dataset=other target=0.3", CONF).target == 0.3

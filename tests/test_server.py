@@ -1,6 +1,8 @@
 """The reference ServerApp's central evaluation: the test split, or everybody's validation."""
 
+import logging
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -9,7 +11,9 @@ from omegaconf import OmegaConf
 
 from fedagent.config import build_task, compose
 from fedagent.errors import ConfigurationError
-from server.app import evaluate_centrally, run_folder
+from fedagent.simulation import run_simulation
+from fedagent.stopping import Baseline
+from server.app import baseline, evaluate_centrally, run_folder, show
 
 CONF = Path(__file__).parents[1] / "conf"
 REGRESSION = "app=regression fleet.num_nodes=3 device=cpu"
@@ -56,3 +60,57 @@ def test_a_folder_that_holds_a_run_is_refused_unless_it_may_be_lost(tmp_path):
 def test_a_split_that_does_not_exist_is_refused_with_those_that_do():
     with pytest.raises(ConfigurationError, match="test, validation"):
         evaluated("evaluate_on=train")
+
+
+def test_a_run_knows_what_there_is_to_beat_on_the_same_data():
+    for words in ("", "app.difference=2.0"):
+        cfg = compose(f"{REGRESSION} {words}", CONF)
+        task = build_task(cfg)
+        expected = Baseline("untrained model", task.baseline()["loss"])
+        state = torch.get_rng_state()
+        assert baseline(cfg, task) == expected
+        assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("words", ["baseline=false", "evaluate_on=validation"])
+def test_nothing_is_computed_where_it_is_not_wanted_or_not_comparable(words):
+    cfg = compose(f"{REGRESSION} {words}", CONF)
+    task = build_task(cfg)
+    with patch.object(type(task), "baseline", side_effect=AssertionError("nobody asked")):
+        assert baseline(cfg, task) is None
+
+
+@pytest.mark.parametrize("error", [ConfigurationError("no forest"), ZeroDivisionError("no forest")])
+def test_a_baseline_that_fails_is_a_warning_with_its_reason(error, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("flwr"), "propagate", True)
+    caplog.set_level(logging.WARNING, "flwr")
+    cfg = compose(REGRESSION, CONF)
+    task = build_task(cfg)
+    with patch.object(type(task), "baseline", side_effect=error):
+        assert baseline(cfg, task) is None
+    assert "goes on without a baseline (untrained model)" in caplog.text
+    assert "no forest" in caplog.text
+
+
+def test_what_is_shown_is_the_model_of_the_arrays_beside_what_only_nodes_know():
+    cfg = compose(REGRESSION, CONF)
+    task = build_task(cfg)
+    weight = torch.tensor([[0.5, -0.5]], dtype=torch.float64)
+    seen = []
+    with patch.object(type(task), "showcase", lambda _, model, device: seen.append(model)):
+        show(cfg, task)(ArrayRecord({"weight": weight}))
+    assert torch.equal(seen[0].weight.detach(), weight)
+
+
+def test_a_run_says_what_of_the_data_is_left_out(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("flwr"), "propagate", True)
+    caplog.set_level(logging.WARNING, "flwr")
+    overrides = f"{REGRESSION} cohort=3 local_steps=1 stopping.max_updates=3 output_dir={tmp_path}"
+    with patch("clients.regression.RegressionTask.remarks", lambda _: ["272 users are left out"]):
+        run_simulation(
+            "server.app:app",
+            "clients.app:app",
+            num_supernodes=3,
+            run_config={"overrides": f"{overrides} display=false"},
+        )
+    assert caplog.text.count("272 users are left out") == 1

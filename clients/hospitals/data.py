@@ -51,13 +51,20 @@ class Site:
     name : of the hospital.
     numbers : (N, 6) float64 in the order of `NUMBERS`; NaN where nothing was measured.
     categories : (N, 7) int64, positions in the tuples of `CATEGORIES`; `MISSING` where missing.
-    labels : (N,) int64, 1 for the sick.
+    labels : (N,) int64, 1 for the sick; or float64, a number that is asked for.
+    sizes : of each column of `categories`, how many there are.
     """
 
     name: str
     numbers: npt.NDArray[np.float64]
     categories: npt.NDArray[np.int64]
-    labels: npt.NDArray[np.int64]
+    labels: npt.NDArray[np.int64] | npt.NDArray[np.float64]
+    sizes: tuple[int, ...] = tuple(map(len, CATEGORIES.values()))
+
+    @property
+    def num_features(self) -> int:
+        """Numbers, whether each was measured, and one-hot categories with a place for missing."""
+        return 2 * self.numbers.shape[1] + sum(size + 1 for size in self.sizes)
 
 
 @lru_cache(maxsize=2)  # once per process; forked workers inherit it

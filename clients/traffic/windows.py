@@ -61,8 +61,9 @@ class Series:
     def of(cls, counts: Floats, calendar: torch.Tensor, num_training: int) -> "Series":
         """Standardise (T,) counts by their first `num_training` hours."""
         training = counts[:num_training]
-        mean, deviation = (float(f(training.astype(np.float64))) for f in (np.nanmean, np.nanstd))
-        deviation = deviation if deviation > 0 else 1.0
+        measured = training[~np.isnan(training)].astype(np.float64)
+        mean = float(measured.mean()) if measured.size else 0.0  # a sensor that was added later
+        deviation = float(measured.std()) if measured.size and measured.std() > 0 else 1.0
         known = ~np.isnan(counts)
         z = np.where(known, (counts - mean) / deviation, 0)
         return cls(

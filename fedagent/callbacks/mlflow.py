@@ -34,7 +34,7 @@ class MLflow(Callback):
     tracking_uri : of the store, such as ``http://mlflow:5000`` or ``sqlite:///mlflow.db``; None for
         MLflow's own choice (``MLFLOW_TRACKING_URI``).
     about : what defines the experiment: MLflow's parameters.
-    artifacts : files to upload when the run ends; those that are not there are left out.
+    artifacts : files and folders to upload when the run ends; what is not there is left out.
     every : the totals are logged with every n-th version, and at the end; metrics always.
 
     Raises
@@ -100,8 +100,11 @@ class MLflow(Callback):
         try:
             self._client.set_terminated(run_id, _STATUS[end.kind])
             self._client.set_tag(run_id, "ended", str(end)[:MAX_PARAMETER_LENGTH])
-            for path in filter(Path.is_file, map(Path, self._artifacts)):
-                self._client.log_artifact(run_id, str(path))
+            for path in filter(Path.exists, map(Path, self._artifacts)):
+                if path.is_dir():
+                    self._client.log_artifacts(run_id, str(path), path.name)
+                else:
+                    self._client.log_artifact(run_id, str(path))
         except Exception as error:  # the run is over, and its files are on this machine
             logger.warning("MLflow: the end of the run could not be logged: %r", error)
 

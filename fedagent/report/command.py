@@ -6,12 +6,14 @@ from pathlib import Path
 
 from rich.console import Console
 
+from fedagent import formatting
 from fedagent.errors import DataUnavailableError, FedagentError
 from fedagent.report.compare import Row, compare
 from fedagent.report.figure import plot_runs
 from fedagent.report.recorder import MODEL_FILE, PLOT_FILE
 from fedagent.report.runs import METRICS_FILE, SUMMARY_FILE, RunRecord, find_runs, read_run
 from fedagent.report.table import render, render_in_two, to_json
+from fedagent.stopping import Baseline, Metric
 
 FIGURE_FILE = "comparison.png"
 ANY_WIDTH = 10_000
@@ -56,11 +58,21 @@ def show(directory: Path) -> RunRecord:
     """Print the table of one finished run, and where its files are; return the run."""
     run = read_run(directory)
     _print_table(compare([run]))
-    written = (SUMMARY_FILE, METRICS_FILE, MODEL_FILE, PLOT_FILE)
-    Console(soft_wrap=True, highlight=False, markup=False).print(
-        f"Files: {directory} ({', '.join(file for file in written if (directory / file).exists())})"
-    )
+    plots = sorted((directory / PLOT_FILE).parent.glob("[!.]*"))
+    files = [directory / file for file in (SUMMARY_FILE, METRICS_FILE, MODEL_FILE)] + plots
+    written = [file.relative_to(directory).as_posix() for file in files if file.exists()]
+    console = Console(soft_wrap=True, highlight=False, markup=False)
+    if run.baseline and run.final_value is not None:
+        console.print(_against(run.baseline, run.metric, run.final_value))
+    console.print(f"Files: {directory} ({', '.join(written)})")
     return run
+
+
+def _against(baseline: Baseline, metric: Metric, value: float) -> str:
+    """Return "mae: week before 64.5, this run 60.2", and whether that beats it."""
+    simple, own = formatting.number(baseline.value, 4), formatting.number(value, 4)
+    verdict = "better" if metric.is_better(value, baseline.value) else "NOT better"
+    return f"{metric.name}: {baseline.name} {simple}, this run {own}: {verdict}"
 
 
 def _print_table(rows: Sequence[Row]) -> None:

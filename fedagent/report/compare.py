@@ -48,6 +48,8 @@ class Row:
     speed_up : mean time to target of the first row with the same app, fleet, links, partition,
         metric, target and clock, divided by this row's; None unless both reached the target.
     final_value : the metric's last value, over the runs where it is finite.
+    baseline : what there was to beat, over the runs that know it.
+    baseline_name : what reaches it; None where no run says, or not all the same.
     num_updates, num_bytes, staleness_mean, utilisation : over all runs; bytes in both directions.
     staleness_max : the largest of all runs; None without any.
     """
@@ -61,6 +63,8 @@ class Row:
     updates_to_target: Spread | None
     speed_up: float | None
     final_value: Spread | None
+    baseline: Spread | None
+    baseline_name: str | None
     num_updates: Spread | None
     num_bytes: Spread | None
     staleness_mean: Spread | None
@@ -113,6 +117,8 @@ def compare(runs: Iterable[RunRecord]) -> list[Row]:
                 updates_to_target=_spread(run.updates_to_target for run in group),
                 speed_up=_ratio(baseline_s, time_s),
                 final_value=_spread(run.final_value for run in group),
+                baseline=_spread(run.baseline.value if run.baseline else None for run in group),
+                baseline_name=_only({run.baseline.name for run in group if run.baseline}),
                 num_updates=_spread(run.num_updates for run in group),
                 num_bytes=_spread(run.num_bytes for run in group),
                 staleness_mean=_spread(run.staleness_mean for run in group),
@@ -168,6 +174,10 @@ def _spread(values: Iterable[float | None]) -> Spread | None:
         return None
     std = statistics.stdev(known) if len(known) > 1 else None
     return Spread(statistics.fmean(known), std, len(known))
+
+
+def _only(names: set[str]) -> str | None:
+    return names.pop() if len(names) == 1 else None
 
 
 def _ratio(baseline: Spread | None, own: Spread | None) -> float | None:

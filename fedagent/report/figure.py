@@ -9,14 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from fedagent import formatting
-from fedagent.errors import imported, require
+from fedagent.errors import require
 from fedagent.report.compare import Row, compare, shared
 from fedagent.report.files import replacing
 from fedagent.report.runs import RunRecord
+from fedagent.tasks.figures import empty_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#444444")
 """Okabe and Ito's colours, which colour-blind readers tell apart too, without the pale yellow."""
@@ -52,7 +52,7 @@ def plot_runs(runs: Iterable[RunRecord], path: Path) -> None:
         panels.setdefault(row.experiment["metric"], []).append(index)
     columns = 2 if len(rows) > 3 and max(len(_label(row)) for row in rows) < 45 else 1
     legend_height = 0.2 * -(-len(rows) // columns)
-    figure = _empty_figure(height=0.8 + 3.4 * len(panels) + legend_height)
+    figure = empty_figure(height=0.8 + 3.4 * len(panels) + legend_height)
     for axes, (metric, indices) in zip(
         figure.subplots(len(panels), squeeze=False)[:, 0], panels.items(), strict=True
     ):
@@ -64,13 +64,6 @@ def plot_runs(runs: Iterable[RunRecord], path: Path) -> None:
     )
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=150)
-
-
-def _empty_figure(height: float) -> "Figure":
-    # Half a second to import: only those who draw wait for it.
-    matplotlib = imported("matplotlib.figure", "fedagent[plots]", "A figure")
-    figure: Figure = matplotlib.Figure(figsize=(7.5, height), layout="constrained")
-    return figure
 
 
 def mean_and_band(curves: Sequence[Sequence[tuple[float, float]]]) -> tuple[Floats, ...]:

@@ -27,7 +27,7 @@ from fedagent.report.folder import begin
 from fedagent.report.jobs import JobLog
 from fedagent.report.runs import METRICS_FILE, SUMMARY_FILE, read_run
 from fedagent.statistics import Evaluation, Statistics
-from fedagent.stopping import Metric, RunEnd
+from fedagent.stopping import Baseline, Metric, RunEnd
 from fedagent.wire.records import digest
 
 logger = logging.getLogger("flwr.fedagent")
@@ -50,6 +50,7 @@ class Recorder(Callback):
         differ in "seed" only are one line of a comparison, so keep dates and paths out of it.
     overwrite : whether a run that `directory` holds may be lost. A run that is resumed goes on in
         its folder anyway.
+    baseline : what there is to beat on the same data, or None.
 
     Raises
     ------
@@ -66,6 +67,7 @@ class Recorder(Callback):
         target: float | None,
         about: Mapping[str, Any],
         overwrite: bool = False,
+        baseline: Baseline | None = None,
     ) -> None:
         self._directory = directory
         self._jobs = JobLog(directory)
@@ -73,6 +75,7 @@ class Recorder(Callback):
         self._has_begun = False
         self._progress = Progress(metric, target)
         self._about = dict(about)
+        self._baseline = baseline
 
     def on_start(self, statistics: Statistics) -> None:
         """Begin metrics.jsonl; a resumed run keeps the lines up to where it resumes."""
@@ -81,8 +84,10 @@ class Recorder(Callback):
         begin(self._directory, overwrite=self._overwrite or statistics.version > 0)
         with replacing(path) as temporary:
             temporary.write_text("".join(kept), encoding="utf-8")
-            for file in (SUMMARY_FILE, MODEL_FILE, PLOT_FILE):  # an earlier run's
-                (self._directory / file).unlink(missing_ok=True)
+            plots = (self._directory / PLOT_FILE).parent
+            earlier = [self._directory / file for file in (SUMMARY_FILE, MODEL_FILE)]
+            for file in (*earlier, *plots.glob("*.png"), *plots.glob("*.txt")):
+                file.unlink(missing_ok=True)
         self._jobs.begin(goes_on=statistics.version > 0)
         self._has_begun = True
 
@@ -176,6 +181,7 @@ class Recorder(Callback):
             "metric": {"name": metric.name, "mode": metric.mode, "source": metric.source},
             "final_value": progress.last,
             "best_value": progress.best,
+            "baseline": asdict(self._baseline) if self._baseline else None,
             "target": progress.target,
             "time_to_target_s": progress.reached.now_s if progress.reached else None,
             "updates_to_target": progress.reached.num_updates if progress.reached else None,

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fedagent.errors import ConfigurationError
-from fedagent.stopping import Metric, RunEnd
+from fedagent.stopping import Baseline, Metric, RunEnd
 
 METRICS_FILE = "metrics.jsonl"
 SUMMARY_FILE = "summary.json"
@@ -29,6 +29,7 @@ class RunRecord:
     about : what defines the experiment, the seed included.
     end : why and how it ended; only a completed run is a result.
     metric : the metric that was followed.
+    baseline : what there was to beat on the same data; None where nobody asked.
     target : the value it should reach, or None.
     is_virtual : whether times are simulated.
     final_value : the metric's last value; None when it was never measured or not finite.
@@ -44,6 +45,7 @@ class RunRecord:
     about: Mapping[str, Any]
     end: RunEnd
     metric: Metric
+    baseline: Baseline | None
     target: float | None
     is_virtual: bool
     final_value: float | None
@@ -100,6 +102,7 @@ def read_run(directory: Path) -> RunRecord:
             about=dict(summary["about"]),
             end=RunEnd(**summary["end"]),
             metric=metric,
+            baseline=_baseline(summary),
             target=_maybe(summary, "target"),
             is_virtual=summary["virtual_time_s"] is not None,
             final_value=_maybe(summary, "final_value"),
@@ -165,6 +168,11 @@ def _number(summary: Mapping[str, Any], key: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{key} is {value!r}, not a number")
     return value
+
+
+def _baseline(summary: Mapping[str, Any]) -> Baseline | None:
+    told = summary.get("baseline")  # which earlier versions did not write
+    return told and Baseline(str(told["name"]), _number(told, "value"))
 
 
 def _maybe(summary: Mapping[str, Any], key: str) -> float | None:

@@ -97,6 +97,10 @@ def _result_columns(rows: Sequence[Row]) -> Columns:
             "seeds\nreached": lambda row: f"{row.num_reached}/{len(row.runs)}",
         }
     columns[f"final\n{metric}"] = lambda row: _cell(row, row.final_value, digits=4)
+    if any(row.baseline for row in rows):
+        names = {row.baseline_name for row in rows if row.baseline}
+        name = escape(names.pop() or "baseline") if len(names) == 1 else "baseline"
+        columns[name.replace(" ", "\n", 1)] = lambda row: _cell(row, row.baseline, digits=4)
     return columns
 
 

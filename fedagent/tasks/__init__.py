@@ -9,6 +9,7 @@ evaluation    `outputs` of a model batch by batch, `classification` metrics, `ov
               and the worst node
 images        `Images` in memory, to train on and to evaluate
 showcase      `Showcase`: what there is to look at at the end of a run
+figures       an empty figure, a confusion matrix
 packaged      `Package`: data that comes inside one, and the pip line where it is missing
 """
 

@@ -32,6 +32,9 @@ class Task(ABC):
     metric: ClassVar[Metric] = Metric("accuracy")
     """The metric that targets, plateaus and reports follow."""
 
+    baseline_name: ClassVar[str] = "untrained model"
+    """What `baseline` measures, in a word or two that a table has room for."""
+
     private: ClassVar[Sequence[str]] = ()
     """Modules and tensors of the model that never leave a node: it keeps them in its Context."""
 
@@ -125,17 +128,31 @@ class Task(ABC):
         Under the names of `evaluate`, at least the metric's. By default an untrained model's, which
         is chance, or of a policy what random actions earn; a task that knows better overrides it: a
         forest, the last value, the most popular, every node alone. The global random state stays as
-        it was.
+        it was. A run computes it once, before it begins, unless ``baseline=false``.
         """
         with torch.random.fork_rng(devices=[]):
             return self.evaluate(self.build_model(), torch.device("cpu"))
 
+    def remarks(self) -> Sequence[str]:
+        """Return what a run says once, before it begins: sentences on what of the data is left out.
+
+        Nothing by default.
+        """
+        return ()
+
     def showcase(self, model: nn.Module, device: torch.device) -> Showcase:
         """Return what a trained model does on test data, to look at: pictures, samples, a curve.
 
-        Called once, at the end of a run, in eval mode and without gradients. Nothing by default.
+        Called once, at the end of a run, by `shown`: in eval mode and without gradients. Nothing by
+        default. The server knows nobody's private part, as in `measure`.
         """
         return Showcase()
+
+    @final
+    def shown(self, model: nn.Module, device: torch.device) -> Showcase:
+        """Return what `showcase` makes, in eval mode and without gradients; restore the mode."""
+        with evaluating(model):
+            return self.showcase(model, device)
 
     def centralised(
         self,

@@ -10,7 +10,7 @@ from rich.console import Console
 from fedagent.callbacks import LiveDisplay
 from fedagent.callbacks.display import sparkline
 from fedagent.statistics import Evaluation, Statistics
-from fedagent.stopping import Metric, RunEnd
+from fedagent.stopping import Baseline, Metric, RunEnd
 
 HIDE_CURSOR, SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
 
@@ -55,7 +55,9 @@ def terminal() -> tuple[io.StringIO, Console]:
 
 def test_plain_output_is_one_line_per_evaluation() -> None:
     stream, console = plain()
-    display = LiveDisplay(Metric(), target=0.95, max_updates=500, console=console)
+    display = LiveDisplay(
+        Metric(), 0.95, max_updates=500, console=console, baseline=Baseline("forest", 0.71)
+    )
     statistics = progressed()
 
     display.on_start(Statistics())
@@ -64,7 +66,7 @@ def test_plain_output_is_one_line_per_evaluation() -> None:
     display.on_end(statistics, RunEnd("completed", "500 updates"), ArrayRecord)
 
     assert stream.getvalue().splitlines() == [
-        "started · accuracy to 0.95 · at most 500 updates",
+        "started · accuracy to 0.95 · forest 0.71 · at most 500 updates",
         "round 0 · version 12 · 240 updates · 35.2 virtual s · accuracy 0.912 · "
         "staleness 1.8 (max 9) · 4.1 MB down, 3.9 MB up · 2 failed",
         "ended: 500 updates · round 0 · version 12 · 240 updates · 35.2 virtual s · 4 s real · "

@@ -155,6 +155,27 @@ def test_the_centralised_reference_is_measured_on_what_was_asked_for(case, part)
     assert case.task.metric.name in found
 
 
+def test_a_showcase_draws_and_writes_something_of_an_untrained_model(case):
+    model = case.task.build_model()
+    shown = case.task.shown(model, CPU)
+    assert bool(shown.figures or shown.texts) is not isinstance(case.task, RegressionTask)
+    assert all(figure.axes for figure in shown.figures.values())
+    assert all(text.strip() for text in shown.texts.values())
+
+
+def test_users_or_sensors_without_a_node_are_counted_aloud(case):
+    whole = {"recommendation": ("5 of 671 users", "666"), "traffic": ("2 of 19 sensors", "17")}
+    name = type(case.task).__module__.split(".")[1]
+    said = " ".join(case.task.remarks())
+    assert bool(said) is (name in whole)
+    assert all(number in said for number in whole.get(name, ()))
+
+
+def test_a_default_that_takes_all_says_nothing():
+    assert not RecommendationTask().remarks()
+    assert not TrafficTask().remarks()
+
+
 @pytest.mark.parametrize("name", APPLICATIONS)
 def test_the_same_things_have_the_same_file_names(name):
     files = {path.stem for path in (CLIENTS / name).glob("*.py")}

@@ -8,7 +8,7 @@ from flwr.app import Array, ArrayRecord
 
 from fedagent.report import Recorder
 from fedagent.statistics import Evaluation, Statistics
-from fedagent.stopping import Metric, RunEnd
+from fedagent.stopping import Baseline, Metric, RunEnd
 
 ACCURACY = Metric()
 COMPLETED = RunEnd("completed", "scripted")
@@ -85,11 +85,12 @@ def record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Record:
         is_virtual: bool = True,
         end: RunEnd | None = COMPLETED,
         plot: bool = False,
+        baseline: Baseline | None = None,
         **about: Any,
     ) -> ScriptedRun:
         if not plot:  # what most tests look at has no pixels, and drawing takes half a second
             monkeypatch.setattr("fedagent.report.recorder.plot_runs", lambda runs, path: None)
-        recorder = Recorder(tmp_path / folder, metric, target, ABOUT | about)
+        recorder = Recorder(tmp_path / folder, metric, target, ABOUT | about, baseline=baseline)
         run = ScriptedRun(recorder, step_s, is_virtual)
         run.play(values, end)
         return run

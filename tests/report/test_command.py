@@ -6,6 +6,7 @@ import pytest
 
 from fedagent.report import report
 from fedagent.report.command import show
+from fedagent.stopping import Baseline, Metric
 
 from .conftest import Record
 
@@ -103,3 +104,47 @@ def test_only_files_that_were_written_are_named(
     named = capsys.readouterr().out.splitlines()[-1]
     assert "summary.json, metrics.jsonl, model.safetensors" in named
     assert ("plots/metric.png" in named) == is_drawn
+
+
+@pytest.mark.parametrize(
+    ("metric", "verdict"),
+    [(Metric("accuracy"), "better"), (Metric("accuracy", "min"), "NOT better")],
+)
+def test_the_end_of_a_run_shows_what_there_was_to_beat(
+    metric: Metric, verdict: str, record: Record, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record("a", [0.1, 0.7], metric=metric, baseline=Baseline("week before", 0.6123))
+    run = show(tmp_path / "a")
+
+    out = capsys.readouterr().out
+    assert run.baseline == Baseline("week before", 0.6123)
+    assert f"accuracy: week before 0.6123, this run 0.7: {verdict}\n" in out
+    assert json.loads((tmp_path / "a" / "summary.json").read_text())["baseline"] == {
+        "name": "week before",
+        "value": 0.6123,
+    }
+
+
+def test_a_run_of_before_baselines_were_written_is_read(record: Record, tmp_path: Path) -> None:
+    record("a", [0.1])
+    path = tmp_path / "a" / "summary.json"
+    summary = json.loads(path.read_text())
+    del summary["baseline"]
+    path.write_text(json.dumps(summary))
+
+    assert show(tmp_path / "a").baseline is None
+
+
+def test_rows_show_the_baseline_of_their_own_data(
+    record: Record, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record("a", [0.1], app="x", baseline=Baseline("forest", 0.4))
+    record("b", [0.2], app="y", baseline=Baseline("last value", 0.5))
+    record("c", [0.3], app="z")
+
+    assert report([tmp_path], None, as_json=True) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["baseline_name"] for row in rows] == ["forest", "last value", None]
+    assert [row["baseline"] and row["baseline"]["mean"] for row in rows] == [0.4, 0.5, None]
+    assert report([tmp_path], None, as_json=False) == 0
+    assert "baseline" in capsys.readouterr().out

@@ -298,6 +298,18 @@ def test_plot_is_drawn_and_nothing_temporary_stays(record: Record, tmp_path: Pat
     assert (tmp_path / "run/plots/metric.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_pictures_of_a_run_that_may_be_lost_are_gone_before_the_next_begins(
+    record: Record, tmp_path: Path
+) -> None:
+    plots = tmp_path / "run" / "plots"
+    plots.mkdir(parents=True)
+    for name in ("week.png", "sample.txt", "of-mine.csv"):
+        (plots / name).touch()
+    record("run", [0.1])
+
+    assert [file.name for file in plots.iterdir()] == ["of-mine.csv"]
+
+
 def test_run_without_the_metric_ends_without_a_plot(record: Record, tmp_path: Path) -> None:
     record("run", [0.1], metric=Metric("f1"), plot=True)
 

@@ -6,7 +6,7 @@ from torch import nn
 
 from fedagent.errors import ConfigurationError
 from fedagent.stopping import Metric
-from fedagent.tasks import Task
+from fedagent.tasks import Showcase, Task
 
 CPU = torch.device("cpu")
 
@@ -48,6 +48,20 @@ def test_a_task_measures_in_eval_mode_without_gradients(is_training, partition_i
     assert task.seen == (False, False, partition_id)
     assert model.training is is_training
     assert torch.is_grad_enabled()
+
+
+def test_a_task_shows_its_model_in_eval_mode_without_gradients_and_nothing_by_default():
+    class Shown(Dice):
+        def showcase(self, model, device):
+            self.seen = model.training, torch.is_grad_enabled()
+            return Showcase(texts={"pips": "six"})
+
+    task = Shown()
+    model = task.build_model().train()
+    assert task.shown(model, CPU).texts == {"pips": "six"}
+    assert task.seen == (False, False)
+    assert model.training
+    assert Dice().shown(model, CPU) == Showcase()
 
 
 @pytest.mark.parametrize("partition_id", [-1, 3])

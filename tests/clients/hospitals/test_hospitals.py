@@ -7,10 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from clients.hospitals import HospitalsTask, data
+from clients.hospitals import HospitalsTask, azpro, data
+from clients.hospitals.baseline import ridge
 from clients.hospitals.data import CATEGORIES, MISSING, NUMBERS, Site, load
-from clients.hospitals.features import NUM_FEATURES, Standard, encode, standard_of, sums_of
+from clients.hospitals.features import Standard, encode, standard_of, sums_of
 from fedagent import errors
+from fedagent.client import LocalTraining, train
 from fedagent.errors import ConfigurationError, DataUnavailableError
 
 CPU = torch.device("cpu")
@@ -130,7 +132,7 @@ def test_what_nobody_measured_is_standardised_by_zero_and_one():
 def test_a_patient_becomes_numbers_their_absence_and_one_hot_categories():
     standard = Standard(np.array([50.0, 100, 220, 140, 1, 0]), np.array([10.0, 20, 20, 1, 1, 1]))
     first, second = encode(two_patients(), np.arange(2), standard).tolist()
-    assert len(first) == NUM_FEATURES == 38
+    assert len(first) == two_patients().num_features == 38
     assert first[:12] == [0, 1, -1, 0, 0, 0] + [0] * 6
     assert second[:12] == [1, 0, 1, 0, 1, 1, 0, 1, 0, 0, 0, 0]
     assert first[12:20] == [0, 1, 0, 1, 0, 0, 0, 0]  # male; asymptomatic
@@ -246,3 +248,71 @@ def test_the_baseline_learns_every_hospital_from_its_own_patients_alone(model, m
     after = HospitalsTask(model).baseline()
     assert after["auroc-cleveland"] == before["auroc-cleveland"]
     assert after["auroc"] != before["auroc"]
+
+
+# --- length of stay -------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def stay():
+    return HospitalsTask(dataset="length_of_stay", num_partitions=17, test_fraction=0.4)
+
+
+def test_the_lengths_of_stay_are_those_of_17_hospitals():
+    sites = azpro.load()
+    sizes = [len(site.labels) for site in sites]
+    assert (len(sites), sum(sizes), min(sizes), max(sizes)) == (17, 3589, 17, 535)
+    days = np.exp(np.concatenate([site.labels for site in sites]))
+    assert (days.min(), days.mean(), days.max()) == pytest.approx((1, 8.83, 83), abs=0.01)
+
+
+def test_a_ridge_of_all_other_hospitals_explains_what_it_is_known_for():
+    found = []
+    sites = [(torch.from_numpy(s.categories), torch.from_numpy(s.labels)) for s in azpro.load()]
+    for k, (x, y) in enumerate(sites):
+        others = [torch.cat(parts) for parts in zip(*sites[:k], *sites[k + 1 :], strict=True)]
+        residual = y - ridge(*others)(x.float()).squeeze(1).detach()
+        found.append(float(1 - residual.square().mean() / y.var(correction=0)))
+    assert (np.mean(found), min(found), max(found)) == pytest.approx(
+        (0.486, 0.129, 0.632), abs=2e-3
+    )
+
+
+def test_a_stay_is_judged_by_its_hospitals_own_level_which_its_test_patients_do_not_know(stay):
+    features = [stay.encoded[k] for k in range(17)]
+    scores = {row.numpy().tobytes(): 0.0 for e in features for row in e["test"][0]}
+    silent = Oracle(
+        scores | {row.numpy().tobytes(): 0.0 for e in features for row in e["train"][0]}
+    )
+    found = stay.evaluate(silent, CPU)
+    for k, site in enumerate(stay.sites):
+        train, test = features[k]["train"][1].double(), features[k]["test"][1].double()
+        expected = 1 - (test - train.mean()).square().mean() / test.var(correction=0)
+        assert found[f"r2-{site.name}"] == pytest.approx(float(expected), abs=1e-4)
+    assert found["r2"] == pytest.approx(np.mean([found[f"r2-{s.name}"] for s in stay.sites]))
+    assert found["r2-worst"] == min(found[f"r2-{s.name}"] for s in stay.sites)
+
+
+def test_stays_are_learned_beyond_what_the_others_ridge_knows(stay):
+    torch.manual_seed(1)
+    model = stay.build_model()
+    settings = LocalTraining(learning_rate=0.1, local_steps=300, batch_size=64)
+    train(stay, model, stay.batches(None, 64), settings, CPU)
+    found, simple = stay.evaluate(model, CPU), stay.baseline()
+    assert found["r2"] > simple["r2"] + 0.01
+    assert found["mae-days"] < simple["mae-days"]
+
+
+def test_what_was_asked_decides_metric_and_baseline(task, stay):
+    assert (task.metric.name, task.baseline_name) == ("auroc", "each alone")
+    assert (stay.metric.name, stay.baseline_name) == ("r2", "others' ridge")
+    with pytest.raises(ConfigurationError, match=r"folder=here goes with dataset=heart"):
+        HospitalsTask(dataset="length_of_stay", folder="here")
+    with pytest.raises(ConfigurationError, match=r"4 nodes for 17 hospitals.*num_nodes=17"):
+        HospitalsTask(dataset="length_of_stay").num_examples(0)
+
+
+def test_both_questions_have_something_to_show(task, stay):
+    assert len(task.shown(task.build_model(), CPU).figures["roc"].axes[0].lines) == 5
+    (points,) = stay.shown(stay.build_model(), CPU).figures["stays"].axes[0].collections
+    assert len(points.get_offsets()) == 17

@@ -1,6 +1,6 @@
 import torch
 
-from clients.medical.augmentation import mirrored_and_shifted
+from clients.medical.augmentation import mirrored_and_shifted, turned
 
 
 def pixel(count, row, column, size=9):
@@ -42,3 +42,12 @@ def test_channels_move_together_and_the_global_seed_decides():
     assert torch.equal(out[:, 0], out[:, 2])
     assert torch.equal(out, draw())
     assert not torch.equal(out, images)
+
+
+def test_images_are_turned_by_every_multiple_of_90_degrees_and_nothing_else():
+    torch.manual_seed(1)
+    out = turned(pixel(2000, 1, 3))
+    places, counts = out.nonzero()[:, 2:].unique(dim=0, return_counts=True)
+    assert places.tolist() == [[1, 3], [3, 7], [5, 1], [7, 5]]
+    assert counts.min() > 400
+    assert torch.equal(out.sum((1, 2, 3)), torch.ones(2000))

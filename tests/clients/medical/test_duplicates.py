@@ -6,9 +6,14 @@ from fedagent.errors import ConfigurationError
 
 
 def thumbnails(*rows):
-    """16x16 images whose centred pixels are combinations of two orthogonal patterns."""
-    left = np.where(np.arange(16) < 8, 1.0, -1.0)
-    a, b = np.broadcast_to(left, (16, 16)), np.broadcast_to(left[:, None], (16, 16))
+    """16x16 images whose centred pixels are combinations of two orthogonal patterns.
+
+    Neither is the other one, or its own negative, mirrored or turned.
+    """
+    order = np.random.default_rng(0).permutation(256)
+    a, b = np.ones(256), np.ones(256)
+    a[order[:128]] = b[order[64:192]] = -1.0
+    a, b = a.reshape(16, 16), b.reshape(16, 16)
     return np.stack([128 + x * a + y * b for x, y in rows]).astype(np.uint8)
 
 
@@ -29,6 +34,15 @@ def test_brightness_and_contrast_do_not_tell_images_apart():
     images = thumbnails((100, 0), (30, 0), (-100, 0))
     images[1] -= 60
     assert groups_of(images).tolist() == [0, 0, 1]
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("quarters", range(4))
+def test_a_mirrored_or_turned_copy_of_another_contrast_is_a_near_duplicate(mirrored, quarters):
+    rng = np.random.default_rng(1)
+    original, other = rng.integers(0, 200, (2, 16, 16)).astype(np.uint8)
+    copy = np.rot90(original[:, ::-1] if mirrored else original, quarters) // 2 + 30
+    assert groups_of(np.stack([other, copy, original])).tolist() == [0, 1, 1]
 
 
 def test_larger_images_are_compared_by_means_of_blocks():

@@ -1,9 +1,9 @@
 import sys
+from types import ModuleType
 
 import numpy as np
 import pytest
 
-from clients.traffic import data
 from clients.traffic.data import Counts, load
 from fedagent.errors import DataUnavailableError
 
@@ -51,15 +51,33 @@ def test_an_npz_file_becomes_hourly_means_of_what_is_not_zero(tmp_path, fresh):
     assert counts.values[1, 1] == 5.0
 
 
-def test_a_frame_becomes_hourly_means_of_what_is_not_zero():
+def test_a_frame_becomes_hourly_means_of_what_is_not_zero(tmp_path, monkeypatch, fresh):
     pandas = pytest.importorskip("pandas")
     times = pandas.date_range("2012-03-01", periods=24, freq="5min")
     frame = pandas.DataFrame({"773869": [60.0, 0.0] * 6 + [0.0] * 12, "767541": 30.0}, times)
-    counts = data._of_frame(frame)
+    monkeypatch.setattr(pandas, "read_hdf", lambda path: frame)
+    monkeypatch.setitem(sys.modules, "tables", ModuleType("tables"))
+    counts = load(str(tmp_path / "metr-la.h5"))
     assert counts.sensors == ("773869", "767541")
     assert counts.values[0].tolist() == [60.0, 30.0]
     assert np.isnan(counts.values[1, 0])
     assert str(counts.hours[1]) == "2012-03-01T01"
+
+
+def test_a_table_of_ones_own_counts_zeros_and_misses_what_is_empty(tmp_path, fresh):
+    lines = [
+        "time,North,South",
+        "2024-05-01 00:00,0,5",
+        "2024-05-01 01:00,3,",
+        "2024-05-01 03:00,4,6",
+    ]
+    (tmp_path / "ours.csv").write_text("\n".join(lines))
+    counts = load(str(tmp_path / "ours.csv"))
+    assert counts.sensors == ("North", "South")
+    assert [str(hour)[-2:] for hour in counts.hours] == ["00", "01", "02", "03"]
+    assert counts.values[[0, 1, 3], 0].tolist() == [0.0, 3.0, 4.0]
+    assert np.isnan(counts.values[2]).all()
+    assert np.isnan(counts.values[1, 1])
 
 
 def test_an_hdf5_file_without_its_package_names_the_pip_line(monkeypatch, tmp_path, fresh):
@@ -77,7 +95,8 @@ def test_a_missing_package_names_the_pip_line(monkeypatch, fresh):
 def test_files_that_cannot_be_used_are_named(tmp_path, fresh):
     np.savez(tmp_path / "other.npz", speeds=np.ones((24, 2)))
     np.savez(tmp_path / "flat.npz", data=np.ones(24))
-    for name in ("absent.npz", "other.npz", "flat.npz"):
+    (tmp_path / "words.csv").write_text("time,North\nyesterday,many")
+    for name in ("absent.npz", "other.npz", "flat.npz", "absent.csv", "words.csv"):
         with pytest.raises(DataUnavailableError, match=name):
             load(str(tmp_path / name))
     with pytest.raises(DataUnavailableError, match=r"'metr-la'.*auckland"):

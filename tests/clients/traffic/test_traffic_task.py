@@ -9,6 +9,7 @@ from clients.traffic import TrafficTask
 from clients.traffic.baseline import SeasonalNaive
 from clients.traffic.metrics import scores
 from clients.traffic.model import TCN, Forecaster
+from clients.traffic.trust import blended, trust
 from clients.traffic.windows import FIRST_ORIGIN, Examples
 from fedagent.client import LocalTraining, train
 from fedagent.errors import ConfigurationError
@@ -101,10 +102,14 @@ def test_errors_are_in_counts_and_both_horizons_count_the_same(task):
 
 def test_the_test_metric_is_the_mean_of_the_sensors(task):
     found = task.evaluate(Constant(0.0), CPU)
-    by_sensor = [
-        scores(s, torch.zeros(len(o), 2), s.examples(o))
-        for s, o in ((task.series[k], task.origins(k, "test")) for k in range(3))
-    ]
+    by_sensor = []
+    for k, series in enumerate(task.series):
+        seen, asked = (
+            series.examples(task.origins(k, *how)) for how in (("validation", 1), ("test",))
+        )
+        weights = trust(torch.zeros(len(seen.targets), 2), seen)
+        forecasts = blended(torch.zeros(len(asked.targets), 2), asked, weights)
+        by_sensor.append(scores(series, forecasts, asked))
     assert found["mae"] == pytest.approx(np.mean([metrics["mae"] for metrics in by_sensor]))
     assert by_sensor[2]["mae"] > 2 * by_sensor[0]["mae"], "sensor c counts three times as many"
     assert found["num-examples"] == sum(metrics["num-examples"] for metrics in by_sensor)
@@ -127,6 +132,21 @@ def test_the_seasonal_naive_forecast_is_the_week_before_by_hand(task):
     found = scores(series, SeasonalNaive()(batch.window, batch.features), batch)
     assert found["mae-1h"] == pytest.approx(np.mean(errors[1]), rel=1e-4)
     assert found["mae-24h"] == pytest.approx(np.mean(errors[24]), rel=1e-4)
+
+
+def test_a_sensor_trusts_a_network_as_far_as_its_own_validation_hours_do(task):
+    seen = task.series[0].examples(task.origins(0, "validation", 1))
+    naive = SeasonalNaive()(seen.window, seen.features)
+    assert trust(seen.targets, seen).tolist() == [1.0, 1.0], "it is right"
+    assert trust(naive + 100.0, seen).tolist() == [0.0, 0.0], "it is far off"
+    mixed = torch.stack([naive[:, 0] + 2 * (seen.targets - naive)[:, 0], naive[:, 1] + 100.0], 1)
+    assert trust(mixed, seen).tolist() == [0.5, 0.0], "it exaggerates, and only 1 hour ahead"
+
+
+def test_a_network_that_is_far_off_is_tested_as_the_week_before(task):
+    found, naive = task.evaluate(Constant(1000.0), CPU), task.baseline()
+    assert found["mae"] == pytest.approx(naive["mae"])
+    assert task.evaluate(Constant(1000.0), CPU, 0)["mae"] > 100 * naive["mae"]
 
 
 @pytest.mark.parametrize("kind", ["gru", "tcn"])

@@ -53,8 +53,17 @@ def test_an_unknown_data_set_names_the_known_ones():
         load("imagenet")
 
 
-@pytest.mark.parametrize("name", ["mnist", "fashion-mnist", "cifar10"])
-def test_impossible_download_names_the_packaged_data_set(name, tmp_path, monkeypatch, fresh):
+@pytest.mark.parametrize(
+    ("name", "folder"),
+    [
+        ("mnist", "MNIST/raw"),
+        ("fashion-mnist", "FashionMNIST/raw"),
+        ("cifar10", "cifar-10-batches-py"),
+    ],
+)
+def test_impossible_download_names_the_folder_and_the_packaged_data_set(
+    name, folder, tmp_path, monkeypatch, fresh
+):
     def offline(*args, **kwargs):
         raise urllib.error.URLError("no route to host")
 
@@ -63,7 +72,8 @@ def test_impossible_download_names_the_packaged_data_set(name, tmp_path, monkeyp
     with pytest.raises(DataUnavailableError, match=r"app\.dataset=mnist-packaged") as raised:
         load(name, str(tmp_path))
     assert repr(name) in str(raised.value)
-    assert str(tmp_path) in str(raised.value)
+    assert f"not complete in {tmp_path}/{folder} " in str(raised.value)
+    assert (str(tmp_path / "absent") in str(raised.value)) is (name == "fashion-mnist")
 
 
 def test_missing_mlxtend_names_the_pip_line(monkeypatch, fresh):
