@@ -77,6 +77,11 @@ class DetectionTask(Task):
         check_fractions(validation_fraction=self.validation_fraction)
 
     @property
+    def baseline_name(self) -> str:  # type: ignore[override]
+        """What is to beat."""
+        return "Otsu's threshold" if self.dataset == "nuclei" else "one node alone"
+
+    @property
     def data(self) -> Source:
         """The data set, loaded on first use."""
         return load(

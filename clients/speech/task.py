@@ -47,6 +47,7 @@ class SpeechTask(Task):
     """
 
     metric: ClassVar[Metric] = Metric("word-error-rate", "min")
+    baseline_name: ClassVar[str] = "each alone"
     central: ClassVar[Mapping[str, Any]] = {}
 
     model: str = "conv"

@@ -79,6 +79,7 @@ class TranslationTask(Task):
     """
 
     metric: ClassVar[Metric] = Metric("chrf")
+    baseline_name: ClassVar[str] = "translation memory"
 
     dataset: str = ENGLISH_JAPANESE
     books: Sequence[str] | None = None
