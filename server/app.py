@@ -78,7 +78,8 @@ def initial_arrays(cfg: DictConfig, task: Task) -> ArrayRecord:
         )
         device = resolve_device(cfg.device)
         training: LocalTraining = instantiate(cfg.client, local_steps=cfg.pretrain_steps)
-        train(task, model.to(device), task.batches(None, training.batch_size), training, device)
+        batches = task.public_batches(training.batch_size)
+        train(task, model.to(device), batches, training, device)
     return ArrayRecord(task.split_state(model.cpu().state_dict())[0])
 
 
@@ -88,10 +89,10 @@ def evaluate_centrally(cfg: DictConfig, task: Task) -> EvaluateFn:
     one_of("evaluate_on", cfg.evaluate_on, tuple(evaluations))
     device = resolve_device(cfg.device)
     model = task.build_model().to(device)
-    own = task.split_state(model.state_dict())[1]
+    others = task.split_state(model.state_dict())[1]
 
     def evaluate(version: int, arrays: ArrayRecord) -> MetricRecord:
-        model.load_state_dict(arrays.to_torch_state_dict() | own)
+        model.load_state_dict(arrays.to_torch_state_dict() | others)
         return MetricRecord(dict(evaluations[cfg.evaluate_on](model, device)))
 
     return evaluate

@@ -23,7 +23,8 @@ class NGrams:
 
     Parameters
     ----------
-    texts : (T,) numbers of each text below `size`; no n-gram goes from one to the next.
+    texts : (T,) numbers of each text below `size`, one of at least `order`; no n-gram goes
+        from one to the next.
     size : V.
     order : n of n-grams, from 1 to 9: n - 1 characters are looked at.
     """
@@ -35,8 +36,9 @@ class NGrams:
         self._probabilities: list[npt.NDArray[np.float64]] = []
         below = np.full((1, size), 1.0 / size)
         for length in range(order):
-            seen = np.concatenate([contexts(text[:-1], length, size) for text in texts])
-            follows = np.concatenate([text[length:] for text in texts])
+            long = [text for text in texts if len(text) > length]
+            seen = np.concatenate([contexts(text[:-1], length, size) for text in long])
+            follows = np.concatenate([text[length:] for text in long])
             known, place = np.unique(seen, return_inverse=True)
             counts = np.bincount(place * size + follows, minlength=len(known) * size)
             counts = counts.reshape(len(known), size)

@@ -9,12 +9,13 @@ The path of a folder: its ``*.txt`` files in UTF-8, each one node's, in the orde
 
 import re
 from collections import defaultdict
+from collections.abc import Sequence
 from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
 
-from fedagent.errors import DataUnavailableError
+from fedagent.errors import DataUnavailableError, require
 from fedagent.tasks import Package
 from fedagent.tasks.splits import Shares, sizes
 
@@ -86,6 +87,23 @@ def _of_play(file: Path) -> list[Role]:
             lines = _DIRECTION.sub("", speech["text"]).splitlines()
             said[speech["name"]] += [line.strip() for line in lines if line.strip()]
     return [Role(file.stem, name, "\n".join(lines)) for name, lines in said.items()]
+
+
+def public_plays(roles: Sequence[Role], count: int) -> set[str]:
+    """Return the names of that many plays, evenly chosen from all in the order of their names.
+
+    Raises
+    ------
+    ConfigurationError
+        If that would leave none.
+    """
+    plays = sorted({role.play for role in roles})
+    require(
+        count < len(plays),
+        f"app.public_plays={count} of {len(plays)} plays leave nobody to take part; set at most "
+        f"{len(plays) - 1}.",
+    )
+    return {plays[k * len(plays) // count] for k in range(count)}
 
 
 def cut(text: str, shares: Shares) -> Text:

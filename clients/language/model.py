@@ -1,14 +1,14 @@
 """The networks of the application. Shape legend: B texts, T characters, V symbols, H width.
 
-    gru           embedding (plus hashed pairs, triples and quadruples), GRU, dense
+    gru           embedding, GRU, dense
     transformer   embedding, blocks of causal attention and MLP with LayerNorm before each, dense
 
-All return (B, T, V) logits of the character after each of (B, T).
+Both return (B, T, V) logits of the character after each of (B, T).
 
-Pairs, triples and quadruples: the last 2, 3 and 4 characters have a row each in a table that is
-too small for all, and share it by chance, as in "Enriching word vectors with subword information"
-(arXiv 1607.04606) and Mikolov et al., "Strategies for training large scale neural network language
-models" (ASRU 2011).
+The embedding is that of a character plus those of the last 2, 3 and 4: each of these has a row in a
+table that is too small for all, and shares it with others by chance. A small network need not learn
+to spell then. Hashed n-grams: Mikolov et al., "Strategies for training large scale neural network
+language models", ASRU 2011; Bojanowski et al., arXiv 1607.04606, section 3.2.
 """
 
 import torch
@@ -18,7 +18,33 @@ from torch import nn
 from fedagent.errors import require
 
 _HASH = 2_654_435_761  # Knuth's, of the golden ratio
-_LONGEST = 4
+LENGTHS = (2, 3, 4)
+
+
+class Embedding(nn.Module):
+    """A row for each character, plus one for the last 2, 3 and 4 of them.
+
+    Parameters
+    ----------
+    size : V.
+    width : of a row, >= 1.
+    rows : of each of the tables of the last 2, 3 and 4 characters, >= 0; 0 does without.
+    """
+
+    def __init__(self, size: int, width: int, rows: int) -> None:
+        super().__init__()
+        self.size = size
+        self.one = nn.Embedding(size, width)
+        self.several = nn.ModuleList(nn.Embedding(rows, width) for _ in LENGTHS if rows)
+
+    def forward(self, text: torch.Tensor) -> torch.Tensor:
+        """Return (B, T, width)."""
+        seen: torch.Tensor = self.one(text)
+        number = text + 1  # 0 stands for what is before the text
+        for back, table in enumerate(self.several, 1):
+            number = number * (self.size + 1) + F.pad(text + 1, (back, 0))[:, :-back]
+            seen = seen + table(number * _HASH % 2**32 * table.num_embeddings // 2**32)
+        return seen
 
 
 class GRU(nn.Module):
@@ -27,27 +53,20 @@ class GRU(nn.Module):
     Parameters
     ----------
     size : V.
-    hidden : H, >= 1.
-    rows : of each of the tables of the last 2, 3 and 4 characters, >= 0; 0 does without.
+    hidden : H, >= 1; a row of the embedding has a quarter.
+    rows : see `Embedding`.
     """
 
     def __init__(self, size: int, hidden: int, rows: int = 0) -> None:
         super().__init__()
         width = max(1, hidden // 4)
-        self.size = size
-        self.embedding = nn.Embedding(size, width)
-        lengths = range(2, _LONGEST + 1) if rows else ()
-        self.last = nn.ModuleList(nn.Embedding(rows, width) for _ in lengths)
+        self.embedding = Embedding(size, width, rows)
         self.gru = nn.GRU(width, hidden, batch_first=True)
         self.head = nn.Linear(hidden, size)
 
     def forward(self, text: torch.Tensor) -> torch.Tensor:
         """Return (B, T, V) logits."""
-        seen, number = self.embedding(text), text + 1
-        for back, table in enumerate(self.last, 1):
-            number = number * (self.size + 1) + F.pad(text + 1, (back, 0))[:, :-back]
-            seen = seen + table(number * _HASH % 2**32 * table.num_embeddings // 2**32)
-        logits: torch.Tensor = self.head(self.gru(seen)[0])
+        logits: torch.Tensor = self.head(self.gru(self.embedding(text))[0])
         return logits
 
 
@@ -79,23 +98,28 @@ class Transformer(nn.Module):
     ----------
     size : V.
     hidden : H, a multiple of `num_heads`.
+    rows : see `Embedding`.
     num_layers, num_heads : >= 1.
     window : the most characters it looks at.
     """
 
     def __init__(
-        self, size: int, hidden: int, num_layers: int = 2, num_heads: int = 4, window: int = 128
+        self,
+        size: int,
+        hidden: int,
+        rows: int = 0,
+        num_layers: int = 2,
+        num_heads: int = 4,
+        window: int = 64,
     ) -> None:
         super().__init__()
         require(
             hidden % num_heads == 0,
             f"Transformer: hidden={hidden} must be a multiple of num_heads={num_heads}.",
         )
-        self.embedding, self.place = nn.Embedding(size, hidden), nn.Embedding(window, hidden)
+        self.embedding, self.place = Embedding(size, hidden, rows), nn.Embedding(window, hidden)
         self.blocks = nn.Sequential(*(Block(hidden, num_heads) for _ in range(num_layers)))
         self.norm, self.head = nn.LayerNorm(hidden), nn.Linear(hidden, size)
-        for table in (self.embedding, self.place):
-            nn.init.normal_(table.weight, std=0.02)
 
     def forward(self, text: torch.Tensor) -> torch.Tensor:
         """Return (B, T, V) logits; T is at most `window`."""
