@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from fedagent.config import build_task, compose
 from fedagent.errors import ConfigurationError
-from server.app import evaluate_centrally, run_folder
+from server.app import evaluate_centrally, initial_arrays, run_folder
 
 CONF = Path(__file__).parents[1] / "conf"
 REGRESSION = "app=regression fleet.num_nodes=3 device=cpu"
@@ -56,3 +56,21 @@ def test_a_folder_that_holds_a_run_is_refused_unless_it_may_be_lost(tmp_path):
 def test_a_split_that_does_not_exist_is_refused_with_those_that_do():
     with pytest.raises(ConfigurationError, match="test, validation"):
         evaluated("evaluate_on=train")
+
+
+def test_a_warm_start_sees_the_public_batches_of_a_task_and_no_others(monkeypatch):
+    cfg = compose(f"{REGRESSION} pretrain_steps=3 learning_rate=0.1", CONF)
+    task = build_task(cfg)
+    fresh = initial_arrays(compose(REGRESSION, CONF), task)["weight"].numpy()
+    pooled = initial_arrays(cfg, task)["weight"].numpy()
+    first = next(task.batches(0, 4))
+
+    def public_batches(batch_size):
+        while True:
+            yield first
+
+    monkeypatch.setattr(task, "public_batches", public_batches, raising=False)
+    monkeypatch.setattr(task, "batches", None, raising=False)
+    public = initial_arrays(cfg, task)["weight"].numpy()
+    assert (fresh != public).any()
+    assert (pooled != public).any()

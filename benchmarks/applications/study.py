@@ -92,6 +92,12 @@ APPLICATIONS = {
         "ca2fl",
         seeds=tuple(range(1, 51)),  # the test of a seed holds two healthy Swiss patients
     ),
+    "language": Application(
+        {"fedavg": (), "fedbuff": ()},
+        "fedbuff",
+        seeds=(1,),  # minutes each
+        quick=("stopping.max_updates=10", "app.hidden=32", "app.scored_characters=50"),
+    ),
     "traffic": Application(
         {
             "fedavg": ("learning_rate=0.005",),

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from clients.hospitals import HospitalsTask
+from clients.language import LanguageTask
 from clients.medical import MedicalTask
 from clients.recommendation import RecommendationTask
 from clients.regression import RegressionTask
@@ -21,7 +22,15 @@ from fedagent.errors import ConfigurationError
 from fedagent.tasks import Task
 
 CLIENTS = Path(__file__).parents[2] / "clients"
-APPLICATIONS = ("hospitals", "medical", "recommendation", "regression", "traffic", "vision")
+APPLICATIONS = (
+    "hospitals",
+    "language",
+    "medical",
+    "recommendation",
+    "regression",
+    "traffic",
+    "vision",
+)
 CPU = torch.device("cpu")
 
 
@@ -38,6 +47,7 @@ def case(request, root) -> Case:
     name = request.param
     build = {
         "hospitals": HospitalsTask,
+        "language": lambda: LanguageTask(num_partitions=3, hidden=8, rows=16),
         "medical": lambda: MedicalTask(root=root, num_partitions=4),
         "recommendation": lambda: RecommendationTask(num_partitions=5, panel_steps=1),
         "regression": lambda: RegressionTask(num_partitions=3),
