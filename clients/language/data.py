@@ -11,7 +11,7 @@ import re
 from collections import defaultdict
 from collections.abc import Sequence
 from functools import lru_cache
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -109,4 +109,4 @@ def public_plays(roles: Sequence[Role], count: int) -> set[str]:
 def cut(text: str, shares: Shares) -> Text:
     """Cut a text in its order, by shares as those of `fedagent.tasks.splits`."""
     ends = [0, *accumulate(sizes(len(text), shares))]
-    return Text(*(text[a:b] for a, b in zip(ends, ends[1:], strict=False)))
+    return Text(*(text[a:b] for a, b in pairwise(ends)))

@@ -144,5 +144,6 @@ class Tokens:
 def _unreadable(folder: str, part: str, error: Exception) -> DataUnavailableError:
     return DataUnavailableError(
         f"{Path(folder).resolve()} holds no {part} that transformers can read ({error}): app.model "
-        "must name a folder that save_pretrained wrote a causal language model and its tokenizer to."
+        "must name a folder to which save_pretrained wrote a causal language model and its "
+        "tokenizer."
     )

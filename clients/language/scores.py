@@ -41,10 +41,8 @@ def _told(
     inputs, targets = (
         torch.cat([getattr(part, name) for part in parts]) for name in ("inputs", "targets")
     )
-    for text, follows in zip(
-        inputs.split(_WINDOWS_AT_ONCE), targets.split(_WINDOWS_AT_ONCE), strict=True
-    ):
-        logits, follows = model(text.to(device)), follows.to(device)
+    for some in torch.arange(len(inputs)).split(_WINDOWS_AT_ONCE):
+        logits, follows = model(inputs[some].to(device)), targets[some].to(device)
         nats = F.cross_entropy(logits.transpose(1, 2), follows, reduction="none")
         yield nats.cpu(), (logits.argmax(-1) == follows).cpu()
 

@@ -38,6 +38,7 @@ from fedagent.tasks import (
 
 MODELS = ("gru", "transformer")
 ADAPTERS = ("none", "lora")
+Texts = tuple[torch.Tensor, torch.Tensor]
 _CHARACTERS_PER_TOKEN = 16  # seldom more
 
 
@@ -211,14 +212,17 @@ class LanguageTask(Task):
         check_partition_id(partition_id, self.num_partitions)
         return len(self.training[partition_id])
 
-    def batches(self, partition_id: int | None, batch_size: int) -> Iterator[tuple[torch.Tensor]]:
-        """Yield (B, window + 1) texts that begin anywhere; ``None`` draws from all roles."""
+    def batches(self, partition_id: int | None, batch_size: int) -> Iterator[Texts]:
+        """Yield texts that begin anywhere, and what follows; ``None`` draws from all roles.
+
+        Both (B, window), the second one number later.
+        """
         if partition_id is None:
             return self._batches(self.training, batch_size)
         check_partition_id(partition_id, self.num_partitions)
         return self._batches([self.training[partition_id]], batch_size)
 
-    def public_batches(self, batch_size: int) -> Iterator[tuple[torch.Tensor]]:
+    def public_batches(self, batch_size: int) -> Iterator[Texts]:
         """Yield the same of the plays that are public; where none are, of all roles."""
         if not self.public_plays:
             return self.batches(None, batch_size)
@@ -226,9 +230,7 @@ class LanguageTask(Task):
         texts = [role.text for role in self._all_roles if role.play in given]
         return self._batches([self.alphabet.encode(text) for text in texts], batch_size)
 
-    def _batches(
-        self, texts: Sequence[torch.Tensor], batch_size: int
-    ) -> Iterator[tuple[torch.Tensor]]:
+    def _batches(self, texts: Sequence[torch.Tensor], batch_size: int) -> Iterator[Texts]:
         """Yield batches that do not go from one text to the next, unless a text is too short."""
         ends = torch.tensor([len(text) for text in texts]).cumsum(0).tolist()
         starts = torch.cat(
@@ -240,12 +242,13 @@ class LanguageTask(Task):
         joined = torch.cat(list(texts))
         for begin in epochs(starts, batch_size):
             places = begin[:, None] + torch.arange(self.window + 1)
-            yield (joined[places.clamp(max=len(joined) - 1)],)
+            drawn = joined[places.clamp(max=len(joined) - 1)]
+            yield drawn[:, :-1], drawn[:, 1:]
 
-    def loss(self, model: nn.Module, batch: tuple[torch.Tensor]) -> torch.Tensor:
+    def loss(self, model: nn.Module, batch: Texts) -> torch.Tensor:
         """Return the mean cross-entropy of the characters that follow, in nats."""
-        (texts,) = batch
-        return F.cross_entropy(model(texts[:, :-1]).flatten(0, 1), texts[:, 1:].flatten())
+        texts, follows = batch
+        return F.cross_entropy(model(texts).flatten(0, 1), follows.flatten())
 
     def measure(self, model: nn.Module, device: torch.device, partition_id: int | None) -> Metrics:
         """Return bits per character, and as ``top-1`` how often the likeliest was what came.
