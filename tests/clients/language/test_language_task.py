@@ -76,9 +76,7 @@ def test_nobody_trains_on_what_is_scored(task):
 def test_pooled_batches_hold_all_roles_and_none_goes_from_one_to_the_next(task):
     trained = [text.train for text in task.texts]
     torch.manual_seed(1)
-    rows = [
-        task.alphabet.decode(r.tolist()) for (b,) in islice(task.batches(None, 64), 3) for r in b
-    ]
+    rows = rows_of(task, task.batches(None, 64))
     homes = [[row in text for text in trained] for row in rows]
     assert all(map(any, homes))
     assert all(map(any, zip(*homes, strict=True)))
@@ -89,9 +87,7 @@ def test_public_plays_are_nobodys_and_warm_up():
     private = {role.play for role in task.roles}
     assert len(private) == 30
     said = "\n\n".join(r.text for r in task._all_roles if r.play not in private)
-    rows = [
-        task.alphabet.decode(r.tolist()) for (b,) in islice(task.public_batches(32), 2) for r in b
-    ]
+    rows = rows_of(task, task.public_batches(32))
     assert all(row in said for row in rows)
     with pytest.raises(ConfigurationError, match=r"371 nodes for 370 roles .* that are not public"):
         _ = LanguageTask(num_partitions=371, public_plays=8).roles
