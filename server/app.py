@@ -90,7 +90,8 @@ def initial_arrays(cfg: DictConfig, task: Task) -> ArrayRecord:
         )
         device = resolve_device(cfg.device)
         training: LocalTraining = instantiate(cfg.client, local_steps=cfg.pretrain_steps)
-        train(task, model.to(device), task.batches(None, training.batch_size), training, device)
+        batches = task.public_batches(training.batch_size)
+        train(task, model.to(device), batches, training, device)
     return ArrayRecord(task.split_state(model.cpu().state_dict())[0])
 
 
@@ -134,10 +135,10 @@ def show(cfg: DictConfig, task: Task) -> Callable[[ArrayRecord], Showcase]:
 def model_on(device: torch.device, task: Task) -> Callable[[ArrayRecord], nn.Module]:
     """Return what puts arrays into one model, whose private part nobody has trained."""
     model = task.build_model().to(device)
-    own = task.split_state(model.state_dict())[1]
+    others = task.split_state(model.state_dict())[1]
 
     def filled(arrays: ArrayRecord) -> nn.Module:
-        model.load_state_dict(arrays.to_torch_state_dict() | own)
+        model.load_state_dict(arrays.to_torch_state_dict() | others)
         return model
 
     return filled

@@ -41,6 +41,7 @@ EXTRA = {
     "fleet=trace": [f"fleet.path={Path(__file__).parent / 'simulation' / 'two_devices.csv'}"],
     "experiment=detection_nuclei": ["app.path=${oc.env:MADE_UP_NUCLEI}", "app.size=48"],
     "experiment=recommendation_stars": ["target=0.8"],  # the stars of four users are easier
+    "experiment=language_warm_start": ["pretrain_steps=2"],
     "experiment=two_node_linear": ["fleet.num_nodes=2"],
     "experiment=two_node_logistic": ["fleet.num_nodes=2"],
     "experiment=mission_cnn": ["fleet.num_nodes=2"],

@@ -13,7 +13,7 @@ from fedagent.config import build_task, compose
 from fedagent.errors import ConfigurationError
 from fedagent.simulation import run_simulation
 from fedagent.stopping import Baseline
-from server.app import baseline, evaluate_centrally, run_folder, show
+from server.app import baseline, evaluate_centrally, initial_arrays, run_folder, show
 
 CONF = Path(__file__).parents[1] / "conf"
 REGRESSION = "app=regression fleet.num_nodes=3 device=cpu"
@@ -114,3 +114,21 @@ def test_a_run_says_what_of_the_data_is_left_out(tmp_path, caplog, monkeypatch):
             run_config={"overrides": f"{overrides} display=false"},
         )
     assert caplog.text.count("272 users are left out") == 1
+
+
+def test_a_warm_start_sees_the_public_batches_of_a_task_and_no_others(monkeypatch):
+    cfg = compose(f"{REGRESSION} pretrain_steps=3 learning_rate=0.1", CONF)
+    task = build_task(cfg)
+    fresh = initial_arrays(compose(REGRESSION, CONF), task)["weight"].numpy()
+    pooled = initial_arrays(cfg, task)["weight"].numpy()
+    first = next(task.batches(0, 4))
+
+    def public_batches(batch_size):
+        while True:
+            yield first
+
+    monkeypatch.setattr(task, "public_batches", public_batches, raising=False)
+    monkeypatch.setattr(task, "batches", None, raising=False)
+    public = initial_arrays(cfg, task)["weight"].numpy()
+    assert (fresh != public).any()
+    assert (pooled != public).any()

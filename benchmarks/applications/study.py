@@ -106,6 +106,12 @@ APPLICATIONS = {
         "fedbuff",
         quick=("stopping.max_updates=10", "local_steps=4", "app.num_test=50"),
     ),
+    "language": Application(
+        {"fedavg": (), "fedbuff": ()},
+        "fedbuff",
+        seeds=(1,),  # minutes each
+        quick=("stopping.max_updates=10", "app.hidden=32", "app.scored_characters=50"),
+    ),
     "traffic": Application(
         {
             "fedavg": ("learning_rate=0.005",),

@@ -20,13 +20,17 @@ def recall(task: Task, context: Context) -> dict[str, torch.Tensor]:
         return {}
     if _KEY in context.state:
         return dict(context.state.array_records[_KEY].to_torch_state_dict())
-    return task.split_state(task.build_model().state_dict())[1]
+    return _private(task, task.build_model())
 
 
 def keep(task: Task, context: Context, model: nn.Module) -> None:
     """Remember the private part of `model` in the node's own state."""
     if task.private:
-        context.state[_KEY] = ArrayRecord(task.split_state(model.state_dict())[1])
+        context.state[_KEY] = ArrayRecord(_private(task, model))
+
+
+def _private(task: Task, model: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: t for name, t in model.state_dict().items() if task.is_private(name)}
 
 
 def fit_private(

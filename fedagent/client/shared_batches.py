@@ -29,9 +29,9 @@ def train_group(
     """Do the training requests that can share a batch; return their replies by index.
 
     Whatever is left out has to be done alone: what is no training, or in mixed precision; a run
-    with mods, which see one message at a time; a task with a private part; a client whose batches
-    have a shape of their own, or fail to be drawn; and what would make all batches hold more than
-    256 MB.
+    with mods, which see one message at a time; a task of whose model not all is shared; a client
+    whose batches have a shape of their own, or fail to be drawn; and what would make all batches
+    hold more than 256 MB.
 
     Parameters
     ----------
@@ -95,7 +95,7 @@ def _draw(
         batches = list(islice(endless, 1))
         num_bytes = training.local_steps * sum(t.nbytes for t in tensors_of(batches))
         # What cannot be trained as one batch.
-        is_special = client.task.private or training.precision != "float32"
+        is_special = not client.is_all_shared or training.precision != "float32"
         if client.mods or num_bytes > room or is_special:
             return None
         batches += islice(endless, training.local_steps - 1)

@@ -45,6 +45,8 @@ class LoadedClient:
     model: nn.Module
     mods: Sequence[Mod]
     vectorised: VectorisedTrainer
+    is_all_shared: bool
+    """Whether all of the model travels, see `Task.split_state`."""
 
     @classmethod
     def of(cls, client: ClientSpec) -> "LoadedClient":
@@ -55,16 +57,21 @@ class LoadedClient:
         # dispatch, and inherited by what is forked afterwards.
         client.training.build_optimizer(model.parameters())
         vectorised = VectorisedTrainer(client.task, model, device)
-        return cls(client.task, client.training, device, model, client.mods, vectorised)
+        is_all_shared = not client.task.split_state(model.state_dict())[1]
+        return cls(
+            client.task, client.training, device, model, client.mods, vectorised, is_all_shared
+        )
 
     def load(self, message: Message, context: Context) -> nn.Module:
         """Copy the dispatched arrays into the module: training must never change a base version.
 
-        The private part comes from the node itself, whatever was dispatched.
+        The private part comes from the node itself, whatever was dispatched; what is at rest
+        (`Task.shared`) stays as it was built.
         """
         _, arrays = model_in(message)
         shared, _ = self.task.split_state(arrays.to_torch_state_dict())
-        self.model.load_state_dict(shared | recall(self.task, context))
+        _, others = self.task.split_state(self.model.state_dict())
+        self.model.load_state_dict(others | shared | recall(self.task, context))
         return self.model
 
 

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import Any, ClassVar, Literal, TypeVar, final
 
 import torch
@@ -38,6 +39,11 @@ class Task(ABC):
     private: ClassVar[Sequence[str]] = ()
     """Modules and tensors of the model that never leave a node: it keeps them in its Context."""
 
+    shared: ClassVar[Sequence[str]] = ("*",)
+    """Patterns of names of what is trained together and travels. What is neither shared nor private
+    is at rest: `build_model` must give it the same values on the server and on every node, from a
+    seed or a file that all have."""
+
     central: ClassVar[Mapping[str, Any]] = {}
     """Fields of `fedagent.client.LocalTraining` that suit pooled data better than the nodes' own;
     chosen on validation data."""
@@ -63,9 +69,17 @@ class Task(ABC):
     def batches(self, partition_id: int | None, batch_size: int) -> Iterator[Batch]:
         """Return an endless, shuffled iterator over one node's training batches.
 
-        ``None`` asks for all training data pooled: central warm starts and references. Batches are
+        ``None`` asks for all training data pooled: references. Batches are
         on the CPU; order and augmentation come from the global torch seed.
         """
+
+    def public_batches(self, batch_size: int) -> Iterator[Batch]:
+        """Return what the server warms a model up with before the first dispatch.
+
+        As `batches`. All training data pooled, which a simulation may do; a task that has public
+        data beside its nodes' overrides it.
+        """
+        return self.batches(None, batch_size)
 
     @abstractmethod
     def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
@@ -173,11 +187,15 @@ class Task(ABC):
         train(self, model)
         return self.evaluate(model, device) if part == "test" else self.validate(model, device)
 
+    def is_private(self, name: str) -> bool:
+        """Return whether this tensor of the model never leaves a node."""
+        return any(name == p or name.startswith(f"{p}.") for p in self.private)
+
     def split_state(self, state: Mapping[str, T]) -> tuple[dict[str, T], dict[str, T]]:
-        """Split a state dict of the model: what all share and may travel, and what is private."""
+        """Split a state dict of the model: what is shared and travels, and what is not."""
         shared: dict[str, T] = {}
-        own: dict[str, T] = {}
+        others: dict[str, T] = {}
         for name, value in state.items():
-            is_private = any(name == p or name.startswith(f"{p}.") for p in self.private)
-            (own if is_private else shared)[name] = value
-        return shared, own
+            travels = any(fnmatchcase(name, pattern) for pattern in self.shared)
+            (shared if travels and not self.is_private(name) else others)[name] = value
+        return shared, others

@@ -13,6 +13,7 @@ import torch
 
 from clients.detection import DetectionTask
 from clients.hospitals import HospitalsTask
+from clients.language import LanguageTask
 from clients.medical import MedicalTask
 from clients.recommendation import RecommendationTask
 from clients.regression import RegressionTask
@@ -27,6 +28,7 @@ CLIENTS = Path(__file__).parents[2] / "clients"
 APPLICATIONS = (
     "detection",
     "hospitals",
+    "language",
     "medical",
     "recommendation",
     "regression",
@@ -52,6 +54,7 @@ def case(request, root) -> Case:
     build = {
         "detection": lambda: DetectionTask(num_test=5, num_partitions=4),
         "hospitals": HospitalsTask,
+        "language": lambda: LanguageTask(num_partitions=3, hidden=8, rows=16),
         "medical": lambda: MedicalTask(root=root, num_partitions=4),
         "recommendation": lambda: RecommendationTask(num_partitions=5, panel_steps=1),
         "regression": lambda: RegressionTask(num_partitions=3),
