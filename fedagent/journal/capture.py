@@ -24,6 +24,7 @@ from fedagent.journal.kinds import (
     PLAIN,
     SCALARS,
     Node,
+    NotNow,
     Path,
     attributes_of,
     is_importable,
@@ -49,6 +50,23 @@ class Snapshot:
     arrays: dict[str, np.ndarray[Any, Any]] = field(default_factory=dict)
     live: list[list[Path]] = field(default_factory=list)
 
+    def ways(self) -> set[Path]:
+        """Return all ways to what is no state."""
+        return {way for ways in self.live for way in ways}
+
+    def require_ways(self, known: set[Path]) -> None:
+        """Raise a `CheckpointError` for what is no state and on none of the `known` ways.
+
+        A new process would not have it.
+        """
+        for ways in self.live:
+            if not known.intersection(ways):
+                raise CheckpointError(
+                    f"A checkpoint cannot hold {told(ways)}: it is no state (a function, a lock or "
+                    "the like), and came up during the run, so that a new process would not have "
+                    "it. Set it before the run starts; see docs/reliability.md."
+                )
+
 
 def capture(root: object) -> Snapshot:
     """Return the state of `root` and of all that it reaches; arrays may share its memory.
@@ -57,6 +75,8 @@ def capture(root: object) -> Snapshot:
     ------
     CheckpointError
         If something is neither state nor live; the message says where it is.
+    NotNow
+        If something is under way that cannot be saved and will be over.
     """
     walk = _Capture()
     walk.snapshot.tree = walk.node(root, ())
@@ -118,12 +138,13 @@ class _Capture:
 
     def _object(self, value: object, node: Node, path: Path) -> None:
         kind = type(value)
+        if getattr(kind, "IS_PASSING", False):
+            raise NotNow(kind.__name__)
         if not is_importable(kind) or not (
             hasattr(value, "__dict__") or hasattr(kind, "__slots__")
         ):
-            where = "".join(f".{n}" if s == "attribute" else f"[{n!r}]" for s, n in path or ())
             raise CheckpointError(
-                f"A checkpoint cannot hold {where or 'the root'}, a {kind.__module__}."
+                f"A checkpoint cannot hold {told([path])}, a {kind.__module__}."
                 f"{kind.__qualname__}. If it is no state, let the class that holds it name it in "
                 "UNSAVED; see docs/reliability.md."
             )
@@ -221,6 +242,13 @@ class _Capture:
 
     def _set(self, value: Any, node: Node, path: Path) -> None:
         node |= {"kind": "list", "class": name_of(type(value)), "items": self._nodes(value, None)}
+
+
+def told(ways: list[Path]) -> str:
+    """Return the first of some ways as one would write it in Python."""
+    way = next((way for way in ways if way), ())
+    parts = [f".{name}" if step == "attribute" else f"[{name!r}]" for step, name in way]
+    return "".join(parts) or "something that is reached through no name"
 
 
 def _on(path: Path, step: str, name: Any) -> Path:

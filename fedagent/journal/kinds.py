@@ -39,6 +39,10 @@ Path = tuple[tuple[str, Any], ...] | None
 """The way from the root: ("attribute", name), ("item", key or index); None where there is none."""
 
 
+class NotNow(Exception):  # noqa: N818  (no error: it passes)
+    """Something is reached whose class says ``IS_PASSING``: it cannot be saved, and goes away."""
+
+
 def is_live_kind(kind: type) -> bool:
     """Whether objects of a class are no state: a new process has its own, in the same place.
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from fedagent.errors import CheckpointError
-from fedagent.journal.capture import Snapshot
+from fedagent.journal.capture import Snapshot, told
 from fedagent.journal.kinds import (
     PLAIN,
     Node,
@@ -254,7 +254,7 @@ def _found(paths: list[Path], root: object) -> Any:
         if value is not _MISSING:
             return value
     raise CheckpointError(
-        f"The checkpoint needs what this run does not have: {_told(paths)}. A run goes on with "
+        f"The checkpoint needs what this run does not have: {told(paths)}. A run goes on with "
         "the strategy, the options and the callbacks that it began with."
     )
 
@@ -267,8 +267,3 @@ def _next(value: Any, step: str, name: Any) -> Any:
         return value[name]
     except (KeyError, IndexError, TypeError):
         return _MISSING
-
-
-def _told(paths: list[Path]) -> str:
-    names = [".".join(str(name) for _, name in path) for path in paths if path]
-    return names[0] if names else "something that is reached through no name"

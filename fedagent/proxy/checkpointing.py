@@ -15,7 +15,8 @@ import numpy as np
 import torch
 
 from fedagent.errors import CheckpointError, require
-from fedagent.journal import capture, restore
+from fedagent.journal import NotNow, capture, restore
+from fedagent.journal.kinds import Path
 from fedagent.proxy.options import AsyncOptions
 from fedagent.proxy.versions import Versions
 from fedagent.statistics import Statistics
@@ -67,6 +68,7 @@ class Checkpointing:
             "scheduler": type(options.scheduler).__name__,
         }
         self._last = 0
+        self._ways: set[Path] = set()  # to what a new process has by itself
         require(
             self._options is None or statistics.is_virtual,
             "checkpoint: only a simulated run can be saved and resumed; set checkpoint=off.",
@@ -78,10 +80,13 @@ class Checkpointing:
         Raises
         ------
         CheckpointError
-            If there is none, or if it is of another version of fedagent, another model, rule or
-            scheduler.
+            If there is none, if the run holds what cannot be saved, or if the checkpoint is of
+            another version of fedagent, another model, rule or scheduler.
         """
-        if self._options is None or not self._options.resume:
+        if self._options is None:
+            return False
+        self._ways = capture(self._root).ways()
+        if not self._options.resume:
             return False
         snapshot, about = self._options.newest()
         for name, own in self._about.items():
@@ -104,13 +109,18 @@ class Checkpointing:
             return
         if not is_last and self._count < self._last + self._options.every:
             return
-        self._last = self._count
         self._root.take_generators()
+        try:
+            snapshot = capture(self._root)
+        except NotNow:  # but after the next turn
+            return
+        snapshot.require_ways(self._ways)
+        self._last = self._count
         states: dict[str, list[Any]] = {}
         for callback in self._callbacks:
             states.setdefault(type(callback).__name__, []).append(callback.state_dict())
         about = {**self._about, "callbacks": states}
-        self._options.save(capture(self._root), about)
+        self._options.save(snapshot, about)
 
     @property
     def _count(self) -> int:

@@ -4,6 +4,7 @@ from dataclasses import asdict
 
 import pytest
 import torch
+from flwr.app import ArrayRecord, RecordDict
 from flwr.serverapp.strategy import FedAdam
 
 from fedagent import AsyncStrategy, Collaborative, FedAsync, FedBuff, Hierarchical, asynchronous
@@ -132,6 +133,26 @@ def test_a_run_that_is_over_goes_on_to_a_new_end(tmp_path):
     longer = {"stopping": [MaxUpdates(55)]}
     resumed = ended(started(build, tmp_path, resume=True, **longer), FLEET)
     assert resumed == ended(started(build, **longer), FLEET)
+
+
+def test_while_an_update_is_suspicious_nothing_is_saved_and_afterwards_it_is(tmp_path):
+    def shout(partition, reply):  # its square overflows, and the model stays finite
+        if partition != 5:
+            return None
+        huge = {"weight": torch.full((1, 4), 3e19), "bias": torch.zeros(1)}
+        return RecordDict({**reply, "arrays": ArrayRecord(huge)})
+
+    def outcome(strategy):
+        run(strategy, FLEET, rounds=1_000, client=client_app(shout))
+        return asdict(strategy.proxy.statistics) | {"wall_s": None}
+
+    def build(**options):
+        return FedBuff(buffer_size=3, server_learning_rate=1e-20, **options)
+
+    with pytest.raises(Killed):
+        outcome(started(build, tmp_path, [Kill(26)], fraction_evaluate=0.0))
+    resumed = outcome(started(build, tmp_path, resume=True, fraction_evaluate=0.0))
+    assert resumed == outcome(started(build, fraction_evaluate=0.0))
 
 
 def test_another_model_and_another_version_say_so(tmp_path, monkeypatch):

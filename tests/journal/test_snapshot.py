@@ -219,7 +219,7 @@ def test_what_cannot_be_saved_is_named_with_its_place():
 
 
 def test_what_the_new_process_does_not_have_is_named():
-    with pytest.raises(CheckpointError, match=r"needs what this run does not have: part\.engine"):
+    with pytest.raises(CheckpointError, match=r"needs what this run does not have: \.part\.engine"):
         resumed(Thing(part=Thing(engine=Engine())), Thing(part=Thing()))
 
 
@@ -228,3 +228,13 @@ def test_nothing_is_imported_or_called_because_a_checkpoint_says_so():
     snapshot.tree["attributes"]["value"]["class"] = "antigravity:Anything"
     with pytest.raises(CheckpointError, match="antigravity:Anything, which this process does not"):
         restore(snapshot, Thing())
+
+
+def test_a_function_that_comes_up_during_the_run_is_named_when_it_is_saved():
+    thing = Thing(shout=lambda: 1, parts=[])
+    known = capture(thing).ways()
+    thing.parts.append(thing.shout)  # the same one, reached on a second way
+    capture(thing).require_ways(known)
+    thing.parts.append(lambda: 2)
+    with pytest.raises(CheckpointError, match=r"cannot hold \.parts\[1\]: it is no state"):
+        capture(thing).require_ways(known)
