@@ -15,13 +15,16 @@ from fedagent.mixing import ring
 from fedagent.nodes.geography import Blocks, Links
 from fedagent.rules import ACE, CA2FL, FADAS, HeLoCo, Ringmaster
 from fedagent.scheduling import DyLU, FedCompass, Paced, Utility
-from fedagent.simulation import Lognormal, Phones, Reliability
+from fedagent.simulation import Equal, Lognormal, Phones, Reliability
 from fedagent.stopping import MaxUpdates
 from fedagent.wire.records import digest
 from tests.toy import client_app, run
 
 NODES = 8
-FLAKY = Reliability(failure_rate=0.2, silence_rate=0.1)
+FLEETS = {
+    "failures and silence": Reliability(failure_rate=0.2, silence_rate=0.1),
+    "failure upon failure": Reliability(failure_rate=0.6),
+}
 FLEET = Lognormal(num_nodes=NODES, seed=3)
 
 
@@ -95,8 +98,12 @@ def test_a_killed_run_ends_as_if_nothing_had_happened(name, tmp_path):
 
 @pytest.mark.parametrize(
     "fleet",
-    [Lognormal(num_nodes=NODES, seed=3, reliability=FLAKY), Phones(num_nodes=NODES, seed=3)],
-    ids=["failures and silence", "nodes that come and go"],
+    [
+        *(Lognormal(num_nodes=NODES, seed=3, reliability=r) for r in FLEETS.values()),
+        Phones(num_nodes=NODES, seed=3),
+        Equal(num_nodes=NODES, jitter=0.0),
+    ],
+    ids=[*FLEETS, "nodes that come and go", "all that happens at the same moment"],
 )
 def test_failures_and_absences_come_back_as_they_were(fleet, tmp_path):
     build, silent = STRATEGIES["fedbuff"], {"fraction_evaluate": 0.0}
