@@ -1,4 +1,4 @@
-"""The command line: ``fedagent`` run, report, calibrate and new; certificates, doctor and node."""
+"""The command line: ``fedagent`` run, resume, report, calibrate, new; certificates, doctor and node."""
 
 import itertools
 import logging
