@@ -1,4 +1,4 @@
-"""The command line: ``fedagent`` run, resume, report, calibrate, new; certificates, doctor and node."""
+"""The command line of fedagent: run, resume, report, calibrate, new, certificates, doctor, node."""
 
 import itertools
 import logging
