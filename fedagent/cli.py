@@ -1,4 +1,4 @@
-"""The command line: ``fedagent`` run, report, calibrate and new; certificates, doctor and node."""
+"""The command line of fedagent: run, resume, report, calibrate, new, certificates, doctor, node."""
 
 import itertools
 import logging
@@ -42,13 +42,14 @@ def run(context: typer.Context) -> None:
     import hydra  # noqa: PLC0415
 
     from fedagent.config import choices, flags, parse_arguments  # noqa: PLC0415
+    from fedagent.report.resuming import with_earlier_words  # noqa: PLC0415
     from fedagent.scaffold.reference import FLOWER_APP, reference_folder  # noqa: PLC0415
     from fedagent.simulation.flower_app import FlowerApp, take_run_config, usage  # noqa: PLC0415
 
     sys.path.insert(0, str(Path.cwd()))
     app = FlowerApp.found_in(Path.cwd())
     sys.argv = ["fedagent run"]  # what Hydra calls the program
-    run_config, words = take_run_config(context.args)
+    run_config, words = take_run_config(with_earlier_words(context.args))
     asked = parse_arguments(words)
     if app.has_conf:
         require(
@@ -74,6 +75,19 @@ def run(context: typer.Context) -> None:
             sys.exit(2)
 
     hydra.main(version_base="1.3", config_path=str(config_dir), config_name="config")(job)()
+
+
+@cli.command(context_settings={"allow_extra_args": True})
+def resume(
+    context: typer.Context,
+    directory: Annotated[Path, typer.Argument(help="Output folder of a run with checkpoints.")],
+) -> None:
+    """Let a simulated run go on from its newest checkpoint: fedagent resume DIR [OVERRIDES].
+
+    It is the run that it was; stopping, runtime, checkpoint, display and monitor may change.
+    """
+    context.args = [f"resume={directory}", *context.args]
+    run(context)
 
 
 @cli.command()
@@ -169,7 +183,9 @@ def _simulate(
     logging.getLogger("flwr").setLevel(logging.WARNING if is_quiet else logging.INFO)
     logging.getLogger("flwr").propagate = False  # Hydra's root handler would say it all again
     job = HydraConfig.get()
-    output_dir = require_free(Path(cfg.output_dir or job.runtime.output_dir), cfg.overwrite)
+    goes_on = cfg.get("resume") is not None
+    folder = Path(cfg.output_dir or job.runtime.output_dir)
+    output_dir = require_free(folder, cfg.overwrite or goes_on)
     # Whatever says where configurations come from must reach the apps, which compose once more.
     words = [flag for flag in flags(asked) if flag.startswith("--config-")]
     words += [o for o in job.overrides.hydra if o.startswith("hydra.searchpath=")]
@@ -232,6 +248,8 @@ def _own_folder(asked: "Namespace", config_dir: Path) -> list[str]:
     if _is_sweep(asked):
         key, first_file, words = "sweep", "multirun.yaml", next(_jobs(words, choices(config_dir)))
     cfg = Source.named_by(asked, config_dir).compose(words)
+    if cfg.get("resume") is not None:
+        return [f"hydra.run.dir='{cfg.output_dir}'"]
     HydraConfig.instance().set_config(cfg)  # which ${hydra:...} in a folder's name reads
     wanted = Path(cfg.hydra[key].dir)
     folder = wanted.absolute() if cfg.overwrite else next_free(wanted, first_file)

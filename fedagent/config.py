@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 BASE = "base"
 """The folder of a group whose files the group's choices share; they are no choices themselves."""
-_UNREPORTED = {"output_dir", "overwrite", "runtime", "display", "monitor", "showcase", "baseline"}
+_FILES = {"output_dir", "overwrite", "resume", "checkpoint"}
+_UNREPORTED = _FILES | {"runtime", "display", "monitor", "showcase", "baseline"}
 
 
 def compose(overrides: str, config_dir: Path) -> DictConfig:
@@ -77,10 +78,9 @@ def _composed(overrides: str, config_dir: Path) -> DictConfig:
         del cfg["hydra"]
         cfg.about = {
             key: value
-            for key, value in {**chosen, **values}.items()
-            if key not in _UNREPORTED and not key.startswith("monitor.") and value is not None
+            for key, value in {**chosen, **values, "seed": cfg.seed}.items()
+            if key.split(".")[0] not in _UNREPORTED and value is not None
         }
-        cfg.about.seed = cfg.seed
     return cfg
 
 

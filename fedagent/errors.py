@@ -4,6 +4,7 @@
     ├── ConfigurationError    a value that cannot work, found before anything ran
     ├── DataUnavailableError  data or a package that is not on this machine
     ├── OutputError           a file that cannot be written, also an OSError
+    ├── CheckpointError       a state that cannot be saved, or that does not fit the run
     └── RunStalledError       a run that could not go on
 
 Every message says what happened, why, and what to do about it.
@@ -48,6 +49,10 @@ class DataUnavailableError(FedagentError):
 
 class OutputError(FedagentError, OSError):
     """A file that the disk does not take: it is full, or not ours to write to."""
+
+
+class CheckpointError(FedagentError):
+    """A run's state cannot be saved, or a checkpoint does not fit the run that is to go on."""
 
 
 class RunStalledError(FedagentError):

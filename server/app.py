@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Context, MetricRecord
 from flwr.serverapp import Grid, ServerApp
+from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
@@ -16,10 +17,13 @@ from fedagent.callbacks import LiveDisplay
 from fedagent.client import LocalTraining, resolve_device, train
 from fedagent.config import build_task, compose, instantiate
 from fedagent.errors import FedagentError, RunStalledError, one_of, require
+from fedagent.journal import Checkpoints
 from fedagent.proxy.server_evaluation import EvaluateFn
 from fedagent.report import Exhibits, Recorder
 from fedagent.report.folder import CONFIG_FILE, next_free, require_free
+from fedagent.report.resuming import CHECKPOINTS, remember_words
 from fedagent.stopping import Baseline
+from fedagent.strategies import Synchronous
 from fedagent.tasks.showcase import Showcase
 from fedagent.tasks.task import Task
 
@@ -32,7 +36,8 @@ logger = logging.getLogger("flwr.fedagent")
 @app.main()
 def main(grid: Grid, context: Context) -> None:
     """Compose the configuration, build task and strategy, and train."""
-    cfg = compose(str(context.run_config.get("overrides", "")), CONF)
+    words = str(context.run_config.get("overrides", ""))
+    cfg = compose(words, CONF)
     output_dir = run_folder(cfg)
     cfg.output_dir = str(output_dir)  # monitors may write there too
     torch.manual_seed(cfg.seed)
@@ -45,14 +50,16 @@ def main(grid: Grid, context: Context) -> None:
     goal = task.metric, cfg.target
     to_beat = baseline(cfg, task)
     callbacks = [Recorder(output_dir, *goal, about, cfg.overwrite, to_beat)]
+    saving = {"checkpoint": checkpoints(cfg, output_dir)} if cfg.checkpoint else {}
     if cfg.display:
         callbacks.append(LiveDisplay(*goal, stopping.max_updates, baseline=to_beat))
     if cfg.showcase:
         callbacks.append(Exhibits(output_dir, show(cfg, task)))
     callbacks += instantiate(cfg.monitor).values()
-    strategy = instantiate(
-        cfg.strategy, callbacks=callbacks, stopping=stopping.conditions(task.metric, cfg.target)
-    )
+    conditions = stopping.conditions(task.metric, cfg.target)
+    strategy = instantiate(cfg.strategy, callbacks=callbacks, stopping=conditions, **saving)
+    if saving:
+        remember_words(output_dir, words)
     result = strategy.start(
         grid=grid,
         initial_arrays=initial_arrays(cfg, task),
@@ -72,11 +79,36 @@ def main(grid: Grid, context: Context) -> None:
 
 def run_folder(cfg: DictConfig) -> Path:
     """Return the folder that the configuration names, or one named by date and time, with it."""
+    if cfg.resume is not None:
+        require(
+            Path(cfg.resume).absolute() == Path(cfg.output_dir or "").absolute() and cfg.checkpoint,
+            f"resume={cfg.resume} is for the command line of a simulation: fedagent resume DIR.",
+        )
+        return Path(cfg.resume)
     if cfg.output_dir is not None:
         return require_free(Path(cfg.output_dir), cfg.overwrite)
     folder = next_free(Path(f"outputs/{datetime.now():%Y-%m-%d/%H-%M-%S}"))
     OmegaConf.save(cfg, folder / CONFIG_FILE)
     return folder
+
+
+def checkpoints(cfg: DictConfig, folder: Path) -> Checkpoints:
+    """Return when the run is saved, and whether it goes on from what was.
+
+    Raises
+    ------
+    ConfigurationError
+        If the strategy has Flower's rounds.
+    """
+    require(
+        get_object(cfg.strategy._target_) is not Synchronous,
+        "checkpoint: a strategy with Flower's rounds cannot be saved; set checkpoint=off, or take "
+        "an asynchronous one, such as strategy=fedbuff.",
+    )
+    kept: Checkpoints = instantiate(
+        cfg.checkpoint, folder=folder / CHECKPOINTS, resume=cfg.resume is not None
+    )
+    return kept
 
 
 def initial_arrays(cfg: DictConfig, task: Task) -> ArrayRecord:

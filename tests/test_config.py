@@ -22,7 +22,8 @@ def test_overrides_choose_groups_and_set_values():
 def test_about_names_the_experiment_and_nothing_else():
     cfg = compose(
         "strategy=fedasync fleet.cap=3 fleet=pareto seed=3 output_dir=/x display=false "
-        "overwrite=true monitor=prometheus monitor.prometheus.port=0",
+        "overwrite=true monitor=prometheus monitor.prometheus.port=0 runtime.workers=2 "
+        "checkpoint=updates checkpoint.every=7",
         CONF,
     )
     assert cfg.about.strategy == "fedasync"
@@ -33,8 +34,11 @@ def test_about_names_the_experiment_and_nothing_else():
         "overwrite",
         "display",
         "runtime",
+        "runtime.workers",
         "monitor",
         "monitor.prometheus.port",
+        "checkpoint",
+        "checkpoint.every",
     }
     assert not unreported & set(cfg.about)
 

@@ -1,8 +1,9 @@
 """What a run tells those who watch it."""
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from flwr.app import ArrayRecord
 
@@ -54,6 +55,13 @@ class Callback:
 
     def on_evaluation(self, statistics: Statistics, evaluation: Evaluation) -> None:
         """Run after metrics for a version came in."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps of this callback: plain values, as JSON holds them."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` returned; before `on_start`, in a run that is resumed."""
 
     def on_end(
         self, statistics: Statistics, end: RunEnd, arrays: Callable[[], ArrayRecord]

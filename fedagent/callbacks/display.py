@@ -2,7 +2,8 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from flwr.app import ArrayRecord
 from rich.console import Console, RenderableType
@@ -63,6 +64,15 @@ class LiveDisplay(Callback):
         else:
             goal = _goal(self._progress, self._baseline, self._max_updates)
             self._print(f"started · {goal}")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what the panel shows of the metric."""
+        return self._progress.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Show it again."""
+        if state:
+            self._progress.load_state_dict(state)
 
     def on_settled(self, statistics: Statistics, settlement: Settlement) -> None:
         """Redraw."""

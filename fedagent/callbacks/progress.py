@@ -1,7 +1,9 @@
 """What a run has achieved in one metric, in memory that does not grow with the run."""
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from fedagent.statistics import Evaluation
 from fedagent.stopping import Metric
@@ -35,6 +37,16 @@ class Progress:
     reached: Evaluation | None = None
     _num_values: int = 0
     _distance: int = 1
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all but the metric and the target: plain values."""
+        return {k: v for k, v in asdict(self).items() if k not in ("metric", "target")}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        for name, value in state.items():
+            setattr(self, name, value)
+        self.reached = None if state["reached"] is None else Evaluation(**state["reached"])
 
     def take(self, evaluation: Evaluation) -> None:
         """Take in an evaluation; those in which the metric is not change nothing."""

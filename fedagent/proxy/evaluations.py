@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from typing import ClassVar
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 
@@ -29,6 +30,8 @@ class Evaluations:
     rule : for numbers about its state.
     result, statistics, callbacks : where metrics go.
     """
+
+    UNSAVED: ClassVar = ("_callbacks",)
 
     def __init__(
         self,

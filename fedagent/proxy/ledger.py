@@ -5,7 +5,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import asdict, dataclass, field
 from itertools import chain
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -26,6 +26,8 @@ class Version:
     carried : integer and boolean buffers by name.
     source : of a model that a rule keeps for some nodes, the tensor it was made of.
     """
+
+    UNSAVED: ClassVar = ("vector", "source")
 
     number: int
     vector: Vector
@@ -140,6 +142,10 @@ class Ledger:
         while self._due and self._due[0][1] not in self._in_flight:
             heapq.heappop(self._due)
         return self._in_flight[self._due[0][1]] if self._due else None
+
+    def bases(self) -> Iterator[Version]:
+        """Iterate over all models that are alive, those that only one node got too."""
+        return chain(self._versions.values(), self._own_bases.values())
 
     def versions(self) -> list[int]:
         """Return the numbers of the versions that are alive."""

@@ -10,7 +10,7 @@ One thread owns the model. Nothing here knows whether time is real or simulated.
 import logging
 import math
 from collections.abc import Callable
-from typing import cast
+from typing import ClassVar, cast
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
@@ -19,6 +19,7 @@ from flwr.serverapp.strategy import Strategy
 from fedagent.callbacks import tell_end
 from fedagent.grids import tell_statistics
 from fedagent.model import FlatModel
+from fedagent.proxy.checkpointing import Checkpointing
 from fedagent.proxy.composer import Composer
 from fedagent.proxy.dispatcher import Dispatcher
 from fedagent.proxy.ending import DROPPED, Ending
@@ -47,6 +48,8 @@ class Proxy:
     (``configure_train`` and so on), so that a subclass that overrides them is heard.
     """
 
+    UNSAVED: ClassVar = ("_request", "_stopping", "_limit_s", "_checkpointing")
+
     def __init__(
         self,
         strategy: Strategy,
@@ -66,45 +69,34 @@ class Proxy:
         self._rounds = Rounds(rule, self.statistics)
         self._composer = Composer(options, self._dispatcher, self._versions, rule)
         self._train_config = RoundConfig(request.train_config)
-        self._is_over = self._is_told = False
-        self.result = RunResult()
+        self.result, self._is_over, self._is_told = RunResult(), False, False
         tell_statistics(grid, self.statistics)
         self._stopping: list[Stopping] = [MaxRounds(request.num_rounds), *options.stopping]
         if request.should_stop is not None:  # first: it is asked after the last round too
             self._stopping.insert(0, ShouldStop(request.should_stop, self.result))
         self._limit_s = next_due_s(self._stopping)
         self._clients = FederatedEvaluation(strategy, options, grid, self._dispatcher)
+        server = ServerEvaluation(request.evaluate_fn, not self.statistics.is_virtual)
+        told = self.result, self.statistics, options.callbacks
         self._evaluations = Evaluations(
-            ServerEvaluation(request.evaluate_fn, in_background=not self.statistics.is_virtual),
-            self._clients,
-            self._versions,
-            request.evaluate_config,
-            rule,
-            self.result,
-            self.statistics,
-            options.callbacks,
+            server, self._clients, self._versions, request.evaluate_config, rule, *told
         )
+        self._checkpointing = Checkpointing(self, options, self.statistics, self._versions)
 
     def run(self) -> RunResult:
         """Train until a stopping condition holds; return Flower's result."""
         self._versions.publish()
         self._rule.on_start(self._model)
         try:
-            for callback in self._options.callbacks:
-                callback.on_start(self.statistics)
-            end = self._dispatcher.wait_for_nodes(self._options.min_available_nodes)
-            if end is None:
-                self._rounds.begin()
-                logger.info("At most %d %s", self._request.num_rounds, self._rounds)
-            self._evaluations.evaluate()
-            end = end or self._completed()
+            end = self._begin() or self._completed()
             with termination() as must_end:
                 while end is None:
                     self._hand_out_work()
-                    self._ask_clients_to_evaluate()
+                    self._evaluations.ask_clients()
                     end = self._take_replies() or self._dispatcher.stalled()
-                    if must_end():
-                        end = end or self._drain()
+                    if end is None:  # and nothing is half done
+                        self._checkpointing.save(must_end())
+                        end = self._drain() if must_end() else None
                 self._end(end)
         except BaseException as error:  # Ctrl-C too
             self._tell_end(RunEnd.by(error), because=error)
@@ -114,10 +106,24 @@ class Proxy:
             self._dispatcher.stop_listening()
         return self.result
 
+    def _begin(self) -> RunEnd | None:
+        """Wait for nodes and measure the initial model, or go on from a checkpoint."""
+        is_resumed = self._checkpointing.restore()
+        for callback in self._options.callbacks:
+            callback.on_start(self.statistics)
+        if is_resumed:
+            return None
+        end = self._dispatcher.wait_for_nodes(self._options.min_available_nodes)
+        if end is None:
+            self._rounds.begin()
+            logger.info("At most %d %s", self._request.num_rounds, self._rounds)
+        self._evaluations.evaluate()
+        return end
+
     def _completed(self) -> RunEnd | None:
         """Return the end that a stopping condition makes, if one holds."""
         reason = first_reason(self._stopping, self.statistics)
-        return None if reason is None else RunEnd("completed", reason)
+        return RunEnd("completed", reason) if reason is not None else None
 
     # --- the loop's two halves ----------------------------------------------------------------
 
@@ -182,7 +188,7 @@ class Proxy:
         self._evaluations.evaluate()
         self._evaluations.collect(wait=True)
         trained_s = self.statistics.now_s
-        self._ask_clients_to_evaluate(is_over=True)
+        self._evaluations.ask_clients(is_over=True)
         while self._evaluations.are_awaited and self.statistics.now_s < self._limit_s:
             self._take_replies()
         for dispatch in self._dispatcher.end_all(Kind.EVALUATE):
@@ -292,6 +298,3 @@ class Proxy:
         self.result.train_metrics_clientapp[number] = metrics
         logger.info("Round %d, version %d: %s", number, self.statistics.version, metrics)
         return metrics
-
-    def _ask_clients_to_evaluate(self, is_over: bool = False) -> None:
-        self._evaluations.ask_clients(is_over)

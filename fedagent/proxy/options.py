@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from flwr.app import MetricRecord, RecordDict
 
@@ -11,6 +11,7 @@ from fedagent.admission.gate import Admission
 from fedagent.arrays import Carry, require_policies
 from fedagent.callbacks import Callback
 from fedagent.errors import require
+from fedagent.journal import Checkpoints
 from fedagent.nodes.backoff import Backoff
 from fedagent.nodes.geography import Attributes
 from fedagent.scheduling import AutoConcurrency, PerNode, Scheduler, Uniform
@@ -72,9 +73,13 @@ class AsyncOptions:
         leaves it to the rule. See `fedagent.rules.Periodic`.
     per_node : B_k, M_k and prefetch by device class.
     seed : of the sample of nodes that evaluates.
+    checkpoint : when the run's state is saved, and whether it goes on from what was; in a
+        simulation only. See `fedagent.journal`.
     membership_interval_s : clock seconds between two looks at the list of nodes. Of a simulated
         fleet that comes and goes the connected ones beyond 1,000 nodes are estimated, not counted.
     """
+
+    UNSAVED: ClassVar = ("stopping", "callbacks", "checkpoint")
 
     fraction_train: float = 1.0
     fraction_evaluate: float = 1.0
@@ -106,6 +111,7 @@ class AsyncOptions:
     publish_every_s: float | None = None
     per_node: PerNode | None = None
     seed: int = 0
+    checkpoint: Checkpoints | None = None
 
     def __post_init__(self) -> None:
         for name in ("fraction_train", "fraction_evaluate"):

@@ -2,6 +2,7 @@
 
 import math
 import time
+from typing import ClassVar
 
 from flwr.serverapp import Grid
 
@@ -18,11 +19,17 @@ class RunClock:
     statistics : whose ``now_s`` and ``wall_s`` it sets.
     """
 
+    UNSAVED: ClassVar = ("_wall_start_s",)
+
     def __init__(self, grid: Grid, statistics: Statistics) -> None:
         self._clock, self._statistics = clock_of(grid), statistics
         self._start_s, self._wall_start_s = self._clock.now(), time.monotonic()
         self._due_s = math.inf
         statistics.is_virtual = self._clock.is_virtual
+
+    def after_restore(self) -> None:
+        """Go on counting real seconds; those in which nothing ran do not count."""
+        self._wall_start_s = time.monotonic() - self._statistics.wall_s
 
     def tick(self) -> None:
         """Read the clock."""

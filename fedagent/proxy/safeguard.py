@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -19,6 +19,8 @@ logger = logging.getLogger("flwr.fedagent")
 @dataclass(frozen=True, slots=True, eq=False)
 class _Before:
     """Model and rule as they were before a suspicious update of a node."""
+
+    IS_PASSING: ClassVar = True  # with the next version
 
     node_id: int
     model: Mapping[str, Any]

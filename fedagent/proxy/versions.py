@@ -1,7 +1,7 @@
 """The model of a run, and every version of it that is alive."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 from weakref import WeakValueDictionary
 
 from flwr.app import ArrayRecord
@@ -27,7 +27,10 @@ class Versions:
     Attributes
     ----------
     model : the published model, which the rule moves.
+    rule : what moves it.
     """
+
+    UNSAVED: ClassVar = ("_own",)
 
     def __init__(
         self, initial: ArrayRecord, rule: Rule, ledger: Ledger, carried: Mapping[str, Carry]
@@ -38,8 +41,13 @@ class Versions:
             if rule.is_opaque
             else FlatModel(ModelSpec.of(arrays, carried), arrays)
         )
-        self._rule, self._ledger = rule, ledger
+        self.rule, self._ledger = rule, ledger
         self._own: WeakValueDictionary[Any, Version] = WeakValueDictionary()
+
+    def after_restore(self) -> None:
+        """Let every version be what its bytes are: a checkpoint holds nothing twice."""
+        for version in self._ledger.bases():
+            version.vector, version.source = self._frozen(version.payload), None
 
     @property
     def current(self) -> Version:
@@ -58,7 +66,7 @@ class Versions:
 
     def number_for(self, node_id: int) -> int:
         """Return the number of the newest version that a node could be given."""
-        number = self._rule.version_for(node_id)
+        number = self.rule.version_for(node_id)
         return self.model.version if number is None else number
 
     def own(self, node_id: int) -> Version | None:
@@ -66,7 +74,7 @@ class Versions:
 
         Nodes that share one share the version, as long as something in flight started from it.
         """
-        vector = self._rule.model_for(node_id)
+        vector = self.rule.model_for(node_id)
         if vector is None:
             return None
         number, carried = self.number_for(node_id), self.model.carried
@@ -82,5 +90,7 @@ class Versions:
     def _version(self, number: int, arrays: dict[str, NDArray]) -> Version:
         """Return a version that holds a model once: as the bytes that are sent."""
         payload = to_record(arrays)
-        vector = FrozenVector(self.model.spec, views_of(payload))
-        return Version(number, vector, payload, dict(self.model.carried))
+        return Version(number, self._frozen(payload), payload, dict(self.model.carried))
+
+    def _frozen(self, payload: ArrayRecord) -> FrozenVector:
+        return FrozenVector(self.model.spec, views_of(payload))

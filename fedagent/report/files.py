@@ -1,15 +1,12 @@
 """Files that are never half written, and one clear error when they cannot be written at all."""
 
 import os
-import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from safetensors import SafetensorError
-
 from fedagent.errors import OutputError
-from fedagent.formatting import size
+from fedagent.journal.durable import flush, writing
 
 
 @contextmanager
@@ -73,21 +70,34 @@ def create(path: Path) -> bool:
         return True
 
 
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Make one `OutputError` of whatever keeps the block from writing `path`."""
-    try:
-        yield
-    except OutputError:
-        raise
-    except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
+def flushed(path: Path) -> int:
+    """Have the disk take what is written; return how many bytes these are, 0 without a file.
+
+    Raises
+    ------
+    OutputError
+        If the disk does not take them.
+    """
+    if not path.exists():
+        return 0
+    with writing(path):
+        flush(path)
+    return path.stat().st_size
+
+
+def cut(path: Path, num_bytes: int) -> None:
+    """Forget what stands in a file after its first bytes.
+
+    Raises
+    ------
+    OutputError
+        If the file is shorter than that, or cannot be written.
+    """
+    there = path.stat().st_size if path.exists() else 0
+    if there < num_bytes:
         raise OutputError(
-            f"{path} cannot be written: {reason} ({_room(path)}); make room or get permission "
-            "there, or choose another folder."
-        ) from None
-
-
-def _room(path: Path) -> str:
-    there = next(folder for folder in path.absolute().parents if folder.is_dir())
-    return f"{size(shutil.disk_usage(there).free)} free in {there}"
+            f"{path} has {there} bytes, and had {num_bytes} when the run was saved: it was changed "
+            "since. Put it back as it was, or start the run anew."
+        )
+    with writing(path), path.open("ab") as file:
+        file.truncate(num_bytes)

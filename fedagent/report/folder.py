@@ -7,7 +7,8 @@ from itertools import chain, count
 from pathlib import Path
 
 from fedagent.errors import ConfigurationError, OutputError
-from fedagent.report.files import create, writing
+from fedagent.journal.durable import writing
+from fedagent.report.files import create
 from fedagent.report.runs import METRICS_FILE, SUMMARY_FILE
 
 CONFIG_FILE = ".hydra/config.yaml"

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 from fedagent.callbacks.base import Settlement
 from fedagent.errors import ConfigurationError
 from fedagent.formatting import to_json
-from fedagent.report.files import append_lines
+from fedagent.report.files import append_lines, cut, flushed
 from fedagent.update import Kind, Outcome
 
 logger = logging.getLogger("flwr.fedagent")
@@ -52,14 +52,24 @@ class JobLog:
         self._path = directory / JOBS_FILE
         self._waiting: list[dict[str, Any]] = []
         self._num_left = MOST_JOBS
+        self._num_bytes = 0
 
     def begin(self, goes_on: bool) -> None:
-        """Forget an earlier run's jobs, or, in a run that `goes_on`, count its own."""
-        if goes_on and self._path.exists():
-            with self._path.open("rb") as lines:
-                self._num_left = MOST_JOBS - sum(1 for _ in lines)
+        """Forget an earlier run's jobs; in a run that `goes_on`, those after its checkpoint."""
+        if goes_on and self._num_bytes:
+            cut(self._path, self._num_bytes)
         else:
             self._path.unlink(missing_ok=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return how much of the file is written, and what waits to be."""
+        num_bytes = flushed(self._path)
+        return {"num_bytes": num_bytes, "waiting": list(self._waiting), "num_left": self._num_left}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on in the same file."""
+        self._num_bytes, self._num_left = int(state["num_bytes"]), int(state["num_left"])
+        self._waiting = list(state["waiting"])
 
     def add(self, settlement: Settlement) -> None:
         """Take note of a job that was done; what failed or never came says nothing of its node."""

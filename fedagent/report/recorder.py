@@ -1,6 +1,5 @@
 """What a run leaves behind, so that it can be compared with others and done again."""
 
-import json
 import logging
 import os
 import platform
@@ -22,7 +21,7 @@ from fedagent.callbacks.progress import Progress
 from fedagent.errors import DataUnavailableError, OutputError
 from fedagent.formatting import to_json
 from fedagent.report.figure import plot_runs
-from fedagent.report.files import append_line, replacing
+from fedagent.report.files import append_line, cut, flushed, replacing
 from fedagent.report.folder import begin
 from fedagent.report.jobs import JobLog
 from fedagent.report.runs import METRICS_FILE, SUMMARY_FILE, read_run
@@ -49,7 +48,7 @@ class Recorder(Callback):
     about : what defines the experiment, such as strategy, fleet, partition and seed. Runs that
         differ in "seed" only are one line of a comparison, so keep dates and paths out of it.
     overwrite : whether a run that `directory` holds may be lost. A run that is resumed goes on in
-        its folder anyway.
+        its folder anyway, after the lines that it had written at its checkpoint.
     baseline : what there is to beat on the same data, or None.
 
     Raises
@@ -72,6 +71,7 @@ class Recorder(Callback):
         self._directory = directory
         self._jobs = JobLog(directory)
         self._overwrite = overwrite
+        self._num_bytes: int | None = None  # of metrics.jsonl, where a run that is resumed goes on
         self._has_begun = False
         self._progress = Progress(metric, target)
         self._about = dict(about)
@@ -79,17 +79,27 @@ class Recorder(Callback):
 
     def on_start(self, statistics: Statistics) -> None:
         """Begin metrics.jsonl; a resumed run keeps the lines up to where it resumes."""
-        path = self._directory / METRICS_FILE
-        kept = _lines_until(path, statistics.version) if statistics.version else []
-        begin(self._directory, overwrite=self._overwrite or statistics.version > 0)
-        with replacing(path) as temporary:
-            temporary.write_text("".join(kept), encoding="utf-8")
-            plots = (self._directory / PLOT_FILE).parent
-            earlier = [self._directory / file for file in (SUMMARY_FILE, MODEL_FILE)]
-            for file in (*earlier, *plots.glob("*.png"), *plots.glob("*.txt")):
-                file.unlink(missing_ok=True)
-        self._jobs.begin(goes_on=statistics.version > 0)
+        goes_on = self._num_bytes is not None
+        begin(self._directory, overwrite=self._overwrite or goes_on)
+        cut(self._directory / METRICS_FILE, self._num_bytes or 0)
+        plots = (self._directory / PLOT_FILE).parent
+        earlier = [self._directory / file for file in (SUMMARY_FILE, MODEL_FILE)]
+        for file in (*earlier, *plots.glob("*.png"), *plots.glob("*.txt")):
+            file.unlink(missing_ok=True)
+        self._jobs.begin(goes_on)
         self._has_begun = True
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return how much of the files is written, and what the summary will say."""
+        num_bytes = flushed(self._directory / METRICS_FILE)
+        progress = self._progress.state_dict()
+        return {"num_bytes": num_bytes, "jobs": self._jobs.state_dict(), "progress": progress}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on in the same files."""
+        self._num_bytes = int(state["num_bytes"])
+        self._jobs.load_state_dict(state["jobs"])
+        self._progress.load_state_dict(state["progress"])
 
     def on_settled(self, statistics: Statistics, settlement: Settlement) -> None:
         """Note what a job took; its line is written with the next version."""
@@ -241,18 +251,3 @@ def _installed(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:  # run from a checkout
         return None
-
-
-def _lines_until(path: Path, last_version: int) -> list[str]:
-    """Return the lines up to `last_version`: what the lost part of a run wrote is done again."""
-    kept: list[str] = []
-    if not path.exists():
-        return kept
-    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-        try:
-            belongs = json.loads(line)["version"] <= last_version
-        except ValueError:  # cut off when the run was killed
-            belongs = False
-        if belongs:
-            kept.append(line)
-    return kept

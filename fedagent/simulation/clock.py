@@ -1,8 +1,8 @@
 """Simulated time."""
 
 import heapq
-import itertools
 import math
+from collections.abc import Iterator
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -45,11 +45,12 @@ class EventQueue(Generic[T]):
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, int, T]] = []
-        self._added = itertools.count()
+        self._num_added = 0
 
     def add(self, time_s: float, number: int, event: T) -> None:
         """Schedule `event`; `number` breaks ties, and of the same number the first one added."""
-        heapq.heappush(self._heap, (time_s, number, next(self._added), event))
+        heapq.heappush(self._heap, (time_s, number, self._num_added, event))
+        self._num_added += 1
 
     def next_s(self) -> float:
         """Return the time of the earliest event, or infinity."""
@@ -59,6 +60,11 @@ class EventQueue(Generic[T]):
         """Remove and return the earliest event and its time."""
         time_s, _, _, event = heapq.heappop(self._heap)
         return time_s, event
+
+    def __iter__(self) -> Iterator[tuple[float, T]]:
+        """Iterate over what is to come and its times, in the order in which it was added."""
+        for time_s, _, _, event in sorted(self._heap, key=lambda entry: entry[2]):
+            yield time_s, event
 
     def __len__(self) -> int:
         return len(self._heap)

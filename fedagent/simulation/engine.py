@@ -2,8 +2,9 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from collections.abc import Iterable
+from functools import partial
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from flwr.app import ConfigRecord, Error, Message, RecordDict, UserConfig
@@ -42,6 +43,8 @@ class Engine:
     arrived : replies not fetched yet, by the id of their message.
     """
 
+    UNSAVED: ClassVar = ("run", "_fleet", "_executor", "_run_config")
+
     def __init__(
         self, fleet: Fleet, executor: Executor, run: Run, run_config: UserConfig, seed: int
     ) -> None:
@@ -52,10 +55,17 @@ class Engine:
         self.arrived: dict[str, Message] = {}
         self._fleet, self._executor, self._seed = fleet, executor, seed
         self._run_config = run_config
-        self._events: EventQueue[Callable[[], None]] = EventQueue()
+        self._events: EventQueue[partial[None]] = EventQueue()
         self._num_messages = self._num_jobs = 0
         self._under_way: dict[str, SimulatedJob] = {}  # those that somebody waits for
         self._at_work: Counter[int] = Counter()
+
+    def after_restore(self) -> None:
+        """Hand out again what was being worked on: the same jobs, from the same seeds."""
+        for finish_s, event in self._events:
+            job = event.args[0]
+            if event.func == self._finish:
+                job.work = self._executor.submit(self._item(job), finish_s)
 
     # --- time ---------------------------------------------------------------------------------
 
@@ -144,12 +154,12 @@ class Engine:
         elif fate.dies_after is not None:
             self._fail_at(finish_s, job, ErrorCode.CLIENT_APP_CRASHED, "simulated failure")
         elif fate.falls_silent:
-            self._events.add(finish_s, job.number, lambda: self._leave(job))
+            self._events.add(finish_s, job.number, partial(self._leave, job))
             lapses_s = job.dispatch.sent_at_s + job.message.metadata.ttl
-            self._events.add(lapses_s, job.number, lambda: self._lapse(job))
+            self._events.add(lapses_s, job.number, partial(self._lapse, job))
         else:
             job.work = self._executor.submit(self._item(job), finish_s)
-            self._events.add(finish_s, job.number, lambda: self._finish(job))
+            self._events.add(finish_s, job.number, partial(self._finish, job))
 
     def _fate(self, node: Node) -> JobFate:
         """Draw how the job that a node begins goes, from a generator of (node, job)."""
@@ -184,7 +194,7 @@ class Engine:
 
     def _fail_at(self, time_s: float, job: SimulatedJob, code: int, reason: str) -> None:
         job.content = Error(code, reason)
-        self._events.add(time_s, job.number, lambda: self._arrive(job))
+        self._events.add(time_s, job.number, partial(self._arrive, job))
 
     def _finish(self, job: SimulatedJob) -> None:
         """Wait for the real work of the job that virtually is done now, and upload its reply."""
@@ -201,7 +211,7 @@ class Engine:
         if job.leaves_s < arrives_s:
             self._fail_at(job.leaves_s, job, ErrorCode.NODE_UNAVAILABLE, "the node went offline")
         elif arrives_s > self.clock.now():
-            self._events.add(arrives_s, job.number, lambda: self._arrive(job))
+            self._events.add(arrives_s, job.number, partial(self._arrive, job))
         else:
             self._arrive(job)
         self._free(job)

@@ -5,6 +5,7 @@ import math
 import threading
 from collections import Counter
 from collections.abc import Iterable, Mapping, Set
+from typing import ClassVar
 
 from flwr.app import Message, RecordDict, UserConfig
 from flwr.serverapp import Grid
@@ -69,6 +70,8 @@ class SimulationGrid(Grid):
     statistics : what the grid has seen, whatever strategy drives it.
     run_statistics : what a strategy of fedagent's says of its run; None if there was none.
     """
+
+    UNSAVED: ClassVar = ("num_nodes", "_lock", "_threads", "_sent", "_waits", "_is_calm", "_looks")
 
     def __init__(
         self, fleet: Fleet, executor: Executor, run: Run, run_config: UserConfig, seed: int = 0

@@ -7,6 +7,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import lru_cache
 from types import MappingProxyType
+from typing import ClassVar
 
 from flwr.app import Error, Message, RecordDict
 
@@ -23,6 +24,8 @@ _PROFILES = 1 << 16  # that are kept although their nodes do nothing: to draw on
 class Node:
     """A node with work, or with something to remember."""
 
+    UNSAVED: ClassVar = ("profile",)
+
     index: int
     node_id: int
     profile: NodeProfile
@@ -37,6 +40,8 @@ class Node:
 @dataclass(eq=False, slots=True)
 class SimulatedJob:
     """A message at its node, and what became of it."""
+
+    UNSAVED: ClassVar = ("work",)
 
     number: int
     message: Message
@@ -56,6 +61,8 @@ class Nodes:
     Of every other node that has worked its number of jobs is kept.
     """
 
+    UNSAVED: ClassVar = ("ids", "attributes", "_fleet", "_is_always_online", "_profile")
+
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
         self.ids = fleet.node_ids
@@ -65,6 +72,11 @@ class Nodes:
         """Node id -> what is known of the node; see `fedagent.nodes.geography`."""
         self._kept: dict[int, Node] = {}
         self._jobs_begun: dict[int, int] = {}
+
+    def after_restore(self) -> None:
+        """Look up anew what nodes are; only what they do is in a checkpoint."""
+        for node in self._kept.values():
+            node.profile = self._profile(node.index)
 
     def get(self, node_id: int) -> Node:
         """Return a node to give work to."""

@@ -86,14 +86,15 @@ def never_gives_a_failed_node_work_again(patch: pytest.MonkeyPatch) -> None:
 
 
 def waits_until_the_clients_have_evaluated(patch: pytest.MonkeyPatch) -> None:
-    right = Proxy._ask_clients_to_evaluate
+    right = Proxy._hand_out_work
 
-    def ask(self, is_over=False):
-        right(self, is_over)
+    def hand_out(self):
+        self._evaluations.ask_clients()
         while self._evaluations.are_awaited:
             self._take_replies()
+        right(self)
 
-    patch.setattr(Proxy, "_ask_clients_to_evaluate", ask)
+    patch.setattr(Proxy, "_hand_out_work", hand_out)
 
 
 def resumes_without_what_is_in_flight(patch: pytest.MonkeyPatch) -> None:

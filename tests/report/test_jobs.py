@@ -25,9 +25,11 @@ def settled(outcome=Outcome.APPLIED, kind=Kind.TRAIN, duration_s=2.5) -> Settlem
 def recorder(tmp_path, monkeypatch):
     monkeypatch.setattr("fedagent.report.recorder.plot_runs", lambda runs, path: None)
 
-    def begun(version: int = 0) -> Recorder:
+    def begun(saved: dict | None = None) -> Recorder:
         recorder = Recorder(tmp_path / "run", ACCURACY, None, ABOUT, overwrite=True)
-        recorder.on_start(Statistics(version=version))
+        if saved:
+            recorder.load_state_dict(json.loads(json.dumps(saved)))
+        recorder.on_start(Statistics())
         return recorder
 
     return begun
@@ -63,22 +65,38 @@ def test_lines_come_with_the_next_version(recorder, tmp_path):
 def test_a_new_run_forgets_the_jobs_of_the_one_before_and_a_resumed_one_keeps_its_own(
     recorder, tmp_path
 ):
-    for version, expected in ((0, 1), (1, 2), (1, 3), (0, 1)):
-        watching = recorder(version)
+    saved = None
+    for goes_on, expected in ((False, 1), (True, 2), (True, 3), (False, 1)):
+        watching = recorder(saved if goes_on else None)
         watching.on_settled(Statistics(), settled())
-        watching.on_version(Statistics(version=version + 1))
+        watching.on_version(Statistics())
         assert len(read_jobs(tmp_path)) == expected
+        saved = watching.state_dict()
+
+
+def test_a_resumed_run_keeps_the_jobs_that_wait_and_forgets_those_after_its_checkpoint(
+    recorder, tmp_path
+):
+    watching = recorder()
+    watching.on_settled(Statistics(), settled(duration_s=1.0))
+    saved = watching.state_dict()
+    watching.on_settled(Statistics(), settled(duration_s=9.0))
+    watching.on_version(Statistics())
+    recorder(saved).on_version(Statistics())
+    assert [job.duration_s for job in read_jobs(tmp_path)] == [1.0]
 
 
 def test_a_long_run_writes_its_first_jobs_and_says_so(recorder, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(jobs, "MOST_JOBS", 3)
     caplog.set_level(logging.INFO, "flwr.fedagent")
     monkeypatch.setattr(logging.getLogger("flwr"), "propagate", True)
+    saved = None
     for version in (0, 1):
-        watching = recorder(version)
+        watching = recorder(saved)
         for duration_s in (1.0, 2.0):
             watching.on_settled(Statistics(), settled(duration_s=duration_s + 2 * version))
         watching.on_version(Statistics(version=version + 1))
+        saved = watching.state_dict()
     assert [job.duration_s for job in read_jobs(tmp_path)] == [1.0, 2.0, 3.0]
     assert "later ones are not written" in caplog.text
 

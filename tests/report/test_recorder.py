@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 from fedagent.errors import ConfigurationError, OutputError
 from fedagent.report import Recorder
-from fedagent.statistics import Statistics
+from fedagent.statistics import Evaluation, Statistics
 from fedagent.stopping import Metric, RunEnd
 from fedagent.wire.records import digest
 
@@ -87,14 +87,46 @@ def test_killed_run_leaves_every_line_it_wrote(record: Record, tmp_path: Path) -
 
 
 def test_resumed_run_writes_no_version_twice(record: Record, tmp_path: Path) -> None:
-    record("run", [0.1, 0.5, 0.6, 0.7], end=None)
+    record("run", [0.1, 0.5, 0.6], end=None)
+    saved = Recorder(tmp_path / "run", Metric(), None, {}).state_dict()
     path = tmp_path / "run" / "metrics.jsonl"
-    path.write_text(path.read_text() + '{"event": "version", "vers')
+    path.write_text(
+        path.read_text() + '{"event": "version", "version": 3}\n{"event": "version", "ver'
+    )
     recorder = Recorder(tmp_path / "run", Metric(), None, {})
+    recorder.load_state_dict(json.loads(json.dumps(saved)))
     recorder.on_start(Statistics(version=2))
     recorder.on_version(Statistics(version=3))
 
     assert [line["version"] for line in lines(tmp_path / "run")] == [0, 1, 1, 2, 2, 3]
+
+
+def test_resumed_run_remembers_the_best_value_and_when_the_target_was_reached(
+    record: Record, tmp_path: Path
+) -> None:
+    whole, half = (Recorder(tmp_path / name, Metric(), 0.4, {}) for name in ("whole", "half"))
+    whole.on_start(Statistics())
+    whole.on_evaluation(Statistics(), Evaluation(1, 5.0, 3, "server", {"accuracy": 0.5}))
+    half.load_state_dict(json.loads(json.dumps(whole.state_dict() | {"num_bytes": 0})))
+    half.on_start(Statistics(version=1))
+    half.on_evaluation(Statistics(), Evaluation(2, 9.0, 6, "server", {"accuracy": 0.3}))
+    half.on_end(Statistics(version=2), RunEnd("completed", "2 versions"), model)
+
+    assert summary(tmp_path / "half")["best_value"] == 0.5
+    assert summary(tmp_path / "half")["time_to_target_s"] == 5.0
+
+
+def test_a_resumed_run_whose_files_have_become_shorter_is_refused(
+    record: Record, tmp_path: Path
+) -> None:
+    record("run", [0.1, 0.5, 0.6], end=None)
+    saved = Recorder(tmp_path / "run", Metric(), None, {}).state_dict()
+    (tmp_path / "run" / "metrics.jsonl").write_text("")
+    recorder = Recorder(tmp_path / "run", Metric(), None, {})
+    recorder.load_state_dict(saved)
+
+    with pytest.raises(OutputError, match="it was changed since"):
+        recorder.on_start(Statistics(version=2))
 
 
 def test_a_second_run_in_the_folder_is_refused_and_the_first_one_stays(
