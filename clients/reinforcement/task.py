@@ -132,21 +132,18 @@ class ReinforcementTask(Task):
         The likeliest action is taken. A node validates with physics that neither it nor another
         node trains on, nor the test has; ``return-worst-tenth`` is the mean of the lowest tenth.
         """
-        return _summary(self._returns(model, device, partition_id))
+        return _summary(returns(model, self._begun(partition_id), device))
 
-    def _returns(self, model: nn.Module, device: torch.device, partition_id: int | None) -> Floats:
+    def _begun(self, partition_id: int | None) -> Machines:
+        """Return machines to be judged by; they begin where gymnasium's do, by a seed."""
         if partition_id is None:
             factors, stream = self.physics.test, 0
         else:
             factors, stream = self.physics.validation[partition_id], 1 + partition_id
-        return returns(model, self._begun(factors.numpy(), stream), device)
-
-    def _begun(self, factors: Floats, stream: int) -> Machines:
-        """Return machines that begin where gymnasium has them begin, by a seed."""
         rng = np.random.default_rng((self.seed, 3, stream))
         usual = self.machines.usual
         states = rng.uniform(-usual, usual, (len(factors), len(self.machines.explored)))
-        return self.machines(factors, states)
+        return self.machines(factors.numpy(), states)
 
     def baseline(self) -> Metrics:
         """Return the mean of agents that each know one node, on the test physics.

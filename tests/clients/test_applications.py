@@ -15,13 +15,22 @@ from clients.hospitals import HospitalsTask
 from clients.medical import MedicalTask
 from clients.recommendation import RecommendationTask
 from clients.regression import RegressionTask
+from clients.reinforcement import ReinforcementTask
 from clients.traffic import TrafficTask
 from clients.vision import VisionTask
 from fedagent.errors import ConfigurationError
 from fedagent.tasks import Task
 
 CLIENTS = Path(__file__).parents[2] / "clients"
-APPLICATIONS = ("hospitals", "medical", "recommendation", "regression", "traffic", "vision")
+APPLICATIONS = (
+    "hospitals",
+    "medical",
+    "recommendation",
+    "regression",
+    "reinforcement",
+    "traffic",
+    "vision",
+)
 CPU = torch.device("cpu")
 
 
@@ -41,6 +50,9 @@ def case(request, root) -> Case:
         "medical": lambda: MedicalTask(root=root, num_partitions=4),
         "recommendation": lambda: RecommendationTask(num_partitions=5, panel_steps=1),
         "regression": lambda: RegressionTask(num_partitions=3),
+        "reinforcement": lambda: ReinforcementTask(
+            num_partitions=3, num_validation=2, num_test=5, baseline_nodes=2, baseline_steps=3
+        ),
         "traffic": lambda: TrafficTask(num_partitions=2, evaluate_every_h=499),
         "vision": lambda: VisionTask(model="linear", num_partitions=4),
     }[name]
