@@ -25,9 +25,9 @@ Controller = Callable[[Mapping[int, Features]], Mapping[int, int]]
 
 @dataclass
 class _State:
+    since_s: float
     phase: int = 0
     wanted: int = 0
-    since_s: float = 0.0
     due_s: float = 0.0
 
 
@@ -52,7 +52,7 @@ def drive(
     with simulation(scenario, seed) as sumo:
         now = sumo.simulation.getTime()
         end = sumo.simulation.getEndTime() if seconds is None else now + seconds
-        states = [_State() for _ in signals]
+        states = [_State(since_s=now) for _ in signals]
         if controller:
             for signal in signals:
                 sumo.trafficlight.setRedYellowGreenState(signal.name, signal.phases[0])

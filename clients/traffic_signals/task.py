@@ -140,23 +140,26 @@ class TrafficSignalsTask(Task):
     def measure(self, model: nn.Module, device: torch.device, partition_id: int | None) -> Metrics:
         """Return `drive`'s metrics, means over the scenarios, and each scenario's trip time.
 
-        The likeliest phase is taken. A node validates on its own city with drivers of its own.
+        The likeliest phase is taken. A node validates on its own city with other drivers.
         """
         controller = ModelController(model, device, None)
-        if partition_id is not None:
-            scenario, _ = self.nodes[partition_id]
-            return drive(scenario, _VALIDATION + partition_id, controller, self.test_s)
-        return self.under(controller)
+        if partition_id is None:
+            return self.under(controller)
+        return self.hours_of(self.nodes[partition_id][0], controller, _VALIDATION)
 
-    def under(self, controller: Controller | None) -> Metrics:
+    def validate(self, model: nn.Module, device: torch.device) -> Metrics:
+        """Return means over the scenarios: what happens in a city is the same to all its nodes."""
+        return self.under(ModelController(model, device, None), _VALIDATION)
+
+    def hours_of(self, scenario: str, controller: Controller | None, first_seed: int) -> Metrics:
+        """Return means over `num_seeds` hours of a scenario."""
+        seeds = range(first_seed, first_seed + self.num_seeds)
+        hours = [drive(scenario, seed, controller, self.test_s) for seed in seeds]
+        return over_nodes(hours, self.metric)
+
+    def under(self, controller: Controller | None, first_seed: int = _TEST) -> Metrics:
         """Return the test's metrics under any controller; None leaves the fixed programmes."""
-        seeds = range(_TEST, _TEST + self.num_seeds)
-        found = {
-            name: over_nodes(
-                [drive(name, seed, controller, self.test_s) for seed in seeds], self.metric
-            )
-            for name in self.scenarios
-        }
+        found = {name: self.hours_of(name, controller, first_seed) for name in self.scenarios}
         return over_nodes(list(found.values()), self.metric, "equal") | {
             f"trip-time-{name}": metrics["trip-time"] for name, metrics in found.items()
         }
