@@ -125,5 +125,5 @@ def test_impossible_settings_are_refused_by_name(settings, said):
 
 def test_a_fleet_that_does_not_fit_the_signals_is_refused():
     task = TrafficSignalsTask(scenarios=("cologne1",), num_partitions=2)
-    with pytest.raises(ConfigurationError, match=r"fleet\.num_nodes=1"):
+    with pytest.raises(ConfigurationError, match=r"fleet\.num_nodes=1 or less"):
         task.num_examples(0)
