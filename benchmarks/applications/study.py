@@ -102,6 +102,11 @@ APPLICATIONS = {
         seeds=(1, 2, 3, 4, 5, 6),
         quick=("stopping.max_updates=10", "local_steps=8", "app.evaluate_every_h=67"),
     ),
+    "reinforcement": Application(
+        {"fedavg": (), "fedbuff": (), "fedasync": ()},
+        "fedbuff",
+        quick=("stopping.max_updates=20", "app.baseline_nodes=1", "app.baseline_steps=100"),
+    ),
 }
 
 

@@ -55,8 +55,8 @@ class ReinforcementTask(Task):
     exploring: float = 0.25
     num_validation: int = 8
     num_test: int = 200
-    baseline_nodes: int = 5
-    baseline_steps: int = 1600
+    baseline_nodes: int = 3
+    baseline_steps: int = 1920
     seed: int = 1
 
     def __post_init__(self) -> None:

@@ -53,7 +53,7 @@ def test_training_balances_the_pole_longer(task):
     torch.manual_seed(1)
     model = task.build_model()
     before = task.evaluate(model, CPU)["return"]
-    training = LocalTraining("adam", 0.005, local_steps=120, max_grad_norm=0.5)
+    training = LocalTraining(learning_rate=0.03, local_steps=120, momentum=0.9, max_grad_norm=0.5)
     train(task, model, task.batches(None, 16), training, CPU)
     assert task.evaluate(model, CPU)["return"] > 4 * before
 
