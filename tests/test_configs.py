@@ -39,10 +39,15 @@ EXTRA = {
     ],
     "fleet=trace": [f"fleet.path={Path(__file__).parent / 'simulation' / 'two_devices.csv'}"],
     "experiment=recommendation_stars": ["target=0.8"],  # the stars of four users are easier
-    **dict.fromkeys(
-        ("app=traffic_signals", "experiment=traffic_signals"),
-        ["client.batch_size=1", "app.training_s=60", "app.test_s=120", "target=1"],
-    ),
+    **{
+        f"{group}=traffic_signals": [
+            "client.batch_size=1",
+            "app.training_s=60",
+            "app.test_s=120",
+            "target=1",
+        ]
+        for group in ("app", "experiment")
+    },
     "experiment=two_node_linear": ["fleet.num_nodes=2"],
     "experiment=two_node_logistic": ["fleet.num_nodes=2"],
     "experiment=mission_cnn": ["fleet.num_nodes=2"],
