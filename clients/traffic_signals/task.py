@@ -47,7 +47,7 @@ class TrafficSignalsTask(Task):
     num_partitions : nodes; the first that many of these signals learn, all obey the policy.
     hidden : width of the networks, >= 1.
     training_s : seconds of the hour that are simulated for one gradient, > 0.
-    discount : of the queue at the next decision, in (0, 1].
+    discount : of the queue at the next decision, in [0, 1).
     entropy : weight of the policy's entropy, >= 0.
     num_seeds : drivers' seeds of the test, each an hour of every scenario, 1 to 1000.
     test_s : seconds of that hour; None for all of it.
@@ -71,7 +71,7 @@ class TrafficSignalsTask(Task):
         for name, value, holds, must in (
             ("hidden", self.hidden, self.hidden >= 1, "be at least 1"),
             ("training_s", self.training_s, self.training_s > 0, "be positive"),
-            ("discount", self.discount, 0 < self.discount <= 1, "lie in (0, 1]"),
+            ("discount", self.discount, 0 <= self.discount < 1, "lie in [0, 1)"),
             ("entropy", self.entropy, self.entropy >= 0, "not be negative"),
             ("num_seeds", self.num_seeds, 1 <= self.num_seeds <= 1000, "lie in [1, 1000]"),
             ("test_s", self.test_s, self.test_s is None or self.test_s > 0, "be positive"),
@@ -121,13 +121,14 @@ class TrafficSignalsTask(Task):
 
     def _loss_of(self, model: PhaseScorer, done: Decisions) -> torch.Tensor:
         features, exists = done.features[:-1], done.exists[:-1]
-        costs = done.queues[1:] / 10
-        later, follows = torch.zeros_like(costs[0]), []
-        for cost in reversed(costs.unbind()):
-            later = cost + self.discount * later
+        queues = done.queues / 10
+        later, follows = queues[-1], []  # as if it stayed as it is at the end
+        for queue in reversed(queues[1:].unbind()):
+            later = (1 - self.discount) * queue + self.discount * later
             follows.append(-later)
-        earned = torch.stack(follows[::-1]) * (1 - self.discount)
-        values = model.value(features, exists)
+        earned = torch.stack(follows[::-1])
+        # Nearly all of what will stand there stands there already, whatever the phase.
+        values = model.value(features, exists) - queues[:-1]
         gain = earned - values.detach()
         gain = (gain - gain.mean()) / (gain.std() + 1e-8)
         logs = model(features, exists).log_softmax(-1).masked_fill(~exists, 0.0)

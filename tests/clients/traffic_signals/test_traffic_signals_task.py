@@ -114,6 +114,7 @@ def test_what_there_is_to_look_at_are_three_bars_per_city(task):
         ({"scenarios": ("atlantis",)}, "atlantis"),
         ({"scenarios": ()}, "scenarios"),
         ({"training_s": 0}, "training_s=0"),
+        ({"discount": 1.0}, "discount=1.0"),
         ({"num_seeds": 1001}, "num_seeds=1001"),
         ({"test_s": -1.0}, "test_s=-1.0"),
     ],
