@@ -128,6 +128,11 @@ APPLICATIONS = {
         seeds=(1,),
         quick=("stopping.max_updates=10", "local_steps=2", "app.num_test=20", "app.width=32"),
     ),
+    "reinforcement": Application(
+        {"fedavg": (), "fedbuff": (), "fedasync": ()},
+        "fedbuff",
+        quick=("stopping.max_updates=20", "app.baseline_nodes=1", "app.baseline_steps=100"),
+    ),
 }
 
 

@@ -17,6 +17,7 @@ from clients.language import LanguageTask
 from clients.medical import MedicalTask
 from clients.recommendation import RecommendationTask
 from clients.regression import RegressionTask
+from clients.reinforcement import ReinforcementTask
 from clients.speech import SpeechTask
 from clients.traffic import TrafficTask
 from clients.translation import TranslationTask
@@ -32,6 +33,7 @@ APPLICATIONS = (
     "medical",
     "recommendation",
     "regression",
+    "reinforcement",
     "speech",
     "traffic",
     "translation",
@@ -59,6 +61,9 @@ def case(request, root) -> Case:
         "recommendation": lambda: RecommendationTask(num_partitions=5, panel_steps=1),
         "regression": lambda: RegressionTask(num_partitions=3),
         "speech": SpeechTask,
+        "reinforcement": lambda: ReinforcementTask(
+            num_partitions=3, num_validation=2, num_test=5, baseline_nodes=2, baseline_steps=3
+        ),
         "traffic": lambda: TrafficTask(num_partitions=2, evaluate_every_h=499),
         "translation": lambda: TranslationTask(
             num_partitions=3,
