@@ -74,6 +74,7 @@ class LanguageTask(Task):
     """
 
     metric: ClassVar[Metric] = Metric("bits-per-character", "min")
+    baseline_name: ClassVar[str] = "counted n-grams"
     central: ClassVar[Mapping[str, Any]] = {}
 
     model: str = "gru"

@@ -54,6 +54,7 @@ class TrafficSignalsTask(Task):
     """
 
     metric: ClassVar[Metric] = Metric("trip-time", "min")
+    baseline_name: ClassVar[str] = "fixed programmes"
 
     scenarios: Sequence[str] = ("cologne8", "ingolstadt7")
     num_partitions: int = 15
