@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -44,6 +45,8 @@ class ReinforcementTask(Task):
         one node alone, and their gradient steps; >= 1.
     seed : of all physics, and of where tests begin.
     """
+
+    baseline_name: ClassVar[str] = "agents alone"
 
     environment: str = "cartpole"
     num_partitions: int = 30
