@@ -51,6 +51,7 @@ EXTRA = {
         ]
         for group in ("app", "experiment")
     },
+    "experiment=length_of_stay": ["fleet.num_nodes=17"],
     "experiment=two_node_linear": ["fleet.num_nodes=2"],
     "experiment=two_node_logistic": ["fleet.num_nodes=2"],
     "experiment=mission_cnn": ["fleet.num_nodes=2"],

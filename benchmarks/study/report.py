@@ -137,14 +137,19 @@ def _slow(runs: Runs, cell: Cell, method: str) -> str:
 
 
 def draw(runs: Runs, cells: Sequence[Cell], path: Path) -> None:
-    """Draw a bar per method group and cell: seconds to the target, shorter is better."""
-    groups = {
+    """Draw a bar per method group and cell: seconds to the target, shorter is better.
+
+    What was not run has no bar.
+    """
+    known = {
         "rounds that wait for all": ["FedAvg, waits for all"],
         "best rounds (deadline or over-selection, tuned)": list(SYNCHRONOUS),
         "FedBuff, as published": ["FedBuff, as published"],
         "fedagent, default": [DEFAULT],
         "fedagent, best": [DEFAULT, *TUNED],
     }
+    were_run = {run["method"] for run in runs}
+    groups = {label: methods for label, methods in known.items() if were_run & {*methods}}
     figure = Figure(figsize=(9, 4.2))
     axes = figure.subplots()
     width, limit_s = 0.8 / len(groups), _limit_s(runs)
