@@ -157,12 +157,10 @@ class Proxy:
             return
         if dispatch.kind is Kind.EVALUATE:
             self._evaluations.take(dispatch, reply)
-            return
-        if is_over:  # it came after the end and expires with the run
-            return
-        self._strategy.aggregate_train(self._rounds.current, [reply])
-        if self._ledger.get(dispatch.message_id) is not None:
-            self._dispatcher.close(dispatch, DROPPED)
+        elif not is_over:  # or it came after the end and expires with the run
+            self._strategy.aggregate_train(self._rounds.current, [reply])
+            if self._ledger.get(dispatch.message_id) is not None:
+                self._dispatcher.close(dispatch, DROPPED)
 
     def _drain(self) -> RunEnd:
         """Take in what is in flight, if it comes soon; return the end.
@@ -189,7 +187,9 @@ class Proxy:
         self._evaluations.collect(wait=True)
         trained_s = self.statistics.now_s
         self._evaluations.ask_clients(is_over=True)
-        while self._evaluations.are_awaited and self.statistics.now_s < self._limit_s:
+        while self._evaluations.are_awaited and not self._dispatcher.stalled():
+            if self.statistics.now_s >= self._limit_s:
+                break
             self._take_replies()
         for dispatch in self._dispatcher.end_all(Kind.EVALUATE):
             self._evaluations.settle(dispatch)

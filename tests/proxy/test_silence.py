@@ -7,6 +7,7 @@ import pytest
 from fedagent import FedAsync, FedBuff
 from fedagent.proxy.silence import Silence
 from fedagent.simulation import Equal, Reliability, Scripted
+from fedagent.stopping import MaxUpdates
 from tests.toy import Log, run
 
 SILENT = Reliability(silence_rate=1.0)
@@ -72,3 +73,19 @@ def test_failures_are_replies_but_do_not_keep_an_idle_run_alive():
     assert silence.over(150.0, is_idle=False) is None
     assert silence.over(150.0, is_idle=True) == 150.0
     assert silence.over(190.0, is_idle=False) == 100.0
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_run_that_is_over_waits_no_longer_than_the_timeout_for_silent_evaluators(seed):
+    log = Log()
+    strategy = FedBuff(
+        fraction_train=0.5,
+        fraction_evaluate=0.5,
+        callbacks=[log],
+        stopping=[MaxUpdates(10)],
+    )
+    fleet = Equal(num_nodes=10, reliability=Reliability(silence_rate=0.3), seed=seed)
+    run(strategy, fleet, rounds=1000, timeout=300.0)
+    assert log.end.is_complete
+    unheard = {reason for outcome, reason in log.statistics.evaluation_outcomes if reason}
+    assert unheard & {"deadline", "run-ended"}
