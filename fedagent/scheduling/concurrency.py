@@ -16,9 +16,9 @@ same law, by minimising a bound that needs constants of the problem; here s stan
 
 import statistics
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 from fedagent.errors import Interval, check_fields
 
@@ -86,16 +86,3 @@ class ConcurrencyFinder:
         """
         wanted = self._wanted.staleness * updates_per_version * self._spread
         return min(max(cohort, int(wanted)), num_nodes)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return what has been found."""
-        return {
-            "durations_s": list(self._durations_s),
-            "news": self._num_news,
-            "spread": self._spread,
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what `state_dict` returned."""
-        self._durations_s = deque(state["durations_s"], maxlen=_WINDOW)
-        self._num_news, self._spread = int(state["news"]), float(state["spread"])

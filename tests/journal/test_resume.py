@@ -72,7 +72,7 @@ def ended(strategy, fleet):
     """Return all that a run leaves but for the seconds it took, and what later choices go by."""
     done = run(strategy, fleet, rounds=1_000)
     result, finder = done.result, strategy.proxy._dispatcher.slots._finder
-    choices = finder and finder.state_dict(), strategy.options.scheduler.state_dict()
+    choices = finder and vars(finder), strategy.options.scheduler.state_dict()
     numbers = done.grid._engine._num_jobs, done.grid._engine._num_messages
     statistics = asdict(strategy.proxy.statistics) | {"wall_s": None}
     told = result.train_metrics_clientapp, result.evaluate_metrics_clientapp

@@ -71,17 +71,6 @@ def test_old_jobs_are_forgotten():
     assert looked([1.0] * 200, found=found).limit(0, 1_000, 10.0) == 40
 
 
-def test_what_was_found_goes_on_from_a_state():
-    one, other = looked([1.0] * 30 + [9.0] * 10), finder()
-    one.observe(5.0)
-    other.load_state_dict(one.state_dict())
-    for found in (one, other):
-        assert found.limit(20, 1_000, 10.0) == 120
-        assert [found.is_due(0) for _ in range(9) if found.observe(2.0) is None].count(True) == 1
-        found.look([4.0])
-    assert one.limit(20, 1_000, 10.0) == other.limit(20, 1_000, 10.0) != 120
-
-
 @pytest.mark.parametrize("staleness", [-1.0, float("nan"), float("inf")])
 def test_a_staleness_that_cannot_be_is_refused(staleness):
     with pytest.raises(ConfigurationError, match="staleness"):
