@@ -26,6 +26,8 @@ NDArray = npt.NDArray[Any]
 
 Carry = Literal["count", "newest", "keep"]
 
+_STATISTICS = ("running_mean", "running_var")  # of torch.nn.BatchNorm*, InstanceNorm*
+
 
 @dataclass(frozen=True, slots=True)
 class ArraySpec:
@@ -82,6 +84,14 @@ class ArraySpec:
     def is_averaged(self) -> bool:
         """Whether the array is part of the vector that rules move."""
         return self.carry is None
+
+    @property
+    def is_statistic(self) -> bool:
+        """Whether it is the running mean or variance of a normalisation, by its usual names.
+
+        It is averaged like a parameter, but is none: an optimiser's step has no meaning for it.
+        """
+        return self.name.rpartition(".")[2] in _STATISTICS
 
     @property
     def real_dtype(self) -> np.dtype[Any]:

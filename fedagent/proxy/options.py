@@ -119,10 +119,8 @@ class AsyncOptions:
                 0.0 <= getattr(self, name) <= 1.0,
                 f"{name}={getattr(self, name)} must lie in [0, 1].",
             )
-        if self.concurrency == "auto":
-            object.__setattr__(self, "concurrency", AutoConcurrency())
         require(
-            self.concurrency is None
+            self.concurrency in (None, "auto")
             or isinstance(self.concurrency, AutoConcurrency)
             or (isinstance(self.concurrency, int) and self.concurrency >= 1),
             f'concurrency={self.concurrency!r} must be "auto", or a number of at least 1: nobody '

@@ -115,6 +115,11 @@ class Rule(ABC):
         return None
 
     @property
+    def typical_staleness(self) -> float:
+        """Median staleness, in versions, that updates may have: what concurrency="auto" aims at."""
+        return 4.0
+
+    @property
     def pending(self) -> int:
         """Updates received that are not yet part of a published version."""
         return 0

@@ -11,6 +11,8 @@ Wang, Wang, Lu, Chen, "FADAS: Towards Federated Adaptive Asynchronous Optimizati
 arXiv 2407.18365. m, v and vhat start at 0 and, unlike Adam's, are not bias-corrected. The cap is
 1 / tau_max, not eta / tau_max: with a small eta only very late buffers feel it.
 
+Running means and variances of normalisations are no parameters: they are averaged, x + Delta.
+
 Memory: 3 x P floats besides the buffer.
 """
 
@@ -68,7 +70,12 @@ class FADAS(BufferedRule):
 
     def step(self, model: FlatModel, mean: torch.Tensor) -> None:
         """Do AMSGrad's step along the mean, shorter if an update in it was late."""
+        spec = model.spec
+        statistics = [spec.offsets[s.name] for s in spec.arrays if s.is_averaged and s.is_statistic]
+        averaged = [model.vector[part] + mean[part] for part in statistics]
         self._amsgrad(model.vector, mean, self._learning_rate(self._tau_max))
+        for part, values in zip(statistics, averaged, strict=True):
+            model.vector[part] = values
         self._tau_max = 0
 
     def _learning_rate(self, tau_max: int) -> float:

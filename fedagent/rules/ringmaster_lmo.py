@@ -17,6 +17,9 @@ paper's variant that finds R by itself is not here.
 How far the model moves does not depend on the size of Delta: the clients' learning rate decides
 only how far they look, and eta alone the pace.
 
+Running means and variances of normalisations are no parameters: they are averaged, x_b <- x_b +
+(1 - beta) Delta_b. A step of fixed size would let a small variance become negative.
+
 Memory: P floats for m, and a few times the largest array while a step is made.
 """
 
@@ -65,6 +68,11 @@ class RingmasterLMO(Rule):
         self.momentum = momentum
         self._momentum: torch.Tensor | None = None
 
+    @property
+    def typical_staleness(self) -> float:
+        """Twice the updates that the momentum is a mean of, 2 / (1 - beta)."""
+        return 2.0 / (1.0 - self.momentum)
+
     def rejection(self, update: Update) -> Rejection | None:
         """Refuse tau >= R."""
         is_late = self.max_staleness is not None and update.staleness >= self.max_staleness
@@ -76,7 +84,12 @@ class RingmasterLMO(Rule):
             self._momentum = torch.zeros_like(model.vector)
         self._momentum.lerp_(update.delta, 1.0 - self.momentum)
         for spec in model.spec.arrays:
-            if (part := model.spec.offsets.get(spec.name)) is not None and spec.size:
+            part = model.spec.offsets.get(spec.name)
+            if part is None or not spec.size:
+                continue
+            if spec.is_statistic:
+                model.vector[part].add_(update.delta[part], alpha=1.0 - self.momentum)
+            else:
                 step = direction(self._momentum[part], spec)
                 model.vector[part].add_(step, alpha=self.server_learning_rate)
         model.carry(update.carried, update.staleness)

@@ -103,6 +103,11 @@ class RuleWrapper(Rule):
         return self.inner.updates_per_version
 
     @property
+    def typical_staleness(self) -> float:
+        """What the inner rule says."""
+        return self.inner.typical_staleness
+
+    @property
     def pending(self) -> int:
         """What the inner rule says."""
         return self.inner.pending

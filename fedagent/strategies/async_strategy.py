@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
@@ -14,6 +15,7 @@ from fedagent.proxy.loop import Proxy
 from fedagent.proxy.options import AsyncOptions
 from fedagent.proxy.run_end import RunResult
 from fedagent.proxy.run_request import RunRequest
+from fedagent.scheduling import AutoConcurrency
 from fedagent.wire.records import metrics_of
 
 logger = logging.getLogger("flwr.fedagent")
@@ -42,6 +44,9 @@ class AsyncStrategy(Strategy):
 
     def __init__(self, rule: rules.Rule, **options: Any) -> None:
         self.options = AsyncOptions(**options)
+        if self.options.concurrency == "auto":
+            found = AutoConcurrency(rule.typical_staleness)
+            self.options = replace(self.options, concurrency=found)
         self.rule = _timed(rule, self.options)
         self._fresh = self.rule.state_dict(), self.options.scheduler.state_dict()
         self._proxy: Proxy | None = None

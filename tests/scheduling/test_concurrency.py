@@ -2,8 +2,9 @@
 
 import pytest
 
-from fedagent import FedAsync, FedBuff
+from fedagent import AsyncStrategy, FedAsync, FedBuff
 from fedagent.errors import ConfigurationError
+from fedagent.rules import RingmasterLMO
 from fedagent.scheduling import AutoConcurrency
 from fedagent.scheduling.concurrency import ConcurrencyFinder
 from fedagent.simulation import Equal, Lognormal, TwoClass
@@ -145,3 +146,11 @@ def test_a_concurrency_is_a_number_or_auto(concurrency):
 def test_a_cohort_and_a_concurrency(options, cohort, at_once):
     options = FedBuff(**options).options
     assert (options.cohort_of(20), options.num_training(20)) == (cohort, at_once)
+
+
+def test_auto_aims_at_what_the_rule_says_updates_may_be_late():
+    assert FedBuff(concurrency="auto").options.concurrency == AutoConcurrency(4.0)
+    slow_to_forget = AsyncStrategy(RingmasterLMO(momentum=0.9), concurrency="auto")
+    assert slow_to_forget.options.concurrency.staleness == pytest.approx(20.0)
+    given = AsyncStrategy(RingmasterLMO(), concurrency=AutoConcurrency(3.0))
+    assert given.options.concurrency == AutoConcurrency(3.0)
