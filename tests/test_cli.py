@@ -75,7 +75,7 @@ def test_the_list_of_commands_costs_no_machine_learning():
         (["seed=7", "-c", "job", "learning_rate=0.25"], "seed: 7"),  # overrides around a flag
         (["--cfg=job", "--resolve", "--package", "fleet", "seed=7"], "seed: 7"),
         (["--cfg", "hydra"], "sweep:"),
-        (["--info", "defaults"], "strategy/fedbuff"),
+        (["--info", "defaults"], "strategy/ringmaster_lmo"),
         (["--config-name", "config", "-c", "job"], "seed: 1"),
         (["--hydra-help"], "--multirun"),
         (["--version"], "Hydra"),
@@ -109,7 +109,7 @@ def test_a_run_leaves_its_files_and_a_sweep_is_reported(tmp_path):
     [
         (["strategy=fedbuf"], "did you mean fedbuff?"),
         (["stratgy=fedbuff"], "did you mean strategy?"),
-        (["strategy.bufer_size=3"], "did you mean strategy.buffer_size?"),
+        (["strategy=fedbuff", "strategy.bufer_size=3"], "did you mean strategy.buffer_size?"),
         (["seed"], "write seed=VALUE"),
         (["fleet=trace"], "Missing mandatory value: fleet.path=VALUE"),
         (["seed=abc"], "seed='abc' must be int"),
@@ -122,7 +122,10 @@ def test_a_run_leaves_its_files_and_a_sweep_is_reported(tmp_path):
         (["--no-such-flag"], "--hydra-help"),
         # what is wrong with one of a sweep's jobs is said before the first of them starts
         (["-m", *SMALL, "strategy=fedasync,fedbuf"], "did you mean fedbuff?"),
-        (["-m", *SMALL, "seed=1,2", "strategy.bufer_size=3,4"], "strategy.buffer_size?"),
+        (
+            ["-m", "strategy=fedbuff", "seed=1,2", "strategy.bufer_size=3,4"],
+            "strategy.buffer_size?",
+        ),
         (["-m", *SMALL, "strategy=fedbuff,fedavg", "strategy.buffer_size=2"], "not a setting"),
         (["-m", *SMALL, "learning_rate=0.1,fast"], "learning_rate='fast' must be float"),
         (["-m", *SMALL, "strategy=glob(nothing*)"], "stands for no value"),
@@ -140,7 +143,7 @@ def test_a_wrong_word_is_one_message_before_anything_runs(said, arguments, says,
     ("override", "says"),
     [
         ("strategy=fedbuf", "did you mean fedbuff?"),
-        ("strategy.normalise=sum", "choose one of: buffer, weights"),  # known once it is built
+        ("strategy.rule.momentum=2", "momentum=2 must lie in [0, 1)"),  # known once it is built
     ],
 )
 def test_a_wrong_value_ends_the_program_without_a_traceback(override, says):

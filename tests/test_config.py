@@ -45,9 +45,9 @@ def test_about_names_the_experiment_and_nothing_else():
 
 def test_whoever_changes_a_configuration_changes_it_for_nobody_else():
     first = compose("seed=7", CONF)
-    first.output_dir, first.strategy.buffer_size = "/elsewhere", 99
+    first.output_dir, first.strategy.prefetch = "/elsewhere", 3
     again = compose("seed=7", CONF)
-    assert (again.output_dir, again.strategy.buffer_size) == (None, 10)
+    assert (again.output_dir, again.strategy.prefetch) == (None, 0)
 
 
 def test_workers_of_a_simulation_find_what_the_server_composed(monkeypatch):
@@ -82,7 +82,7 @@ def test_several_monitors_watch_a_run():
         ("strategy.rule.max_age=3 strategy=acee", "did you mean ace or aced?"),  # the cause first
         # a key that the configuration does not have, at any depth
         ("strategi=fedbuff", "did you mean strategy?"),
-        ("strategy.bufer_size=3", "did you mean strategy.buffer_size?"),
+        ("strategy=fedbuff strategy.bufer_size=3", "did you mean strategy.buffer_size?"),
         ("fleet.links.latncy_s=3", "did you mean fleet.links.latency_s?"),
         ("learning_rat=3", "did you mean learning_rate?"),
         ("max_updates=3", "did you mean stopping.max_updates?"),
@@ -171,7 +171,7 @@ def test_tuned_settings_come_with_their_strategy(name):
 
 def test_every_strategy_has_tuned_settings_and_the_usual_ones_are_those_of_the_usual_strategy():
     assert sorted([*choices(CONF)["strategy"], PAPER]) == choices(CONF)["tuned"]
-    usual, tuned = compose("", CONF), compose("tuned=fedbuff", CONF)
+    usual, tuned = compose("", CONF), compose("tuned=ringmaster_lmo", CONF)
     del usual.about, tuned.about
     assert usual == tuned
 
@@ -186,19 +186,23 @@ def test_an_application_keeps_its_own_rate_under_any_strategy():
 @pytest.mark.parametrize(
     ("override", "node", "says"),
     [
-        ("strategy.normalise=sum", "strategy", "choose one of: buffer, weights"),
-        ("strategy.buffer_size=0", "strategy", "buffer_size=0 must be at least 1"),
-        ("staleness.a=-1", "strategy", "parameters negative"),
+        ("strategy=fedbuff strategy.normalise=sum", "strategy", "choose one of: buffer, weights"),
+        ("strategy=fedbuff strategy.buffer_size=0", "strategy", "buffer_size=0 must be at least 1"),
+        ("strategy=fedbuff staleness.a=-1", "strategy", "parameters negative"),
         ("fleet.num_nodes=0", "fleet", "num_nodes=0"),
         ("client.optimizer=sdg", "client", "choose one of: .*adam"),
-        ("strategy.buffer_size=2.5", "strategy", "buffer_size=2.5 must be 'cohort' or int"),
+        (
+            "strategy=fedbuff strategy.buffer_size=2.5",
+            "strategy",
+            "buffer_size=2.5 must be 'cohort' or int",
+        ),
         ("strategy=fedadam strategy.strategy.eta=big", "strategy", "eta='big' must be float"),
         ("monitor=json monitor.json.level=loud", "monitor", "choose one of: debug"),
         ("monitor=prometheus monitor.prometheus.port=x", "monitor", "port='x' must be int"),
         ("stopping.max_updates=null", "stopping", "nothing would ever end the run"),
         ("fleet.seconds_per_step=fast", "fleet", "seconds_per_step='fast' must be float"),
         ("fleet.links.latency_s=x", "fleet", "fleet.links.latency_s='x' must be float"),
-        ("buffer_size=${nope}", "strategy", "Interpolation key 'nope' not found"),
+        ("strategy=fedbuff buffer_size=${nope}", "strategy", "Interpolation key 'nope' not found"),
         ("strategy=collaborative mixing=file", "strategy", "Missing mandatory value: mixing.path"),
         ("strategy.concurrency=many", "strategy", "concurrency='many' must be \"auto\""),
     ],

@@ -50,6 +50,7 @@ DEFAULTS: dict[Any, dict[str, Any]] = {
     rules.Ringleader: {"server_learning_rate": 1.0},
     rules.Ringmaster: {"max_staleness": None, "server_learning_rate": 1.0},
     rules.RingmasterLMO: {
+        "shrink_after": None,
         "max_staleness": None,
         "server_learning_rate": 0.01,
         "momentum": 0.9,

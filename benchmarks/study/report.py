@@ -1,32 +1,38 @@
 """What the runs say: ratios, a Markdown table and a figure."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
-from benchmarks.study.cells import DEFAULT, PUBLISHED, SYNCHRONOUS, TUNED, Cell
+from benchmarks.study.cells import BUDGET, DEFAULT, FEDBUFF, PUBLISHED, SYNCHRONOUS, TUNED, Cell
 from fedagent.report.figure import PALETTE
 
 Runs = Sequence[dict[str, Any]]
 
 
-def time_s(runs: Runs, cell: Cell, method: str) -> float:
-    """Return the mean time to the target; infinity unless every seed reached it."""
-    times = [r["time_s"] for r in _of(runs, cell, method)]
-    return math.inf if not times or None in times else sum(times) / len(times)
+def time_s(runs: Runs, cell: Cell, methods: Iterable[str]) -> float:
+    """Return the mean time to the target, of the soonest with every seed.
+
+    Infinity if with one seed none of the methods reached it.
+    """
+    times = [run["time_s"] or math.inf for run in _soonest(runs, cell, methods)]
+    return sum(times) / len(times) if times else math.inf
 
 
-def soonest(runs: Runs, cell: Cell, methods: Iterable[str]) -> str:
-    """Return which method reached the target first in a cell."""
-    return min(methods, key=lambda method: time_s(runs, cell, method))
+def _soonest(runs: Runs, cell: Cell, methods: Iterable[str]) -> Iterator[dict[str, Any]]:
+    """Yield the run that was the soonest to the target, for every seed."""
+    of = [run for method in methods for run in _of(runs, cell, method)]
+    for seed in sorted({run["seed"] for run in of}):
+        yield min((r for r in of if r["seed"] == seed), key=lambda r: r["time_s"] or math.inf)
 
 
-def mean(runs: Runs, cell: Cell, method: str, what: str) -> float | None:
-    """Return a mean over seeds; None if the method was not run there."""
-    values = [r[what] for r in _of(runs, cell, method)]
+def mean(runs: Runs, cell: Cell, methods: Iterable[str], what: str) -> float | None:
+    """Return a mean over seeds of those that were the soonest; None if none was run there."""
+    values = [run[what] for run in _soonest(runs, cell, methods)]
     return sum(values) / len(values) if values else None
 
 
@@ -37,46 +43,51 @@ def _of(runs: Runs, cell: Cell, method: str) -> list[dict[str, Any]]:
 def ratio(runs: Runs, cell: Cell, of: Iterable[str]) -> float | None:
     """Return how many times sooner the soonest of some methods is than the best rounds.
 
-    Rounds that never got there count as having got there at the end of the run: a lower bound.
+    Rounds that were not there when their run ended count as there at that moment: a lower bound.
     None if neither got there.
     """
-    rounds = time_s(runs, cell, soonest(runs, cell, SYNCHRONOUS))
-    own = time_s(runs, cell, soonest(runs, cell, of))
-    if math.isinf(own):
-        return None if math.isinf(rounds) else 0.0
-    return min(rounds, _limit_s(runs)) / own
-
-
-def _limit_s(runs: Runs) -> float:
-    """Return how long a run lasts at most."""
-    return min(float(run["limit_s"]) for run in runs)
+    rounds = [run["time_s"] or run["limit_s"] for run in _soonest(runs, cell, SYNCHRONOUS)]
+    own = time_s(runs, cell, of)
+    if not rounds or math.isinf(own):
+        return None if math.isinf(time_s(runs, cell, SYNCHRONOUS)) else 0.0
+    mean_s: float = sum(rounds) / len(rounds)
+    return mean_s / own
 
 
 def ratios(runs: Runs, cells: Sequence[Cell]) -> dict[str, float | None]:
     """Return the study's answers."""
-    spread = [c for c in cells if "label_by_speed" not in c.partition]
-    fast = [c for c in spread if c.links == "unlimited" and c.fleet != "equal"]
-    real = [c for c in spread if c.links == "phones" and c.fleet != "equal"]
-    equal = [c for c in spread if c.links == "unlimited" and c.fleet == "equal"]
-    ours = [DEFAULT, *TUNED]
-    by_speed = {c.fleet: c for c in cells if "label_by_speed" in c.partition}
-    slow = [
-        mean(runs, c, DEFAULT, "slow") - mean(runs, by_speed["equal"], DEFAULT, "slow")
-        for c in by_speed.values()
-        if c.fleet != "equal" and "equal" in by_speed
-    ]
-    prices = [
-        mean(runs, c, DEFAULT, "bytes") / mean(runs, c, soonest(runs, c, SYNCHRONOUS), "bytes")
-        for c in fast
-    ]
+    spread = [c for c in cells if not c.by_speed]
+    unequal = [c for c in spread if c.fleet != "equal"]
+    fast = [c for c in unequal if c.bandwidth == "unlimited"]
+    by_speed = {c.fleet: mean(runs, c, [DEFAULT], "slow") for c in cells if c.by_speed}
+    at_equal = by_speed.pop("equal", None)
     return {
         "default_vs_best_sync": _least(ratio(runs, c, [DEFAULT]) for c in fast),
-        "default_vs_best_sync_links": _least(ratio(runs, c, [DEFAULT]) for c in real),
-        "best_vs_best_sync": _least(ratio(runs, c, ours) for c in fast),
-        "equal_ratio": _least(ratio(runs, c, [DEFAULT]) for c in equal),
-        "slow_group": _least(slow),
-        "byte_price": max(prices, default=None),
+        "default_vs_best_sync_links": _least(
+            ratio(runs, c, [DEFAULT]) for c in unequal if c not in fast
+        ),
+        "best_vs_best_sync": _least(ratio(runs, c, [DEFAULT, *TUNED]) for c in fast),
+        "equal_ratio": _least(
+            ratio(runs, c, [DEFAULT])
+            for c in spread
+            if c.fleet == "equal" and c.bandwidth == "unlimited"
+        ),
+        "slow_group": _least(
+            slow - at_equal for slow in by_speed.values() if slow is not None and at_equal
+        ),
+        "byte_price": max((p for c in fast if (p := byte_price(runs, c))), default=None),
+        "byte_budget": _least(
+            time_s(runs, c, FEDBUFF) / time_s(runs, c, [BUDGET])
+            for c in cells
+            if _of(runs, c, BUDGET)
+        ),
     }
+
+
+def byte_price(runs: Runs, cell: Cell) -> float | None:
+    """Return the default's bytes over the best rounds'; None where only one of them was run."""
+    own, rounds = (mean(runs, cell, m, "bytes") for m in ([DEFAULT], SYNCHRONOUS))
+    return None if own is None or rounds is None else own / rounds
 
 
 def _least(values: Iterable[float | None]) -> float | None:
@@ -91,31 +102,32 @@ def print_table(runs: Runs, cells: Sequence[Cell]) -> None:
     )
     print("|---" * 9 + "|")
     for cell in cells:
-        rounds = soonest(runs, cell, SYNCHRONOUS)
-        best = soonest(runs, cell, [DEFAULT, *TUNED])
+        ours = [DEFAULT, *TUNED]
         published = " / ".join(
-            _seconds(time_s(runs, cell, m)) if _of(runs, cell, m) else "-" for m in PUBLISHED
+            _seconds(time_s(runs, cell, [m])) if _of(runs, cell, m) else "-" for m in PUBLISHED
         )
         row = [
             str(cell),
-            _named(runs, cell, rounds),
+            _named(runs, cell, SYNCHRONOUS),
             published,
-            _seconds(time_s(runs, cell, DEFAULT)),
+            _seconds(time_s(runs, cell, [DEFAULT])),
             _times(ratio(runs, cell, [DEFAULT])),
-            _named(runs, cell, best),
-            _times(ratio(runs, cell, [best])),
-            f"{_megabytes(runs, cell, rounds)} / {_megabytes(runs, cell, DEFAULT)}",
-            f"{_slow(runs, cell, rounds)} / {_slow(runs, cell, DEFAULT)}"
-            if "label_by_speed" in cell.partition
+            _named(runs, cell, ours),
+            _times(ratio(runs, cell, ours)),
+            f"{_megabytes(runs, cell, SYNCHRONOUS)} / {_megabytes(runs, cell, [DEFAULT])}",
+            f"{_slow(runs, cell, SYNCHRONOUS)} / {_slow(runs, cell, [DEFAULT])}"
+            if cell.by_speed
             else "-",
         ]
         print(f"| {' | '.join(row)} |")
 
 
-def _named(runs: Runs, cell: Cell, method: str) -> str:
-    value = time_s(runs, cell, method)
-    name = method.removeprefix("FedAvg, ")
-    return "never" if math.isinf(value) else f"{value:.0f} ({name})"
+def _named(runs: Runs, cell: Cell, methods: Iterable[str]) -> str:
+    """Return the mean time, and what was the soonest with most seeds."""
+    soonest = [run["method"] for run in _soonest(runs, cell, methods)]
+    if not soonest or math.isinf(value := time_s(runs, cell, methods)):
+        return "never"
+    return f"{value:.0f} ({Counter(soonest).most_common(1)[0][0].removeprefix('FedAvg, ')})"
 
 
 def _seconds(value: float) -> str:
@@ -126,49 +138,52 @@ def _times(value: float | None) -> str:
     return "-" if value is None else f"{value:.1f}x"
 
 
-def _megabytes(runs: Runs, cell: Cell, method: str) -> str:
-    value = mean(runs, cell, method, "bytes")
+def _megabytes(runs: Runs, cell: Cell, methods: Iterable[str]) -> str:
+    value = mean(runs, cell, methods, "bytes")
     return "-" if value is None else f"{value / 1e6:.0f}"
 
 
-def _slow(runs: Runs, cell: Cell, method: str) -> str:
-    value = mean(runs, cell, method, "slow")
+def _slow(runs: Runs, cell: Cell, methods: Iterable[str]) -> str:
+    value = mean(runs, cell, methods, "slow")
     return "-" if value is None else f"{value:.2f}"
 
 
 def draw(runs: Runs, cells: Sequence[Cell], path: Path) -> None:
     """Draw a bar per method group and cell: seconds to the target, shorter is better.
 
-    What was not run has no bar.
+    What was not run has no bar; what was not there has one as long as its run.
     """
     known = {
-        "rounds that wait for all": ["FedAvg, waits for all"],
         "best rounds (deadline or over-selection, tuned)": list(SYNCHRONOUS),
-        "FedBuff, as published": ["FedBuff, as published"],
+        "FedBuff, as published": list(FEDBUFF),
         "fedagent, default": [DEFAULT],
-        "fedagent, best": [DEFAULT, *TUNED],
     }
+    cells = [cell for cell in cells if not cell.by_speed]
     were_run = {run["method"] for run in runs}
     groups = {label: methods for label, methods in known.items() if were_run & {*methods}}
     figure = Figure(figsize=(9, 4.2))
     axes = figure.subplots()
-    width, limit_s = 0.8 / len(groups), _limit_s(runs)
+    width = 0.8 / len(groups)
     for k, (label, methods) in enumerate(groups.items()):
-        times = [min(time_s(runs, c, soonest(runs, c, methods)), limit_s) for c in cells]
-        places = [i + (k - (len(groups) - 1) / 2) * width for i in range(len(cells))]
-        axes.bar(places, times, width, label=label, color=PALETTE[k])
-    axes.axhline(limit_s, color="gray", linewidth=0.8, linestyle=":")
-    axes.text(len(cells) - 0.5, limit_s, "not reached", ha="right", va="bottom", color="gray")
+        for i, cell in enumerate(cells):
+            soonest = list(_soonest(runs, cell, methods))
+            if not soonest:
+                continue
+            height = sum(run["time_s"] or run["limit_s"] for run in soonest) / len(soonest)
+            place = i + (k - (len(groups) - 1) / 2) * width
+            axes.bar(place, height, width, label=None if i else label, color=PALETTE[k])
+            if any(run["time_s"] is None for run in soonest):
+                axes.text(place, height, "not there", ha="center", va="bottom", fontsize=6)
     axes.set_yscale("log")
     axes.set_ylabel("virtual seconds to the target")
-    axes.set_xticks(range(len(cells)), [_label(c) for c in cells], fontsize=8)
-    axes.legend(fontsize=8, frameon=False, ncols=2, loc="upper left", bbox_to_anchor=(0, 1.22))
+    axes.set_xticks(range(len(cells)), [_label(c) for c in cells], fontsize=7)
+    axes.legend(fontsize=8, frameon=False, ncols=3, loc="upper left", bbox_to_anchor=(0, 1.15))
     axes.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
     figure.savefig(path, dpi=150)
 
 
 def _label(cell: Cell) -> str:
-    partition = cell.partition.removeprefix("partition=").split()[0].replace("_", " ")
+    data = cell.data.split()[0].partition("=")[2].replace("_", " ")
     links = "" if cell.links == "unlimited" else "phones' links\n"
-    return f"{cell.fleet}\n{links}{partition}"
+    return f"{cell.fleet}\n{links}{data}"

@@ -132,7 +132,7 @@ def usage(offered: Mapping[str, Sequence[str]], settings: UserConfig | None) -> 
         for group, names in offered.items()
         if settings is None or group in GROUPS
     )
-    example = "strategy.buffer_size=20" if settings is None else "fleet.num_nodes=50"
+    example = "learning_rate=0.1" if settings is None else "fleet.num_nodes=50"
     return f"""Usage: fedagent run [OVERRIDES] [FLAGS]
 
 Run the Flower App in this folder on a simulated fleet.

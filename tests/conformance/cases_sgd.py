@@ -2,6 +2,8 @@
 
 from functools import partial
 
+import numpy as np
+
 from fedagent.rules import (
     ASGD,
     DCASGD,
@@ -108,13 +110,15 @@ def heloco(keep_cosine: float, momentum: float = 0.9, eta: float = 0.7) -> Case:
     )
 
 
-def ringmaster_lmo(max_staleness: int | None, a: float, eta: float = 0.7) -> Case:
+def ringmaster_lmo(
+    max_staleness: int | None, a: float, shrink_after: float | None = None, eta: float = 0.7
+) -> Case:
     R = float("inf") if max_staleness is None else max_staleness
     return Case(
         "ringmaster_lmo",
-        f"R{max_staleness}-a{a}",
-        lambda: RingmasterLMO(max_staleness, eta, 1.0 - a),
-        lambda: oracle_sgd.ringmaster_lmo(R, eta, a),
+        f"R{max_staleness}-a{a}-k{shrink_after}",
+        lambda: RingmasterLMO(max_staleness, eta, 1.0 - a, shrink_after),
+        lambda: oracle_sgd.ringmaster_lmo(R, eta, a, shrink_after or np.inf),
         buffer_size=None,
         scripted_bases=False,
         is_stable=False,
@@ -175,6 +179,7 @@ CASES_SGD = [
     *(delayed_nesterov(N, beta) for N, beta in ((1, 0.5), (3, 0.9), (4, 0.5), (3, 0.0))),
     *(heloco(c, beta) for c, beta in ((0.2, 0.9), (0.8, 0.5), (0.0, 0.9), (-1.0, 0.9))),
     *(ringmaster_lmo(R, a) for R, a in ((None, 0.3), (3, 0.3), (None, 0.6))),
+    *(ringmaster_lmo(R, 0.3, k_0) for R, k_0 in ((None, 4.0), (3, 10.0))),
     *(rescaled_asgd(w) for w in (1.3, float("inf"))),
     *(rescaled_fedbuff(w) for w in (1.3, float("inf"))),
     *(dc_asgd(adaptive=True, ema=ema) for ema in (0.95, 0.0)),

@@ -168,18 +168,21 @@ def heloco(eta: float, beta: float, c_ok: float) -> Oracle:
     return at_once(step)
 
 
-def ringmaster_lmo(limit: float, eta: float, a: float) -> Oracle:
-    """arXiv 2605.18174, g = -D and one array with one axis: x <- x + eta lmo(m)."""
+def ringmaster_lmo(limit: float, eta: float, a: float, k_0: float) -> Oracle:
+    """arXiv 2605.18174, g = -D and one array with one axis: x <- x + eta_k lmo(m)."""
     m: float | Vector = 0.0
+    k = 0  # updates that were taken in before this one
 
     def step(x: Vector, reply: Reply) -> Step:
-        nonlocal m
+        nonlocal m, k
         if reply.tau >= limit:
             return Step(x, None, published=False, accepted=False)
         m = (1 - a) * m + a * -reply.D
         # Of all u with sqrt(n) max |u_j| = 1 the one with the least <m, u>.
         lmo = np.where(m > 0, -1.0, np.where(m < 0, 1.0, 0.0)) / np.sqrt(len(m))
-        return Step(x + eta * lmo, None, published=True)
+        eta_k = eta * np.sqrt(k_0 / (k_0 + k)) if k_0 < np.inf else eta
+        k += 1
+        return Step(x + eta_k * lmo, None, published=True)
 
     return at_once(step)
 

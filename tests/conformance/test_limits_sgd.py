@@ -387,6 +387,7 @@ def test_fednova_does_not_let_a_node_with_more_steps_pull_the_model_its_way():
         (lambda: RingmasterLMO(max_staleness=0), "max_staleness=0"),
         (lambda: RingmasterLMO(server_learning_rate=0.0), "server_learning_rate=0.0"),
         (lambda: RingmasterLMO(momentum=1.0), "momentum=1.0"),
+        (lambda: RingmasterLMO(shrink_after=0.0), "shrink_after=0.0"),
         (lambda: Rescaled(ASGD(), max_weight=0.9), "max_weight=0.9"),
         (lambda: DCASGD(lambda_=-1.0), "lambda_=-1.0"),
         (lambda: DCASGD(ema=1.0), "ema=1.0"),

@@ -30,7 +30,7 @@ MALENIA = cases.malenia(4, 6)
 RINGLEADER = cases.ringleader(3)
 DELAYED_NESTEROV = cases.delayed_nesterov(3, 0.9)
 HELOCO = cases.heloco(0.2)
-RINGMASTER_LMO = cases.ringmaster_lmo(3, 0.3)
+RINGMASTER_LMO = cases.ringmaster_lmo(3, 0.3, shrink_after=4.0)
 RESCALED = cases.rescaled_asgd(float("inf"))
 DC_ASGD = cases.dc_asgd(adaptive=False)
 ADAPTIVE_DC_ASGD = cases.dc_asgd(adaptive=True)
@@ -292,6 +292,22 @@ def steps_along_the_update_instead_of_the_momentum(patch):
         return right(self, model, update)
 
     patch.setattr(RingmasterLMO, "receive", receive)
+
+
+@mistake("ringmaster-lmo", RINGMASTER_LMO, shows_in="parameters")
+def keeps_the_first_step_s_size(patch):
+    patch.setattr(RingmasterLMO, "_step_size", lambda self: self.server_learning_rate)
+
+
+@mistake("ringmaster-lmo", RINGMASTER_LMO, shows_in="parameters")
+def counts_refused_updates_too(patch):
+    right = RingmasterLMO.rejection
+
+    def rejection(self, update):
+        self._num_received += 1
+        return right(self, update)
+
+    patch.setattr(RingmasterLMO, "rejection", rejection)
 
 
 @mistake("ringmaster-lmo", RINGMASTER_LMO, shows_in="parameters")

@@ -21,7 +21,7 @@ def test_flowers_simulation_trains_the_reference_app(flower, tmp_path):
     with flower.superlink("--simulation"):
         log = flower.run(
             f"{SMALL} fleet.num_nodes=4 concurrency=3 stopping.max_updates=12 "
-            f"strategy.buffer_size=3 output_dir={output}",
+            f"strategy=fedbuff strategy.buffer_size=3 output_dir={output}",
             "--federation-config",
             "num-supernodes=4 client-resources-num-cpus=1",
         )
