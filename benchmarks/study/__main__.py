@@ -1,11 +1,12 @@
 """How soon our default and our best settings are there, against the best synchronous rounds.
 
-Rounds are Flower's FedAvg that waits for everybody, with deadlines, and with over-selection. In
-every cell and with every seed the soonest of them, chosen *on the test's own curve*, in their
-favour, is the one to beat. Ours are the default as ``fedagent run`` has it, and the soonest of it
-and a few other settings. FedBuff and FedAsync as published stand beside. Fleets of equal and
-unequal speed, with messages that take no time and with the bandwidth of phones; devices that come
-and go; digits dealt by Dirichlet's law, at random, and by speed; two other applications.
+Rounds are Flower's FedAvg that waits for everybody, with deadlines, with over-selection, and its
+FedAdam with a deadline. In every cell and with every seed the soonest of them, chosen *on the
+test's own curve*, in their favour, is the one to beat. Ours are the default as ``fedagent run`` has
+it, and the soonest of it and a few other settings. FedBuff and FedAsync as published stand beside.
+Fleets of equal and unequal speed, with messages that take no time and with the bandwidth of phones;
+devices that come and go; digits dealt by Dirichlet's law, at random, and by speed; two other
+applications.
 
 A run ends where it is there, or can no longer be the soonest. With further seeds only those rounds
 are run that came close with the first one.

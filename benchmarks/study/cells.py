@@ -44,14 +44,27 @@ def _wide(*deadlines_s: int) -> dict[str, tuple[str, ...]]:
     }
 
 
+def _adaptive(*etas: float) -> dict[str, tuple[str, ...]]:
+    return {
+        f"FedAdam({eta}) of 60 nodes, deadline 4 s": (
+            *_wide(4)["FedAvg of 60 nodes, deadline 4 s"],
+            "strategy.strategy._target_=flwr.serverapp.strategy.FedAdam",
+            f"+strategy.strategy.eta={eta}",
+        )
+        for eta in etas
+    }
+
+
 # The likely ones first: the later ones are stopped as soon as they cannot be the soonest.
 SYNCHRONOUS = {
-    **_wide(4),
+    **_adaptive(0.03),
     "FedAvg, asks 2 x": ("strategy=fedavg_overselect", "strategy.over_selection=2"),
+    **_wide(4, 2),
     **_deadlines(8, 4),
-    **_wide(2, 8),
+    **_wide(8),
+    **_adaptive(0.01),
     "FedAvg, asks 1.3 x": ("strategy=fedavg_overselect",),
-    **_deadlines(16, 2, 32),
+    **_deadlines(16, 2),
     "FedAvg, waits for all": ("strategy=fedavg",),
 }
 """Flower's rounds; the soonest of each cell and seed is the one to beat."""
@@ -76,7 +89,12 @@ BUDGET = "default, FedBuff's bytes"
 
 METHODS = SYNCHRONOUS | PUBLISHED | OURS | TUNED | {BUDGET: ("concurrency=20",)}
 
-QUICK_ROUNDS = ("FedAvg of 60 nodes, deadline 4 s", "FedAvg, asks 2 x", "FedAvg, deadline 8 s")
+QUICK_ROUNDS = (
+    "FedAdam(0.03) of 60 nodes, deadline 4 s",
+    "FedAvg of 60 nodes, deadline 4 s",
+    "FedAvg, asks 2 x",
+    "FedAvg, deadline 8 s",
+)
 QUICK_TUNED = ("twice as stale",)
 BY_SPEED = ("FedAvg, deadline 8 s", DEFAULT, "twice as stale", "CA2FL")
 QUICK_BY_SPEED = BY_SPEED[:2]
@@ -128,14 +146,14 @@ def cells(quick: bool) -> Iterator[Cell]:
         yield Cell("equal", "unlimited", f"{LABELS_BY_SPEED} app.model=mlp")
         yield Cell("lognormal", "unlimited", f"{LABELS_BY_SPEED} app.model=mlp")
         return
-    for fleet in ("equal", "two_class", "lognormal", "pareto", "phones"):
-        for links in ("unlimited", "phones"):
+    for links in ("unlimited", "phones"):
+        for fleet in ("lognormal", "two_class", "pareto", "phones", "equal"):
             yield Cell(fleet, links, SPREAD)
     yield Cell("trace", "unlimited", SPREAD)
-    for data in ("partition=iid", "partition=dirichlet partition.alpha=0.1"):
-        yield Cell("lognormal", "unlimited", data)
     for fleet in ("equal", "two_class", "lognormal"):
         yield Cell(fleet, "unlimited", LABELS_BY_SPEED)
+    for data in ("partition=iid", "partition=dirichlet partition.alpha=0.1"):
+        yield Cell("lognormal", "unlimited", data)
     for data in (RECOMMENDATION, TRAFFIC):
         yield Cell("lognormal", "unlimited", data)
 

@@ -14,8 +14,8 @@ sqrt(n) times the largest number, so that the step is sign(m_b) / sqrt(n). U V^T
 exactly: five Newton-Schulz steps with Muon's numbers leave singular values of about .7 to 1.2. The
 paper's variant that finds R by itself is not here.
 
-k counts the updates received before; without k_0 eta_k = eta. Steps of one size never come to rest: a
-long run wants them to shrink, at the rate 1 / sqrt(k) that is usual for noisy gradients.
+k counts the updates received before; without k_0 eta_k = eta. Steps of one size never come to rest:
+a long run wants them to shrink, at the rate 1 / sqrt(k) that is usual for noisy gradients.
 
 How far the model moves does not depend on the size of Delta: the clients' learning rate decides
 only how far they look, and eta_k alone the pace.

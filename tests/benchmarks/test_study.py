@@ -82,7 +82,7 @@ def test_devices_that_a_trace_describes_have_their_own_bandwidth():
 def test_every_method_is_a_configuration(method):
     words = ["fleet=lognormal", *SPREAD.split(), *METHODS[method]]
     cfg = compose(shlex.join(words), CONF)
-    is_synchronous = method.startswith("FedAvg")
+    is_synchronous = method in studied.SYNCHRONOUS
     assert cfg.strategy._target_.endswith("Synchronous") == is_synchronous
 
 
@@ -107,7 +107,7 @@ def test_no_run_goes_on_that_cannot_be_the_soonest(monkeypatch):
     runs = studied.study(FAST, [1, 2], quick=False)
     limits = {method: limit_s for method, seed, limit_s in asked if seed == 1}
     assert limits[DEFAULT] == LIMIT_S
-    assert limits["FedAvg of 60 nodes, deadline 4 s"] == MOST * 20.0
+    assert limits["FedAdam(0.03) of 60 nodes, deadline 4 s"] == MOST * 20.0
     assert limits["FedAvg, deadline 8 s"] == CLOSE * 50.0  # after the one that was there at 50 s
     assert limits["FedAvg, waits for all"] == CLOSE * 45.0
     assert limits["CA2FL"] == 20.0
