@@ -4,9 +4,14 @@ from itertools import chain
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+# An example's 200 ms, and what making one may take, are times of a machine that does nothing else.
+settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("shared")
 
 
 FLEETS = ("tests/chaos/", "tests/integration/")
