@@ -2,9 +2,12 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+# Processes that run tests side by side; see tests/conftest.py.
+JOBS   ?= 2
 NUMBER ?= 500
 SEED   ?= 0
 READY  := $(VENV)/.ready
+PYTEST := FLWR_TELEMETRY_ENABLED=0 $(BIN)/python -m pytest -q -n $(JOBS)
 
 .PHONY: help run test check format coverage mutation clean
 
@@ -14,13 +17,11 @@ help:            ## Show this list
 run: $(READY)    ## Train the default application on a simulated fleet
 	$(BIN)/fedagent run
 
-test: $(READY)   ## Run the tests
-	FLWR_TELEMETRY_ENABLED=0 $(BIN)/python -m pytest -q
+test: $(READY)   ## Run the tests, in two processes side by side (JOBS)
+	$(PYTEST)
 
 coverage: $(READY) ## Run the tests and require 90 % coverage of fedagent
-	FLWR_TELEMETRY_ENABLED=0 $(BIN)/python -m coverage run -m pytest -q
-	$(BIN)/python -m coverage combine -q
-	$(BIN)/python -m coverage report
+	$(PYTEST) --cov --cov-report=term-missing:skip-covered
 
 mutation: $(READY) ## Plant small mistakes in the pure rooms: do the tests notice? (NUMBER, SEED)
 	FLWR_TELEMETRY_ENABLED=0 $(BIN)/python -m benchmarks.mutation --number $(NUMBER) --seed $(SEED)

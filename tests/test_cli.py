@@ -25,7 +25,7 @@ def started(command: list, cwd: Path = ROOT) -> subprocess.CompletedProcess:
         cwd=cwd,
         text=True,
         capture_output=True,
-        timeout=120,
+        timeout=300,
         env=environment,
         check=False,
     )
@@ -217,7 +217,7 @@ def test_a_run_and_a_sweep_that_get_sigterm_leave_their_files_and_say_so(tmp_pat
     while process.poll() is None and (not metrics.exists() or "version" not in metrics.read_text()):
         time.sleep(0.1)
     process.terminate()
-    assert process.wait(60) == 143
+    assert process.wait(300) == 143
     summary = json.loads((metrics.parent / "summary.json").read_text())
     assert summary["end"] == {"kind": "stopped", "detail": "SIGTERM"}
     assert (metrics.parent / "model.safetensors").is_file()

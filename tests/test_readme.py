@@ -16,7 +16,7 @@ def test_the_example_runs_as_it_stands(tmp_path):
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=True,
     )
     end, virtual_s = done.stdout.strip().splitlines()[-2:]

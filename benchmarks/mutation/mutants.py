@@ -124,10 +124,10 @@ class Mutant:
 
 def places(path: str) -> dict[_Position, list[Mutant]]:
     """Return the mutants of a file by the stretch of code that they change."""
-    tree = get_ast(Path(path).read_text())
+    nodes = list(ast_nodes(get_ast(Path(path).read_text())))
     found: dict[_Position, list[Mutant]] = {}
     for name, operator in OPERATORS.items():
-        positions = (p for node in ast_nodes(tree) for p in operator.mutation_positions(node))
+        positions = (p for node in nodes for p in operator.mutation_positions(node))
         for occurrence, (start, stop) in enumerate(positions):
             found.setdefault((start, stop), []).append(Mutant(path, start[0], name, occurrence))
     return found

@@ -28,7 +28,7 @@ def fedagent(*words: str, cwd: Path = FOLDER) -> subprocess.CompletedProcess:
         cwd=cwd,
         text=True,
         capture_output=True,
-        timeout=180,
+        timeout=300,
         check=False,
         env={**os.environ, "FLWR_TELEMETRY_ENABLED": "0"},
     )

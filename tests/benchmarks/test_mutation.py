@@ -63,9 +63,8 @@ def test_what_any_test_would_notice_is_no_operator(kind):
 def test_a_sample_is_its_seed_s_and_takes_each_place_once():
     sources = rooms.sources()
     drawn = draw(sources, 200, seed=1)
-    assert drawn == draw(sources, 200, seed=1)
+    assert drawn[:150] == draw(sources, 150, seed=1)
     assert drawn != draw(sources, 200, seed=2)
-    assert drawn[:50] == draw(sources, 50, seed=1)
     assert len({mutant.path for mutant in drawn}) > 20
     changes = [(mutant.path, mutant.line, mutant.operator, mutant.occurrence) for mutant in drawn]
     assert len(set(changes)) == 200
@@ -95,16 +94,18 @@ def test_a_mutant_meets_the_tests_that_run_its_function_quickest_first():
     ]
 
 
-TRIAL = """
+TRIALS = """
+import sys
 from benchmarks.mutation.mutants import places
 from benchmarks.mutation.touch import Touches
 from benchmarks.mutation.trial import run_all
-path, test = "fedagent/rules/staleness.py", {test!r}
+path = "fedagent/rules/staleness.py"
 everything = [mutant for there in places(path).values() for mutant in there]
 (mutant,) = [m for m in everything if m.change[1] == "return math.exp(+beta * tau)"]
-lines = {{path: {{str(mutant.line): [test] if test else []}}}}
-for verdict in run_all([mutant], Touches({{test: 0.1}}, lines), jobs=1):
-    print(verdict.outcome, verdict.by)
+for test in sys.argv[1:]:
+    lines = {path: {str(mutant.line): [test] if test else []}}
+    for verdict in run_all([mutant], Touches({test: 0.1}, lines), jobs=1):
+        print(verdict.outcome, verdict.by)
 """
 FRESH = "tests/rules/test_staleness.py::test_fresh_update_weighs_exactly_one[exponential]"
 LATE = (
@@ -114,16 +115,11 @@ LATE = (
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("test", "verdict"),
-    [(LATE, f"killed {LATE}"), (FRESH, "survived "), ("", "untested ")],
-    ids=["late", "fresh", "none"],
-)
-def test_a_growing_weight_is_noticed_by_the_test_that_is_late(test, verdict):
+def test_a_growing_weight_is_noticed_by_the_test_that_is_late():
     # In a process that has imported nothing of fedagent, as the tool's own.
-    command = [sys.executable, "-c", TRIAL.format(test=test)]
+    command = [sys.executable, "-c", TRIALS, LATE, FRESH, ""]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stdout == verdict + "\n"
+    assert done.stdout.splitlines() == [f"killed {LATE}", "survived ", "untested "]
 
 
 def verdicts(*outcomes: str) -> list[Verdict]:

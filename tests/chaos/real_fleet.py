@@ -86,7 +86,7 @@ class Fleet:
         file = self.folder / "settlements.jsonl"
         return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
-    def wait(self, condition, what, timeout_s=150):
+    def wait(self, condition, what, timeout_s=300):
         until_s = time.monotonic() + timeout_s
         while not condition():
             if time.monotonic() > until_s:
@@ -104,7 +104,7 @@ class Fleet:
     def finish(self):
         (self.folder / "stop").touch()
         summary = self.folder / "summary.json"
-        self.wait(summary.exists, "the run ends", 60)
+        self.wait(summary.exists, "the run ends")
         time.sleep(0.5)
         return json.loads(summary.read_text())
 

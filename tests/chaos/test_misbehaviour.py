@@ -50,7 +50,7 @@ def answers(tmp_path_factory):
         fleet.start_superlink()
         fleet.start_node(0, flags=(f"--job-limit={JOB_LIMIT_S}",))
         run = fleet.start_run()
-        fleet.wait(lambda: run.poll() is not None, "the run ends", 240)
+        fleet.wait(lambda: run.poll() is not None, "the run ends", 600)
         warm = [c for c in processes_of(folder).values() if "warm_node.server" in c]
     finally:
         fleet.end()

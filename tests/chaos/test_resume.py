@@ -32,7 +32,7 @@ def fedagent(*words: str) -> "subprocess.Popen[bytes]":
 
 def finished(*words: str) -> str:
     process = fedagent(*words)
-    said = process.communicate(timeout=120)[0].decode()
+    said = process.communicate(timeout=300)[0].decode()
     assert process.returncode == 0, said
     return said
 
@@ -64,6 +64,6 @@ def test_kill_9_and_resume_leave_what_an_undisturbed_run_leaves(tmp_path):
         assert lines(whole, name) == lines(killed, name)
 
     refused = fedagent("resume", str(killed), "seed=2")
-    said = " ".join(refused.communicate(timeout=60)[0].decode().split())
+    said = " ".join(refused.communicate(timeout=300)[0].decode().split())
     assert refused.returncode == 2
     assert "seed=2 cannot change in a run that goes on" in said

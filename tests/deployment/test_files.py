@@ -38,7 +38,7 @@ def flags_of(*command):
         [*program, *command[1:], "--help"],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=True,
         cwd=ROOT,
         env={"FLWR_TELEMETRY_ENABLED": "0", "COLUMNS": "400", "TERM": "dumb", "HOME": "/nowhere"},
@@ -180,7 +180,7 @@ def test_systemd_accepts_the_units(tmp_path):
         ["systemd-analyze", "verify", "--recursive-errors=no", *tmp_path.glob("*.service")],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
     ours = [line for line in done.stderr.splitlines() if "fedagent" in line]

@@ -31,7 +31,7 @@ class SecureFleet:
             cwd=self.flower.home,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=300,
             check=False,
         )
 
@@ -85,7 +85,7 @@ def test_registered_devices_train_over_tls_and_an_unregistered_key_is_refused(fl
             suppress(ProcessLookupError),
             flower.process(*fleet.node("stranger.key", "--max-retries=1")) as stranger,
         ):
-            assert stranger.wait(timeout=60) != 0
+            assert stranger.wait(timeout=300) != 0
         assert "No SuperNode found with the given public key" in superlink.log.read_text()
 
         processes.enter_context(

@@ -57,8 +57,9 @@ def test_what_is_started_finds_the_settings_of_the_caller_also_those_of_a_thread
     assert forks.call(settings) == settings()
 
 
-def stay(stops):
+def stay(stops, ready):
     end_with_parent()
+    ready.send("told")
     if stops:
         os.kill(os.getpid(), signal.SIGSTOP)
     time.sleep(1000)
@@ -66,10 +67,12 @@ def stay(stops):
 
 @pytest.mark.parametrize("stops", [False, True])
 def test_what_was_told_to_ends_with_the_thread(stops):
-    forks = ForkingThread()
-    copy = fork.Process(target=stay, args=(stops,))
+    forks, (ours, theirs) = ForkingThread(), fork.Pipe()
+    copy = fork.Process(target=stay, args=(stops, theirs), daemon=True)
     forks.call(copy.start)
-    time.sleep(0.5)
+    assert ours.poll(60.0)
+    if stops:
+        os.waitpid(copy.pid, os.WUNTRACED)
     assert copy.is_alive()
     forks.close()
     assert eventually(lambda: not is_alive(copy.pid))

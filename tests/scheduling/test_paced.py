@@ -96,9 +96,9 @@ def test_a_budget_of_bytes_makes_jobs_longer_and_never_shorter():
 def test_a_fleet_keeps_a_budget_of_bytes():
     def bytes_per_s(**budget):
         scheduler = Paced(max_steps=500, **budget)
-        log = trained(scheduler, Lognormal(num_nodes=30), seconds=400.0)
-        late = [s for s in log.settlements if s.dispatch.sent_at_s > 150.0]
-        return sum(s.dispatch.bytes_down + s.bytes_up for s in late) / 250.0
+        log = trained(scheduler, Lognormal(num_nodes=30), seconds=200.0)
+        late = [s for s in log.settlements if s.dispatch.sent_at_s > 100.0]
+        return sum(s.dispatch.bytes_down + s.bytes_up for s in late) / 100.0
 
     free = bytes_per_s()
     assert bytes_per_s(bytes_per_s=free / 5) == pytest.approx(free / 5, rel=0.35)
@@ -120,7 +120,7 @@ def test_jobs_of_a_fleet_last_as_long_as_the_pace(latency_s):
 
 def test_a_pace_that_is_found_follows_the_fleets_links():
     def median_s(links):
-        log = trained(Paced(), Lognormal(num_nodes=30, links=links), seconds=400.0)
+        log = trained(Paced(), Lognormal(num_nodes=30, links=links), seconds=200.0)
         return statistics.median(s.duration_s for s in log.settlements if s.outcome == "applied")
 
     assert median_s(Links(latency_s=5.0)) > 3 * median_s(Links())

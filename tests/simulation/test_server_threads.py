@@ -11,7 +11,7 @@ import pytest
 from fedagent.simulation.server_threads import ServerThreads
 
 
-def eventually(condition: Callable[[], bool], within_s: float = 10.0) -> bool:
+def eventually(condition: Callable[[], bool], within_s: float = 60.0) -> bool:
     until = time.monotonic() + within_s
     while not condition():
         if time.monotonic() > until:

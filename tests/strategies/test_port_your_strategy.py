@@ -24,7 +24,7 @@ def execute(tmp_path):
             cwd=tmp_path,
             text=True,
             capture_output=True,
-            timeout=120,
+            timeout=300,
             env={"FLWR_TELEMETRY_ENABLED": "0", "PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
             check=False,
         )

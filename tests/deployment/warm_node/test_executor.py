@@ -136,7 +136,7 @@ def begun(monkeypatch):
         process.wait()
 
 
-def pause_until(executor, condition, timeout_s=30):
+def pause_until(executor, condition, timeout_s=120):
     until_s = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < until_s
@@ -200,7 +200,7 @@ def test_a_warm_process_that_died_while_another_holds_its_pipe_is_replaced(warm_
     executor.launch(spec(1))
     FakeWarm.made[0].is_alive = False
     executor.pause(1.5)
-    assert end.poll(10.0)
+    assert end.poll(60.0)
     assert end.recv() == (1, True)
     executor.launch(spec(2))
     assert FakeWarm.made[1].given == [2]

@@ -71,7 +71,7 @@ def fedagent_node(*flags):
         [sys.executable, "-c", "from fedagent.cli import main; main()", "node", *flags],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
 

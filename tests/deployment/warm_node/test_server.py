@@ -230,10 +230,12 @@ def test_what_hangs_ends_with_the_warm_process(tmp_path):
     assert ours.poll(60.0)
     begun = ours.recv()
     assert eventually(lambda: log.exists() and len(log.read_text().split()) == 4)
+    pids = {int(pid) for pid in log.read_text().split()}  # one that goes on writes more than that
     assert is_alive(begun.process_id)
+    assert begun.process_id in pids
     process.kill()
     process.join(60)
-    assert eventually(lambda: not any(is_alive(int(pid)) for pid in log.read_text().split()))
+    assert eventually(lambda: not any(map(is_alive, pids)))
 
 
 def test_a_reused_process_does_one_task_after_the_other(serving):

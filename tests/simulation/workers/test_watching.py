@@ -94,7 +94,7 @@ def assert_only_the_second_failed(done, reason):
 @pytest.mark.parametrize("deed", WITHOUT_END)
 def test_a_job_without_end_is_ended_at_the_limit_and_fails_alone(deed):
     with Processes(app_of(misbehave_as_told), 2, job_limit_s=0.5) as executor:
-        done = within(60, lambda: answers(executor, items(deed)))
+        done = within(120, lambda: answers(executor, items(deed)))
     assert_only_the_second_failed(done, "longer than runtime.job_limit_s=0.5")
 
 
@@ -102,7 +102,7 @@ def test_a_job_without_end_is_ended_at_the_limit_and_fails_alone(deed):
 def test_without_a_limit_a_job_that_does_not_compute_is_ended(deed, monkeypatch):
     monkeypatch.setattr(watching, "IDLE_LIMIT_S", 2.0)
     with Processes(app_of(misbehave_as_told), 1) as executor:
-        done = within(60, lambda: answers(executor, items(deed)))
+        done = within(120, lambda: answers(executor, items(deed)))
     assert_only_the_second_failed(done, "used no processor time")
 
 
@@ -123,7 +123,7 @@ def test_without_a_limit_a_job_that_computes_in_a_child_goes_on(monkeypatch):
 @pytest.mark.parametrize("deed", DEATHS)
 def test_a_death_is_noticed_although_a_child_holds_the_pipe(deed):
     with Processes(app_of(misbehave_as_told), 2) as executor:
-        done = within(60, lambda: answers(executor, items(deed)))
+        done = within(120, lambda: answers(executor, items(deed)))
     assert_only_the_second_failed(done, "died")
 
 
@@ -181,7 +181,7 @@ def test_threads_may_be_used_in_a_worker_after_they_were_used_here():
     try:
         compute()
         with Processes(app_of(work), 1) as executor:
-            [answer] = within(60, lambda: answers(executor, [item(0)]))
+            [answer] = within(120, lambda: answers(executor, [item(0)]))
     finally:
         torch.set_num_threads(before)
     assert "metrics" in answer.content
