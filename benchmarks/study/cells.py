@@ -96,8 +96,7 @@ QUICK_ROUNDS = (
     "FedAvg, deadline 8 s",
 )
 QUICK_TUNED = ("twice as stale",)
-BY_SPEED = ("FedAvg, deadline 8 s", DEFAULT, "twice as stale", "CA2FL")
-QUICK_BY_SPEED = BY_SPEED[:2]
+BY_SPEED = ("FedAvg, deadline 8 s", DEFAULT)
 
 
 @dataclass(frozen=True)
@@ -162,8 +161,7 @@ def study(cell: Cell, seeds: Sequence[int], quick: bool) -> Runs:
     """Run a cell's methods with every seed: with the first one all rounds, then the likely ones."""
     torch.set_num_threads(1)
     if cell.by_speed:
-        methods = QUICK_BY_SPEED if quick else BY_SPEED
-        return [simulate(cell, m, seed, BY_SPEED_LIMIT_S) for seed in seeds for m in methods]
+        return [simulate(cell, m, seed, BY_SPEED_LIMIT_S) for seed in seeds for m in BY_SPEED]
     limit_s = QUICK_LIMIT_S if quick else LIMIT_S
     rounds = QUICK_ROUNDS if quick else tuple(SYNCHRONOUS)
     runs: Runs = []
