@@ -17,7 +17,6 @@ Runs = list[dict[str, Any]]
 TARGET = 0.85  # of digits; other applications bring their own
 LIMIT_S = 400.0  # virtual seconds of a run
 QUICK_LIMIT_S = 120.0
-BY_SPEED_LIMIT_S = 120.0  # of runs that go on to their end
 MOST = 4.0  # times the default's time: rounds that need longer are "at least so many times" slower
 CLOSE = 1.25  # times the soonest's time: what came so close with one seed is run with the others
 SLOW_DIGITS = (
@@ -160,9 +159,9 @@ def cells(quick: bool) -> Iterator[Cell]:
 def study(cell: Cell, seeds: Sequence[int], quick: bool) -> Runs:
     """Run a cell's methods with every seed: with the first one all rounds, then the likely ones."""
     torch.set_num_threads(1)
-    if cell.by_speed:
-        return [simulate(cell, m, seed, BY_SPEED_LIMIT_S) for seed in seeds for m in BY_SPEED]
     limit_s = QUICK_LIMIT_S if quick else LIMIT_S
+    if cell.by_speed:
+        return [simulate(cell, m, seed, limit_s) for seed in seeds for m in BY_SPEED]
     rounds = QUICK_ROUNDS if quick else tuple(SYNCHRONOUS)
     runs: Runs = []
     for seed in seeds:
