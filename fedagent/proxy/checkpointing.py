@@ -78,6 +78,7 @@ class Checkpointing:
     callbacks : of which some have a ``state_dict``.
     statistics : of the run.
     about : plain values that must be the same in a run that goes on, by what they are.
+    logs : whether what comes between two checkpoints is logged, on a real fleet.
     """
 
     def __init__(
@@ -87,11 +88,13 @@ class Checkpointing:
         callbacks: Sequence[Callback],
         statistics: Statistics,
         about: Mapping[str, str],
+        logs: bool = True,
     ) -> None:
         is_wanted = options is not None and (options.in_simulation or not statistics.is_virtual)
         self._options = options if is_wanted else None
         self._callbacks, self._root, self._statistics = callbacks, _Root(run), statistics
         self._about = {"version of fedagent": _installed(), **about}
+        self._logs = logs and not statistics.is_virtual
         self._last = self._number = 0
         self._ways: set[Path] = set()  # to what a new process has by itself
         self._log: Log | None = None
@@ -136,7 +139,7 @@ class Checkpointing:
 
     def begin(self) -> None:
         """Save a run on a real fleet for the first time, or again when it has gone on."""
-        if self._options is None or self._statistics.is_virtual:
+        if self._options is None or not self._logs:
             return
         if not self.save(now=True):
             self._log = self._options.log(self._options.next_number())
@@ -158,7 +161,7 @@ class Checkpointing:
         for callback in self._callbacks:
             states.setdefault(type(callback).__name__, []).append(callback.state_dict())
         number = self._options.next_number()
-        if not self._statistics.is_virtual:
+        if self._logs:
             self.close()
             self._log = self._options.log(number)
         self._options.save(number, snapshot, {**self._about, "callbacks": states})
