@@ -11,6 +11,7 @@ import numpy as np
 from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 
+from fedagent import keys
 from fedagent._flower import DRIVER_NODE_ID, Run, empty_run, identify_process, set_message_id
 
 NODES = (100, 101, 102, 103)
@@ -81,7 +82,8 @@ class Counting:
 
     Parameters
     ----------
-    folder : where the number of jobs so far is kept, over all processes of a run.
+    folder : where the tokens of all jobs are kept, over all processes of a run: one a line, that
+        of element n on the n-th.
     size : elements of the model, one for a job.
     """
 
@@ -94,9 +96,9 @@ class Counting:
 
     def __call__(self, message: Message) -> Message:
         """Do a job."""
-        number = self._file.stat().st_size if self._file.exists() else 0
-        with self._file.open("ab") as file:
-            file.write(b".")
+        number = len(self._file.read_text().split()) if self._file.exists() else 0
+        with self._file.open("a") as file:
+            file.write(f"{message.content['config'][keys.TOKEN]}\n")
         counts = message.content["arrays"].to_numpy_ndarrays()[0].copy()
         counts[number] += 1
         metrics = MetricRecord({"num-examples": 1, "job": number})
