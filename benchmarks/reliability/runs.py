@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -126,10 +125,10 @@ class Account:
     wrong: int
 
 
-def real(folder: Path, resume: bool = False, **options: Any) -> None:
+def real(folder: Path, resume: bool = False, every: int = EVERY) -> None:
     """Run FedBuff on a real fleet in one process; leave the model's counts in a file."""
     app = Counting(folder, 50 * UPDATES)
-    saving = Checkpoints(folder / "checkpoints", "updates", EVERY, resume=resume)
+    saving = Checkpoints(folder / "checkpoints", "updates", every, resume=resume)
     # The mean of four, four times: every update adds what it is.
     strategy = FedBuff(
         buffer_size=4,
@@ -140,7 +139,6 @@ def real(folder: Path, resume: bool = False, **options: Any) -> None:
         stopping=[MaxUpdates(UPDATES)],
         callbacks=[_Acknowledged(folder)],
         checkpoint=saving,
-        **options,
     )
     arrays = strategy.start(LocalGrid(app), app.initial(), num_rounds=1_000_000).arrays
     np.save(folder / "counts.npy", arrays.to_numpy_ndarrays()[0])

@@ -56,8 +56,8 @@ class Log:
         with writing(self._path):
             self._file.write(_HEAD.pack(_MARK, len(payload), hashlib.sha256(payload).digest()))
             self._file.write(payload)
+            self._file.flush()  # a process that dies keeps it; a machine only what is urgent
             if is_urgent:
-                self._file.flush()
                 os.fsync(self._file.fileno())
 
     def close(self) -> None:
