@@ -147,6 +147,7 @@ def large_checkpoint(num_parameters: int, repetitions: int) -> dict[str, float]:
     """Compare a checkpoint of a large model with writing as many bytes, and an fsync.
 
     The run is a real one with FedAsync: what is saved are the model and the versions in flight.
+    Nothing else runs meanwhile.
     """
     own, seconds, sizes, plain = Checkpoints.save, [], [], []
 

@@ -150,6 +150,15 @@ def test_a_scheduler_begins_anew_with_the_number_at_work(tmp_path):
     assert proxy.statistics.in_flight == 0
 
 
+def test_replies_that_threads_fetch_are_logged_as_any_others(tmp_path, monkeypatch):
+    """On a SuperLink each reply is asked for by a thread, and grid and threads are no state."""
+    monkeypatch.setattr("fedagent.proxy.dispatcher.pulls_over_network", lambda grid: True)
+    killed(tmp_path, 17)
+    proxy, counts = started(tmp_path, Notes(), resume=True)
+    assert set(counts) == {0.0, 1.0}
+    assert counts.sum() == proxy.statistics.num_updates == 60
+
+
 def test_seconds_in_which_nothing_ran_do_not_count(tmp_path):
     class Late(Notes):
         def on_settled(self, statistics, settlement):
