@@ -5,11 +5,12 @@ BIN    := $(VENV)/bin
 # Processes that run tests side by side; see tests/conftest.py.
 JOBS   ?= 2
 NUMBER ?= 500
+EACH   ?= 20
 SEED   ?= 0
 READY  := $(VENV)/.ready
 PYTEST := FLWR_TELEMETRY_ENABLED=0 $(BIN)/python -m pytest -q -n $(JOBS)
 
-.PHONY: help run test check format coverage mutation clean
+.PHONY: help run test check format coverage mutation chaos clean
 
 help:            ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -25,6 +26,9 @@ coverage: $(READY) ## Run the tests and require 90 % coverage of fedagent
 
 mutation: $(READY) ## Plant small mistakes in the pure rooms: do the tests notice? (NUMBER, SEED)
 	FLWR_TELEMETRY_ENABLED=0 $(BIN)/python -m benchmarks.mutation --number $(NUMBER) --seed $(SEED)
+
+chaos: $(READY)  ## Kill runs at every edge of their journal, resume them, count what is lost (EACH, SEED)
+	FLWR_TELEMETRY_ENABLED=0 $(BIN)/python -m benchmarks.reliability.chaos --each $(EACH) --seed $(SEED)
 
 check: $(READY)  ## Lint, types and layers
 	$(BIN)/ruff check .

@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Context, MetricRecord
 from flwr.serverapp import Grid, ServerApp
-from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
@@ -17,13 +16,13 @@ from fedagent.callbacks import LiveDisplay
 from fedagent.client import LocalTraining, resolve_device, train
 from fedagent.config import build_task, compose, instantiate
 from fedagent.errors import FedagentError, RunStalledError, one_of, require
+from fedagent.grids import clock_of
 from fedagent.journal import Checkpoints
 from fedagent.proxy.server_evaluation import EvaluateFn
 from fedagent.report import Exhibits, Recorder
 from fedagent.report.folder import CONFIG_FILE, next_free, require_free
-from fedagent.report.resuming import CHECKPOINTS, remember_words
+from fedagent.report.resuming import CHECKPOINTS, remember_words, require_same_words
 from fedagent.stopping import Baseline
-from fedagent.strategies import Synchronous
 from fedagent.tasks.showcase import Showcase
 from fedagent.tasks.task import Task
 
@@ -38,6 +37,8 @@ def main(grid: Grid, context: Context) -> None:
     """Compose the configuration, build task and strategy, and train."""
     words = str(context.run_config.get("overrides", ""))
     cfg = compose(words, CONF)
+    if cfg.resume is not None:
+        require_same_words(Path(cfg.resume), words)
     output_dir = run_folder(cfg)
     cfg.output_dir = str(output_dir)  # monitors may write there too
     torch.manual_seed(cfg.seed)
@@ -50,15 +51,17 @@ def main(grid: Grid, context: Context) -> None:
     goal = task.metric, cfg.target
     to_beat = baseline(cfg, task)
     callbacks = [Recorder(output_dir, *goal, about, cfg.overwrite, to_beat)]
-    saving = {"checkpoint": checkpoints(cfg, output_dir)} if cfg.checkpoint else {}
+    saving = checkpoints(cfg, output_dir, grid)
     if cfg.display:
         callbacks.append(LiveDisplay(*goal, stopping.max_updates, baseline=to_beat))
     if cfg.showcase:
         callbacks.append(Exhibits(output_dir, show(cfg, task)))
     callbacks += instantiate(cfg.monitor).values()
     conditions = stopping.conditions(task.metric, cfg.target)
-    strategy = instantiate(cfg.strategy, callbacks=callbacks, stopping=conditions, **saving)
-    if saving:
+    strategy = instantiate(
+        cfg.strategy, callbacks=callbacks, stopping=conditions, checkpoint=saving
+    )
+    if saving is not None:
         remember_words(output_dir, words)
     result = strategy.start(
         grid=grid,
@@ -80,10 +83,6 @@ def main(grid: Grid, context: Context) -> None:
 def run_folder(cfg: DictConfig) -> Path:
     """Return the folder that the configuration names, or one named by date and time, with it."""
     if cfg.resume is not None:
-        require(
-            Path(cfg.resume).absolute() == Path(cfg.output_dir or "").absolute() and cfg.checkpoint,
-            f"resume={cfg.resume} is for the command line of a simulation: fedagent resume DIR.",
-        )
         return Path(cfg.resume)
     if cfg.output_dir is not None:
         return require_free(Path(cfg.output_dir), cfg.overwrite)
@@ -92,22 +91,25 @@ def run_folder(cfg: DictConfig) -> Path:
     return folder
 
 
-def checkpoints(cfg: DictConfig, folder: Path) -> Checkpoints:
-    """Return when the run is saved, and whether it goes on from what was.
+def checkpoints(cfg: DictConfig, folder: Path, grid: Grid) -> Checkpoints | None:
+    """Return when the run is saved, and whether it goes on from what was; None for never.
 
     Raises
     ------
     ConfigurationError
-        If the strategy has Flower's rounds.
+        If it is to go on from what it would not save.
     """
+    goes_on = cfg.resume is not None
+    is_wanted = cfg.checkpoint and (cfg.checkpoint.in_simulation or not clock_of(grid).is_virtual)
     require(
-        get_object(cfg.strategy._target_) is not Synchronous,
-        "checkpoint: a strategy with Flower's rounds cannot be saved; set checkpoint=off, or take "
-        "an asynchronous one, such as strategy=fedbuff.",
+        is_wanted or not goes_on,
+        f"resume={cfg.resume}: with checkpoint=off nothing is saved, and with checkpoint=real a "
+        "run on a real fleet only, which goes on with flwr run and its own words; see "
+        "docs/reliability.md.",
     )
-    kept: Checkpoints = instantiate(
-        cfg.checkpoint, folder=folder / CHECKPOINTS, resume=cfg.resume is not None
-    )
+    if not is_wanted:
+        return None
+    kept: Checkpoints = instantiate(cfg.checkpoint, folder=folder / CHECKPOINTS, resume=goes_on)
     return kept
 
 

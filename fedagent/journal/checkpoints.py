@@ -4,27 +4,28 @@ A checkpoint is one safetensors file, ``NUMBER-DIGEST.safetensors``, whose name 
 its bytes. It is written beside its place, taken by the disk (fsync) and then renamed, so a process
 that dies at any moment leaves the checkpoints it had. Of those that are torn or have a changed bit
 the name tells, and the newest good one is taken.
+
+What cannot be done again is logged from one checkpoint to the next, in ``NUMBER.log``, which begins
+where checkpoint NUMBER was taken. So an older checkpoint and all logs since say what a newer does.
 """
 
 import hashlib
-import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from fedagent.errors import CheckpointError, Interval, check_fields
 from fedagent.journal.capture import Snapshot
+from fedagent.journal.content import arrays_of, content_of
 from fedagent.journal.durable import flush, writing
+from fedagent.journal.log import Log, records
 
 logger = logging.getLogger("flwr.fedagent")
-
-_STATE = "state"  # the JSON, as bytes: metadata of a safetensors file may be 100 MB at most
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Checkpoints:
     every : from one checkpoint to the next, >= 1.
     keep : checkpoints that stay, the newest ones, >= 1.
     resume : whether the run goes on from the newest checkpoint in the folder.
+    in_simulation : whether a simulated run is saved too, which could be done again.
     """
 
     folder: Path
@@ -45,15 +47,34 @@ class Checkpoints:
     every: Annotated[int, Interval("[1, inf)")] = 10
     keep: Annotated[int, Interval("[1, inf)")] = 2
     resume: bool = False
+    in_simulation: bool = True
 
     def __post_init__(self) -> None:
         check_fields(self)
 
-    def save(self, snapshot: Snapshot, about: Mapping[str, Any]) -> Path:
-        """Write a checkpoint, then drop the oldest ones.
+    def next_number(self) -> int:
+        """Return the number of the next checkpoint, and of the log that begins there."""
+        return 1 + max(map(_number, [*self._files(), *self._logs()]), default=0)
+
+    def log(self, number: int) -> Log:
+        """Begin the log of what happens after a checkpoint.
+
+        Raises
+        ------
+        OutputError
+            If the disk does not take it.
+        """
+        path = self.folder / f"{number:012}.log"
+        with writing(path):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        return Log(path)
+
+    def save(self, number: int, snapshot: Snapshot, about: Mapping[str, Any]) -> Path:
+        """Write a checkpoint, then drop the oldest ones and the logs that only they need.
 
         Parameters
         ----------
+        number : the next one.
         snapshot : what to write.
         about : plain values by which a run tells whether the checkpoint is one of its own.
 
@@ -62,16 +83,13 @@ class Checkpoints:
         OutputError
             If the disk does not take it; earlier checkpoints stay.
         """
-        state = {"about": dict(about), "tree": snapshot.tree, "live": snapshot.live}
-        encoded = np.frombuffer(json.dumps(state, separators=(",", ":")).encode(), np.uint8)
-        number = 1 + max((int(p.stem.partition("-")[0]) for p in self._files()), default=0)
         temporary = self.folder / f".{number:012}.{os.getpid()}.tmp"
         with writing(self.folder / f"{number:012}.safetensors"):
             self.folder.mkdir(parents=True, exist_ok=True)
             for half in self.folder.glob(".*.tmp"):  # of a process that died
                 half.unlink(missing_ok=True)
             try:
-                save_file({_STATE: encoded, **snapshot.arrays}, temporary)
+                save_file(arrays_of(snapshot, about), temporary)
                 path = self.folder / f"{number:012}-{_digest(temporary)}.safetensors"
                 flush(temporary)
                 temporary.replace(path)
@@ -80,10 +98,13 @@ class Checkpoints:
                 temporary.unlink(missing_ok=True)
             for old in self._files()[self.keep :]:
                 old.unlink(missing_ok=True)
+            oldest = _number(self._files()[-1])
+            for log in [log for log in self._logs() if _number(log) < oldest]:
+                log.unlink(missing_ok=True)
         return path
 
-    def newest(self) -> tuple[Snapshot, Mapping[str, Any]]:
-        """Return the newest checkpoint that is whole, and what it is about.
+    def newest(self) -> tuple[int, Snapshot, Mapping[str, Any]]:
+        """Return the newest checkpoint that is whole: its number, and what was written.
 
         Raises
         ------
@@ -92,27 +113,38 @@ class Checkpoints:
         """
         for path in self._files():
             if path.stem.rpartition("-")[2] == _digest(path):
-                return _read(path)
+                return _number(path), *content_of(load_file(path))
             logger.warning("%s is damaged and left alone; an older checkpoint is taken.", path)
         raise CheckpointError(
             f"{self.folder} has no checkpoint that is whole, so the run cannot go on: start it "
             "anew. With checkpoint=versions or checkpoint=updates a run leaves some."
         )
 
+    def logged(self, since: int) -> Iterator[Snapshot]:
+        """Yield the records of all logs since a checkpoint, up to the first that is not whole.
+
+        The last log is cut off there: whoever was writing has died, and others go on.
+        """
+        paths = sorted(path for path in self._logs() if _number(path) >= since)
+        for path in paths:
+            whole = yield from records(path)
+            if whole == path.stat().st_size:
+                continue
+            if path == paths[-1]:
+                with writing(path):
+                    os.truncate(path, whole)
+            return
+
     def _files(self) -> list[Path]:
         """Return the checkpoints, the newest first."""
         return sorted(self.folder.glob("[0-9]*-*.safetensors"), reverse=True)
 
-
-def _read(path: Path) -> tuple[Snapshot, Mapping[str, Any]]:
-    arrays = load_file(path)
-    state = json.loads(arrays.pop(_STATE).tobytes())
-    live = [[_tuples(way) for way in ways] for ways in state["live"]]
-    return Snapshot(state["tree"], arrays, live), state["about"]
+    def _logs(self) -> list[Path]:
+        return list(self.folder.glob("[0-9]*.log"))
 
 
-def _tuples(way: Any) -> Any:
-    return None if way is None else tuple((step, name) for step, name in way)
+def _number(path: Path) -> int:
+    return int(path.stem.partition("-")[0])
 
 
 def _digest(path: Path) -> str:

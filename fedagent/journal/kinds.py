@@ -15,6 +15,7 @@ from dataclasses import is_dataclass
 from typing import Any
 
 import numpy as np
+from flwr.serverapp import Grid
 
 from fedagent.errors import CheckpointError
 
@@ -32,6 +33,7 @@ _LIVE = (
     threading.Event,
     logging.Logger,
     io.IOBase,
+    Grid,
 )
 
 Node = Any
@@ -46,9 +48,9 @@ class NotNow(Exception):  # noqa: N818  (no error: it passes)
 def is_live_kind(kind: type) -> bool:
     """Whether objects of a class are no state: a new process has its own, in the same place.
 
-    Locks and threads are, and objects whose class says ``IS_LIVE``.
+    Locks, threads and grids are, unless their class says by ``IS_LIVE`` what else it is.
     """
-    return issubclass(kind, _LIVE) or getattr(kind, "IS_LIVE", False)
+    return getattr(kind, "IS_LIVE", issubclass(kind, _LIVE))
 
 
 def is_frozen(kind: type) -> bool:

@@ -34,6 +34,11 @@ class Membership:
         """Return whether a node is there now."""
         return node_id in self._known
 
+    @property
+    def nodes(self) -> Iterable[int]:
+        """The nodes that are there, as they were last seen."""
+        return self._known
+
     def refresh(self, nodes: Iterable[int] | Population) -> None:
         """Take over which nodes are there now: newcomers are idle, vanished nodes get no work.
 

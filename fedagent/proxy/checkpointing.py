@@ -4,24 +4,51 @@ The loop is one thread. Between two of its turns nothing is half done: what is u
 grid's queue, in the ledger or in the buffer. There one snapshot of all that the run reaches is the
 run, and what follows is decided by it alone. So what a simulated run does after a checkpoint it
 does again, bit for bit, when it is resumed: nothing is lost, and nothing happens twice.
+
+A real fleet does nothing again. What comes from it is therefore logged before it counts:
+
+    pull -> log, fsync -> apply -> publish
+
+and a run that is resumed goes through the log of what came after its checkpoint.
 """
 
 import logging
 import random
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
 import torch
+from flwr.app import Message
 
-from fedagent.errors import CheckpointError, require
-from fedagent.journal import NotNow, capture, restore
+from fedagent.callbacks import Callback
+from fedagent.errors import CheckpointError
+from fedagent.journal import Checkpoints, Log, NotNow, capture, restore
 from fedagent.journal.kinds import Path
-from fedagent.proxy.options import AsyncOptions
-from fedagent.proxy.versions import Versions
 from fedagent.statistics import Statistics
+from fedagent.update import Dispatch
 
 logger = logging.getLogger("flwr.fedagent")
+
+
+@dataclass
+class Event:
+    """What a loop does not decide by itself: the time, its nodes, what it sent and what came.
+
+    Attributes
+    ----------
+    now_s : when it happened, on the run's clock.
+    nodes : all that are connected; None if they are the same as before.
+    sent : what nodes were asked, and whether each got a model of its own.
+    replies : what came back.
+    """
+
+    now_s: float = 0.0
+    nodes: list[int] | None = None
+    sent: list[tuple[Dispatch, bool]] = field(default_factory=list)
+    replies: list[Message] = field(default_factory=list)
 
 
 class _Root:
@@ -47,32 +74,31 @@ class Checkpointing:
     Parameters
     ----------
     run : all of its state is reached from here.
-    options : when and where, and the callbacks, of which some have a ``state_dict``.
-    versions : of the run's model.
-
-    Raises
-    ------
-    ConfigurationError
-        If the run cannot be saved.
+    options : when and where; None for never.
+    callbacks : of which some have a ``state_dict``.
+    statistics : of the run.
+    about : plain values that must be the same in a run that goes on, by what they are.
+    logs : whether what comes between two checkpoints is logged, on a real fleet.
     """
 
     def __init__(
-        self, run: object, options: AsyncOptions, statistics: Statistics, versions: Versions
+        self,
+        run: object,
+        options: Checkpoints | None,
+        callbacks: Sequence[Callback],
+        statistics: Statistics,
+        about: Mapping[str, str],
+        logs: bool = True,
     ) -> None:
-        self._options, self._callbacks = options.checkpoint, options.callbacks
-        self._root, self._statistics = _Root(run), statistics
-        self._about = {
-            "version of fedagent": _installed(),
-            "model": str(versions.model.spec.arrays),
-            "rule": type(versions.rule).__name__,
-            "scheduler": type(options.scheduler).__name__,
-        }
-        self._last = 0
+        is_wanted = options is not None and (options.in_simulation or not statistics.is_virtual)
+        self._options = options if is_wanted else None
+        self._callbacks, self._root, self._statistics = callbacks, _Root(run), statistics
+        self._about = {"version of fedagent": _installed(), **about}
+        self._logs = logs and not statistics.is_virtual
+        self._last = self._number = 0
         self._ways: set[Path] = set()  # to what a new process has by itself
-        require(
-            self._options is None or statistics.is_virtual,
-            "checkpoint: only a simulated run can be saved and resumed; set checkpoint=off.",
-        )
+        self._log: Log | None = None
+        self._nodes: Iterable[int] = ()
 
     def restore(self) -> bool:
         """Bring back the run of the newest checkpoint that is whole; say whether that was asked.
@@ -88,7 +114,7 @@ class Checkpointing:
         self._ways = capture(self._root).ways()
         if not self._options.resume:
             return False
-        snapshot, about = self._options.newest()
+        self._number, snapshot, about = self._options.newest()
         for name, own in self._about.items():
             if about.get(name) != own:
                 raise CheckpointError(
@@ -103,24 +129,73 @@ class Checkpointing:
         logger.info("Goes on at version %d, update %d", self._statistics.version, self._last)
         return True
 
-    def save(self, is_last: bool = False) -> None:
-        """Save the run if enough has happened since the last time, or if it is about to stop."""
+    def logged(self) -> Iterator[Event]:
+        """Yield what came after the checkpoint that was restored."""
+        assert self._options is not None
+        for snapshot in self._options.logged(since=self._number):
+            event = Event()
+            restore(snapshot, event)
+            yield event
+
+    def begin(self) -> None:
+        """Save a run on a real fleet for the first time, or again when it has gone on."""
+        if self._options is None or not self._logs:
+            return
+        if not self.save(now=True):
+            self._log = self._options.log(self._options.next_number())
+
+    def save(self, now: bool = False) -> bool:
+        """Save the run if enough has happened since the last time, or `now`; say whether it is."""
         if self._options is None:
-            return
-        if not is_last and self._count < self._last + self._options.every:
-            return
+            return False
+        if not now and self._count < self._last + self._options.every:
+            return False
         self._root.take_generators()
         try:
             snapshot = capture(self._root)
         except NotNow:  # but after the next turn
-            return
+            return False
         snapshot.require_ways(self._ways)
         self._last = self._count
         states: dict[str, list[Any]] = {}
         for callback in self._callbacks:
             states.setdefault(type(callback).__name__, []).append(callback.state_dict())
-        about = {**self._about, "callbacks": states}
-        self._options.save(snapshot, about)
+        number = self._options.next_number()
+        if self._logs:
+            self.close()
+            self._log = self._options.log(number)
+        self._options.save(number, snapshot, {**self._about, "callbacks": states})
+        return True
+
+    def close(self) -> None:
+        """Let the log go."""
+        if self._log is not None:
+            self._log.close()
+
+    # --- what is logged between two checkpoints -------------------------------------------------
+
+    def sent(self, dispatches: Iterable[tuple[Dispatch, bool]]) -> None:
+        """Note what nodes were asked."""
+        if self._log is not None and (sent := list(dispatches)):
+            self._note(Event(self._statistics.now_s, sent=sent))
+
+    def came(self, replies: list[Message], nodes: Iterable[int]) -> None:
+        """Note what came, and who is connected now; return when the disk has the replies."""
+        if self._log is None:
+            return
+        is_known = nodes is self._nodes or list(nodes) == list(self._nodes)
+        self._nodes = nodes
+        if replies or not is_known:
+            joined = None if is_known else list(nodes)
+            self._note(Event(self._statistics.now_s, joined, replies=replies))
+
+    def due(self) -> None:
+        """Note that the rule has something to do by the clock."""
+        self._note(Event(self._statistics.now_s))
+
+    def _note(self, event: Event) -> None:
+        if self._log is not None:
+            self._log.append(capture(event), is_urgent=bool(event.replies))
 
     @property
     def _count(self) -> int:

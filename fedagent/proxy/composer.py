@@ -27,7 +27,7 @@ class Composer:
         """Return one message for every free slot and idle node that the scheduler matches."""
         messages = []
         for job in self._dispatcher.slots.assignments():
-            base = self._own_model(job.node_id)
+            base = self.own_model(job.node_id)
             told = config.copy()
             told.update(self._rule.job_config(job.node_id))
             if self._options.max_prefetch:
@@ -43,11 +43,12 @@ class Composer:
         """Return one message for each of some nodes."""
         return [
             self._dispatcher.outbox.message(
-                Kind.EVALUATE, arrays, config, Assignment(node_id), self._own_model(node_id)
+                Kind.EVALUATE, arrays, config, Assignment(node_id), self.own_model(node_id)
             )
             for node_id in node_ids
         ]
 
-    def _own_model(self, node_id: int) -> Version | None:
+    def own_model(self, node_id: int) -> Version | None:
+        """Return the model that only this node gets, if the rule keeps one for it."""
         self._rule.register_node(node_id, self._dispatcher.attributes(node_id))
         return self._versions.own(node_id)

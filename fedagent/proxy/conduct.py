@@ -31,6 +31,10 @@ class Conduct:
     Parameters
     ----------
     statistics : where ``fruitless`` and ``delta_like`` are kept.
+
+    Attributes
+    ----------
+    last_failure : in words; "none" if there was none.
     """
 
     def __init__(self, statistics: Statistics) -> None:
@@ -39,6 +43,8 @@ class Conduct:
         self._looked_at: set[int] = set()
         self._has_warned = self._has_success = False
         self._num_failed = 0
+        self._reported: set[tuple[str, str]] = set()
+        self.last_failure = "none"
 
     def look(self, update: Update) -> None:
         """Compare the first update of a node with the model that it was sent.
@@ -66,6 +72,19 @@ class Conduct:
                 share,
             )
         self._statistics.delta_like[node_id] = share
+
+    def failed(self, node_id: int, ending: Ending) -> None:
+        """Log a failure; of a kind the first one loudly."""
+        self.last_failure = f"node {node_id}, {ending.reason}: {ending.detail}"
+        is_new = (ending.outcome, ending.reason) not in self._reported
+        self._reported.add((ending.outcome, ending.reason))
+        logger.log(
+            logging.WARNING if is_new else logging.DEBUG,
+            "%s: %s%s",
+            ending.outcome,
+            self.last_failure,
+            " (more of this kind are only counted)" if is_new else "",
+        )
 
     def ended(self, node_id: int, ending: Ending) -> None:
         """Take note of how a train dispatch ended."""

@@ -42,6 +42,7 @@ class Dispatcher:
     slots : which jobs may be handed out now.
     outbox : builds the messages that hand them out.
     conduct : what is learnt of single nodes.
+    clock : of this run.
     """
 
     def __init__(self, grid: Grid, options: AsyncOptions, timeout_s: float) -> None:
@@ -54,31 +55,30 @@ class Dispatcher:
         self._deadlines = Deadlines(deadline_s, factor)
         self._node_info = NodeInfo(grid, over_network and options.per_node is not None)
         self.ledger, self.jobs, self.statistics = Ledger(), Jobs(), Statistics()
-        self._clock, self.conduct = RunClock(grid, self.statistics), Conduct(self.statistics)
+        self.clock, self.conduct = RunClock(grid, self.statistics), Conduct(self.statistics)
         self.membership, self._breaker = Membership(options.backoff), Breaker(options.backoff)
         books = self.membership, self.jobs, self.ledger
         self.slots = Slots(options, *books, self._breaker, self.statistics, self.attributes)
         # Twice the deadline: then the grid answers for the node, and it may work again.
         self.outbox = Outbox(grid, options, self.jobs, 2 * deadline_s * self._queue_length)
-        self._reported: set[tuple[str, str]] = set()
         self._silence = Silence(max(timeout_s, deadline_s))
         self._refresh_at_s = 0.0
-        self._last_failure = "none"
 
     # --- nodes --------------------------------------------------------------------------------
 
     def wait_for_nodes(self, wanted: int) -> RunEnd | None:
         """Wait until `wanted` nodes are connected; return why not, if they never were."""
-        is_announced = False
+        is_announced, self._refresh_at_s = False, self.statistics.now_s
+        until_s = self.statistics.now_s + self._timeout_s
         while True:
-            self._clock.tick()
+            self.clock.tick()
             if asked := self._node_info.awaited:
                 self._without_answers(self._pull(asked))
             self._refresh_nodes()
             if len(self.membership) >= wanted:
                 self._silence.succeeded(self.statistics.now_s)
                 return None
-            if self.statistics.now_s > self._timeout_s:
+            if self.statistics.now_s > until_s:
                 return RunEnd(
                     "stalled",
                     f"only {len(self.membership)} of min_available_nodes={wanted} nodes connected "
@@ -87,8 +87,8 @@ class Dispatcher:
             if not is_announced:
                 logger.info("Waiting for nodes: %d of %d connected", len(self.membership), wanted)
                 is_announced = True
-            self._clock.announce(self._refresh_at_s)
-            self._clock.pause()
+            self.clock.announce(self._refresh_at_s)
+            self.clock.pause()
 
     def attributes(self, node_id: int) -> Mapping[str, float]:
         """Return what is known of a node, name -> number; see `fedagent.nodes.geography`."""
@@ -102,10 +102,14 @@ class Dispatcher:
         now_s = self.statistics.now_s
         if now_s >= self._refresh_at_s:
             self._refresh_at_s = now_s + self._options.membership_interval_s
-            self.membership.refresh(self._node_info.meet(self._grid.get_node_ids(), now_s))
-            self._deadlines.forget_departed(self.membership)
-            self.slots.adjust()
+            self.see(self._node_info.meet(self._grid.get_node_ids(), now_s))
         self.membership.wake(now_s)
+
+    def see(self, nodes: Iterable[int]) -> None:
+        """Take over which nodes are connected."""
+        self.membership.refresh(nodes)
+        self._deadlines.forget_departed(self.membership)
+        self.slots.adjust()
 
     def _without_answers(self, replies: Iterable[Message]) -> list[Message]:
         """Keep what nodes say of themselves; return the other replies."""
@@ -127,7 +131,7 @@ class Dispatcher:
         if what is None:
             return None
         connected = f"{len(self.membership)} connected"
-        return RunEnd("stalled", f"{what} ({connected}; last failure: {self._last_failure})")
+        return RunEnd("stalled", f"{what} ({connected}; last failure: {self.conduct.last_failure})")
 
     # --- sending ------------------------------------------------------------------------------
 
@@ -163,14 +167,14 @@ class Dispatcher:
         """Return the replies that have come; let time pass, at most to `until_s`, if none has."""
         self.statistics.num_idle = min(len(self.membership.idle), len(self.membership))
         awaited = self.ledger.awaited()
-        self._clock.announce(self._next_due_s(until_s))
+        self.clock.announce(self._next_due_s(until_s))
         if asked := self._node_info.awaited:
             replies = self._without_answers(self._pull([*awaited, *asked]))
         else:
             replies = list(self._pull(awaited)) if awaited else []
         if not replies:
-            self._clock.pause()
-        self._clock.tick()
+            self.clock.pause()
+        self.clock.tick()
         if any(map(is_from_node, replies)):
             self._silence.heard(self.statistics.now_s)
         self._refresh_nodes()
@@ -243,7 +247,7 @@ class Dispatcher:
             dispatch, ending.outcome, ending.reason, ending.received_bytes, begun_s, is_remote
         )
         if ending.outcome in (Outcome.FAILED, Outcome.REJECTED):
-            self._say(dispatch, ending)
+            self.conduct.failed(dispatch.node_id, ending)
         if dispatch.kind is Kind.TRAIN:
             self._learn(dispatch, ending, duration_s)
         if ending.outcome is not Outcome.EXPIRED:
@@ -274,19 +278,6 @@ class Dispatcher:
         if ending.outcome in (Outcome.APPLIED, Outcome.REJECTED):
             self._deadlines.observe(dispatch.node_id, duration_s)
             self._node_info.observe(dispatch.node_id, duration_s, dispatch.local_steps)
-
-    def _say(self, dispatch: Dispatch, ending: Ending) -> None:
-        """Log a failure; of a kind the first one loudly."""
-        self._last_failure = f"node {dispatch.node_id}, {ending.reason}: {ending.detail}"
-        is_new = (ending.outcome, ending.reason) not in self._reported
-        self._reported.add((ending.outcome, ending.reason))
-        logger.log(
-            logging.WARNING if is_new else logging.DEBUG,
-            "%s: %s%s",
-            ending.outcome,
-            self._last_failure,
-            " (more of this kind are only counted)" if is_new else "",
-        )
 
     def _release(self, dispatch: Dispatch, succeeded: bool) -> None:
         now_s = self.statistics.now_s

@@ -45,3 +45,11 @@ DROPPED = Ending(
     "an override of aggregate_train did not pass it on",
     blames_node=False,
 )
+
+INTERRUPTED = Ending(
+    Outcome.EXPIRED,
+    "interrupted",
+    "the server's process ended while it was in flight",
+    blames_node=False,
+)
+"""How what was in flight ends when a run on a real fleet goes on in another process."""

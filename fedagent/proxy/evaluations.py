@@ -28,7 +28,7 @@ class Evaluations:
     versions : what is evaluated.
     config : for clients that evaluate.
     rule : for numbers about its state.
-    result, statistics, callbacks : where metrics go.
+    statistics, result, callbacks : where metrics go.
     """
 
     UNSAVED: ClassVar = ("_callbacks",)
@@ -40,8 +40,8 @@ class Evaluations:
         versions: Versions,
         config: ConfigRecord,
         rule: Rule,
-        result: RunResult,
         statistics: Statistics,
+        result: RunResult,
         callbacks: Sequence[Callback],
     ) -> None:
         self._server, self._clients, self._rule = server, clients, rule

@@ -96,6 +96,10 @@ class Ledger:
         """Return the model that a dispatch in flight started from."""
         return self._own_bases.get(dispatch.message_id) or self._versions[dispatch.version]
 
+    def has_own_base(self, dispatch: Dispatch) -> bool:
+        """Whether a dispatch in flight started from a model that only its node got."""
+        return dispatch.message_id in self._own_bases
+
     def staleness(self, dispatch: Dispatch, newest: int | None = None) -> int:
         """Return tau: versions published since the dispatch.
 

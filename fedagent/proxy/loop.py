@@ -9,7 +9,8 @@ One thread owns the model. Nothing here knows whether time is real or simulated.
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Iterable
+from functools import partial
 from typing import ClassVar, cast
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
@@ -18,7 +19,6 @@ from flwr.serverapp.strategy import Strategy
 
 from fedagent.callbacks import tell_end
 from fedagent.grids import tell_statistics
-from fedagent.model import FlatModel
 from fedagent.proxy.checkpointing import Checkpointing
 from fedagent.proxy.composer import Composer
 from fedagent.proxy.dispatcher import Dispatcher
@@ -27,6 +27,8 @@ from fedagent.proxy.evaluations import Evaluations
 from fedagent.proxy.federated_evaluation import FederatedEvaluation
 from fedagent.proxy.inbox import Inbox
 from fedagent.proxy.options import AsyncOptions
+from fedagent.proxy.publishing import Publishing
+from fedagent.proxy.replay import Replay
 from fedagent.proxy.rounds import RoundConfig, Rounds
 from fedagent.proxy.run_end import RunResult, ShouldStop
 from fedagent.proxy.run_request import RunRequest
@@ -66,10 +68,11 @@ class Proxy:
         self._model = self._versions.model
         self._safeguard = Safeguard(self._versions, rule, self._dispatcher)
         self._inbox = Inbox(options, self._dispatcher, self._versions, rule)
-        self._rounds = Rounds(rule, self.statistics)
         self._composer = Composer(options, self._dispatcher, self._versions, rule)
         self._train_config = RoundConfig(request.train_config)
         self.result, self._is_over, self._is_told = RunResult(), False, False
+        filed = partial(options.aggregate, is_train=True), self.result.train_metrics_clientapp
+        self._rounds = Rounds(rule, self.statistics, *filed)
         tell_statistics(grid, self.statistics)
         self._stopping: list[Stopping] = [MaxRounds(request.num_rounds), *options.stopping]
         if request.should_stop is not None:  # first: it is asked after the last round too
@@ -77,11 +80,16 @@ class Proxy:
         self._limit_s = next_due_s(self._stopping)
         self._clients = FederatedEvaluation(strategy, options, grid, self._dispatcher)
         server = ServerEvaluation(request.evaluate_fn, not self.statistics.is_virtual)
-        told = self.result, self.statistics, options.callbacks
+        told = self.statistics, self.result, options.callbacks
+        self._publishing = Publishing(self._versions, self._safeguard, *told)
         self._evaluations = Evaluations(
             server, self._clients, self._versions, request.evaluate_config, rule, *told
         )
-        self._checkpointing = Checkpointing(self, options, self.statistics, self._versions)
+        self._replay = Replay(self._dispatcher, self._composer, self._evaluations, options)
+        kinds = {"rule": type(rule).__name__, "scheduler": type(options.scheduler).__name__}
+        about = {"model": str(self._model.spec.arrays), **kinds}
+        saving = options.checkpoint, options.callbacks, self.statistics
+        self._checkpointing = Checkpointing(self, *saving, about)
 
     def run(self) -> RunResult:
         """Train until a stopping condition holds; return Flower's result."""
@@ -95,7 +103,7 @@ class Proxy:
                     self._evaluations.ask_clients()
                     end = self._take_replies() or self._dispatcher.stalled()
                     if end is None:  # and nothing is half done
-                        self._checkpointing.save(must_end())
+                        self._checkpointing.save(now=must_end())
                         end = self._drain() if must_end() else None
                 self._end(end)
         except BaseException as error:  # Ctrl-C too
@@ -103,6 +111,7 @@ class Proxy:
             raise
         finally:
             self._evaluations.close()
+            self._checkpointing.close()
             self._dispatcher.stop_listening()
         return self.result
 
@@ -111,13 +120,17 @@ class Proxy:
         is_resumed = self._checkpointing.restore()
         for callback in self._options.callbacks:
             callback.on_start(self.statistics)
-        if is_resumed:
+        if is_resumed and self.statistics.is_virtual:
             return None
+        if is_resumed:
+            self._replay.play(self._checkpointing.logged(), self._take_in)
         end = self._dispatcher.wait_for_nodes(self._options.min_available_nodes)
-        if end is None:
+        if end is None and not is_resumed:
             self._rounds.begin()
             logger.info("At most %d %s", self._request.num_rounds, self._rounds)
-        self._evaluations.evaluate()
+        if not is_resumed:
+            self._evaluations.evaluate()
+        self._checkpointing.begin()
         return end
 
     def _completed(self) -> RunEnd | None:
@@ -134,22 +147,35 @@ class Proxy:
         number = self._rounds.current
         payload, config = self._versions.current.payload, self._train_config.of(number)
         messages = self._strategy.configure_train(number, payload, config, self._grid)
-        self._dispatcher.send(Kind.TRAIN, messages)
+        sent = self._dispatcher.send(Kind.TRAIN, messages)
+        self._checkpointing.sent((d, self._ledger.has_own_base(d)) for d in sent)
 
     def _take_replies(self) -> RunEnd | None:
         """Take in what has come, or wait a little. Return the end, if a condition holds."""
         due_s = math.inf if self._is_over else self._rule.next_due_s()
         replies = self._dispatcher.pull(min(self._limit_s, due_s))
+        self._checkpointing.came(
+            list(filter(self._is_work, replies)), self._dispatcher.membership.nodes
+        )
         self._evaluations.collect()
+        end = self._take_in(replies)
+        for dispatch in self._dispatcher.expire_overdue():
+            if dispatch.kind is Kind.EVALUATE:
+                self._evaluations.settle(dispatch)
+        return end
+
+    def _take_in(self, replies: Iterable[Message]) -> RunEnd | None:
+        """Take in what has come by now. Return the end, if a condition holds."""
         self._advance()
         end = self._completed()
         for reply in replies:
             self._take(reply, is_over=end is not None)
             end = end or self._completed()
-        for dispatch in self._dispatcher.expire_overdue():
-            if dispatch.kind is Kind.EVALUATE:
-                self._evaluations.settle(dispatch)
         return end
+
+    def _is_work(self, reply: Message) -> bool:
+        dispatch = self._ledger.get(reply.metadata.reply_to_message_id)
+        return dispatch is not None and dispatch.kind is Kind.TRAIN
 
     def _take(self, reply: Message, is_over: bool) -> None:
         dispatch = self._dispatcher.match(reply)
@@ -182,7 +208,7 @@ class Proxy:
         self._limit_s = self._limit_s if end.kind == "stopped" else math.inf
         self._dispatcher.end_all(Kind.TRAIN)
         if self._rounds.has_versions:  # the end came within a round
-            self._close_round()
+            self._rounds.close()
         self._evaluations.evaluate()
         self._evaluations.collect(wait=True)
         trained_s = self.statistics.now_s
@@ -245,56 +271,25 @@ class Proxy:
         self.statistics.buffered = self._rule.pending
         self._dispatcher.close(dispatch, applied)
         if is_published:
-            self._publish_next()
+            self._publishing.publish()
         self._advance()
         return self._complete_round() if self._rounds.is_complete else (None, None)
 
     def _advance(self) -> None:
         """Let the rule do what is due by now."""
-        while (
-            self._rule.next_due_s() <= self.statistics.now_s
-            and not self._is_over
-            and self._completed() is None
-        ):
-            self._publish_sound(self._rule.advance)
-        self.statistics.edge_bytes_between_regions = self._rule.bytes_between_regions
-        self.statistics.lost = self._rule.lost
-
-    # --- versions -----------------------------------------------------------------------------
-
-    def _publish_sound(self, move: Callable[[FlatModel, float], bool]) -> None:
-        """Let the rule move the model by itself; publish what it made, or take it back."""
-        is_published = move(self._model, self.statistics.now_s)
-        if not self._safeguard.is_sound(is_published):
-            self._safeguard.undo()
-            return
-        self.statistics.buffered = self._rule.pending
-        if is_published:
-            self._publish_next()
-
-    def _publish_next(self) -> None:
-        self._versions.publish_next()
-        self.statistics.published(self._model.version)
-        self.result.arrays = self._versions.current.payload
-        for callback in self._options.callbacks:
-            callback.on_version(self.statistics)
+        if self._publishing.is_due():
+            self._checkpointing.due()
+        self._publishing.advance(lambda: self._is_over or self._completed() is not None)
 
     # --- rounds -------------------------------------------------------------------------------
 
     def _complete_round(self) -> tuple[ArrayRecord | None, MetricRecord]:
         """Count a round; the last one leaves nothing in a buffer that holds more than a round."""
-        if self._rounds.current >= self._request.num_rounds and self._rule.pending:
-            self._publish_sound(lambda model, _: self._rule.flush(model))
+        if self._rounds.current >= self._request.num_rounds:
+            self._publishing.flush()
         arrays = self._versions.current.payload if self._rounds.has_versions else None
-        metrics = self._close_round()
+        metrics = self._rounds.close()
         if self.statistics.server_round % self._options.evaluate_every == 0:
             self._evaluations.evaluate()
         self._rounds.begin()
         return arrays, metrics
-
-    def _close_round(self) -> MetricRecord:
-        metrics = self._options.aggregate(self._rounds.close(), is_train=True)
-        number = self.statistics.server_round
-        self.result.train_metrics_clientapp[number] = metrics
-        logger.info("Round %d, version %d: %s", number, self.statistics.version, metrics)
-        return metrics

@@ -8,6 +8,7 @@ first answer took, which includes starting the ClientApp, and ``seconds-per-step
 
 import logging
 from collections.abc import Collection, Iterable, Mapping
+from typing import ClassVar
 
 from flwr.app import Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
@@ -28,6 +29,8 @@ class NodeInfo:
     grid : where nodes are asked.
     is_wanted : whether anybody reads the answers; otherwise nobody is asked.
     """
+
+    UNSAVED: ClassVar = ("_asked",)
 
     def __init__(self, grid: Grid, is_wanted: bool) -> None:
         self._grid, self._is_wanted = grid, is_wanted
@@ -50,6 +53,10 @@ class NodeInfo:
         self._known = {node_id: self._known.get(node_id, {}) for node_id in present}
         silent = {n for n, asked_at_s in self._asked.values() if now_s < asked_at_s + _PATIENCE_S}
         return [node_id for node_id in present if node_id not in silent]
+
+    def after_restore(self) -> None:
+        """Ask those again whose answer has not come: it would come to another process."""
+        self._known = {node_id: said for node_id, said in self._known.items() if said}
 
     @property
     def awaited(self) -> Collection[str]:

@@ -73,8 +73,9 @@ class AsyncOptions:
         leaves it to the rule. See `fedagent.rules.Periodic`.
     per_node : B_k, M_k and prefetch by device class.
     seed : of the sample of nodes that evaluates.
-    checkpoint : when the run's state is saved, and whether it goes on from what was; in a
-        simulation only. See `fedagent.journal`.
+    checkpoint : when the run's state is saved, and whether it goes on from what was; None for
+        never. On a real fleet updates are logged between two checkpoints, each before it counts.
+        See `fedagent.journal`.
     membership_interval_s : clock seconds between two looks at the list of nodes. Of a simulated
         fleet that comes and goes the connected ones beyond 1,000 nodes are estimated, not counted.
     """

@@ -32,6 +32,8 @@ class ReplyFetcher:
     tries : how often a reply that cannot be read is asked for, >= 1.
     """
 
+    IS_LIVE = True
+
     def __init__(
         self, pull: Pull, num_threads: int = 32, interval_s: float = 0.25, tries: int = 3
     ) -> None:

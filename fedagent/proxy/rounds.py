@@ -5,10 +5,15 @@ updates. So `num_rounds` asks for the same training
 under every rule. Versions come out whenever the rule says, and staleness counts those.
 """
 
+import logging
+from collections.abc import Callable
+
 from flwr.app import ConfigRecord, MetricRecord
 
 from fedagent.rules import Rule
 from fedagent.statistics import Statistics
+
+logger = logging.getLogger("flwr.fedagent")
 
 
 class Rounds:
@@ -18,14 +23,23 @@ class Rounds:
     ----------
     rule : what is told how many updates a round has.
     statistics : where complete rounds are counted, and how many nodes a cohort has.
+    aggregate : what makes one record of what a round's clients have measured.
+    filed : such records by round.
 
     Attributes
     ----------
     num_updates : updates that the round under way asks for, >= 1; 0 before the first one.
     """
 
-    def __init__(self, rule: Rule, statistics: Statistics) -> None:
+    def __init__(
+        self,
+        rule: Rule,
+        statistics: Statistics,
+        aggregate: Callable[[list[MetricRecord]], MetricRecord],
+        filed: dict[int, MetricRecord],
+    ) -> None:
         self._rule, self._statistics = rule, statistics
+        self._aggregate, self._filed = aggregate, filed
         self.num_updates = 0
         self._metrics: list[MetricRecord] = []
         self._version = 0
@@ -68,10 +82,13 @@ class Rounds:
         """Whether a version has come out in the round under way."""
         return self._statistics.version > self._version
 
-    def close(self) -> list[MetricRecord]:
-        """Count the round under way as the last one; return its clients' metrics."""
+    def close(self) -> MetricRecord:
+        """Count the round under way as the last one; file its clients' metrics and return them."""
         self._statistics.server_round += 1
-        metrics, self._metrics = self._metrics, []
+        measured, self._metrics = self._metrics, []
+        number = self._statistics.server_round
+        metrics = self._filed[number] = self._aggregate(measured)
+        logger.info("Round %d, version %d: %s", number, self._statistics.version, metrics)
         return metrics
 
 

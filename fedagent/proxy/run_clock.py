@@ -30,6 +30,12 @@ class RunClock:
     def after_restore(self) -> None:
         """Go on counting real seconds; those in which nothing ran do not count."""
         self._wall_start_s = time.monotonic() - self._statistics.wall_s
+        if not self._statistics.is_virtual:
+            self.go_on(self._statistics.now_s)
+
+    def go_on(self, now_s: float) -> None:
+        """Let it be `now_s`."""
+        self._start_s, self._statistics.now_s = self._clock.now() - now_s, now_s
 
     def tick(self) -> None:
         """Read the clock."""

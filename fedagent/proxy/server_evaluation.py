@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 from flwr.app import ArrayRecord, MetricRecord
 
@@ -59,6 +59,8 @@ class ServerEvaluation:
     On a virtual clock it runs at once: the clock stands still meanwhile, and what a stopping
     condition sees must not depend on how fast this machine is.
     """
+
+    UNSAVED: ClassVar = ("_pool", "_running")
 
     def __init__(self, evaluate_fn: EvaluateFn | None, in_background: bool) -> None:
         self._evaluate_fn = evaluate_fn

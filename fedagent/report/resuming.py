@@ -43,6 +43,7 @@ def words_to_resume(folder: Path, changes: Sequence[str]) -> list[str]:
             f"{folder} holds no run that can go on ({path} cannot be read: {error}). A run with "
             "checkpoint=versions or checkpoint=updates leaves what is needed."
         ) from error
+    changes = [change for change in changes if _key(change) not in _OF_ONE_START]
     for change in changes:
         require(
             change in words or _key(change).partition(".")[0] in CHANGEABLE,
@@ -67,6 +68,25 @@ def with_earlier_words(words: Sequence[str]) -> list[str]:
     if not folders or folders[-1] == "null":
         return list(words)
     return words_to_resume(Path(folders[-1]), [word for word in words if _key(word) != "resume"])
+
+
+def require_same_words(folder: Path, words: str) -> None:
+    """Raise unless `words` are those of the run in `folder`, but for what may change.
+
+    Nodes of a real fleet read them too, and have no folder to look into.
+
+    Raises
+    ------
+    ConfigurationError
+        As `words_to_resume`; also if some are missing, and then it says all.
+    """
+    given = shlex.split(words)
+    wanted = [word for word in words_to_resume(folder, given) if _key(word) != "output_dir"]
+    require(
+        {_key(word) for word in wanted} <= {_key(word) for word in given},
+        f"resume={folder} needs the words that the run was begun with, since its nodes read them "
+        f"too: flwr run . NAME --run-config 'overrides=\"{shlex.join(wanted)}\"'",
+    )
 
 
 def _key(word: str) -> str:

@@ -71,6 +71,7 @@ class SimulationGrid(Grid):
     run_statistics : what a strategy of fedagent's says of its run; None if there was none.
     """
 
+    IS_LIVE = False  # of a simulated fleet everything is state
     UNSAVED: ClassVar = ("num_nodes", "_lock", "_threads", "_sent", "_waits", "_is_calm", "_looks")
 
     def __init__(

@@ -42,6 +42,8 @@ class RoundGrid(Grid):
     statistics : of the run, from the first message to the last.
     """
 
+    IS_LIVE = False  # what it counts is state
+
     def __init__(self, grid: Grid, cutoff: Cutoff, sampling: Sampling) -> None:
         self._grid, self._sampling = grid, sampling
         over_network = pulls_over_network(grid)
@@ -53,6 +55,12 @@ class RoundGrid(Grid):
         self._late: dict[str, Dispatch] = {}
         self._at_nodes: dict[int, deque[str]] = {}  # what every node has to do, in order
         self._begun_s: dict[str, float] = {}  # of what nodes are at
+
+    def after_restore(self) -> None:
+        """Wait for nobody whom another process has asked, unless it is all simulated."""
+        if not self.statistics.is_virtual:
+            for asked in (self._late, self._at_nodes, self._begun_s):
+                asked.clear()
 
     def __getattr__(self, name: str) -> Any:
         """Return what else a grid brings along, such as a simulation's clock."""

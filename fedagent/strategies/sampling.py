@@ -12,7 +12,7 @@ The cohort stays that of all connected nodes: ``fraction_train`` is not a fracti
 
 import math
 from collections.abc import Collection, Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 from flwr.app import ArrayRecord, ConfigRecord, Message
 from flwr.serverapp import Grid
@@ -42,6 +42,8 @@ class Sampling:
     ConfigurationError
         If more are to be asked by a strategy that does not sample as FedAvg does.
     """
+
+    UNSAVED: ClassVar = ("_configure", "_own")
 
     def __init__(
         self, strategy: Strategy, over_selection: float | None = None, skip_busy: bool = True

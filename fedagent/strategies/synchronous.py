@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
+from typing import ClassVar
 
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord
 from flwr.serverapp import Grid
@@ -10,12 +11,15 @@ from flwr.serverapp.strategy import Result, Strategy
 from fedagent.callbacks import Callback, tell_end
 from fedagent.errors import require
 from fedagent.grids import tell_statistics
+from fedagent.journal import Checkpoints
+from fedagent.proxy.checkpointing import Checkpointing
 from fedagent.proxy.run_end import RunResult, ShouldStop
 from fedagent.proxy.server_evaluation import EvaluateFn, checked
 from fedagent.proxy.termination import termination
 from fedagent.statistics import Evaluation
 from fedagent.stopping import RunEnd, Stopping, first_reason
 from fedagent.strategies.cutoff import Cutoff
+from fedagent.strategies.done_rounds import DoneRounds
 from fedagent.strategies.round_grid import RoundGrid
 from fedagent.strategies.sampling import Sampling
 
@@ -53,6 +57,8 @@ class Synchronous:
         far, after a first round that waits for all, or for `deadline_s`.
     skip_busy : whether nodes that are at work for an earlier round are left out when the strategy
         samples for training, as long as the others are enough; see `fedagent.strategies.sampling`.
+    checkpoint : when the run's state is saved, always after a round, and whether it goes on from
+        what was; on a real fleet after every round. None for never. See `fedagent.journal`.
 
     Raises
     ------
@@ -69,8 +75,9 @@ class Synchronous:
         deadline_s: float | None = None,
         deadline_percentile: float | None = None,
         skip_busy: bool = True,
+        checkpoint: Checkpoints | None = None,
     ) -> None:
-        self.strategy = strategy
+        self.strategy, self._checkpoint = strategy, checkpoint
         self._stopping, self._callbacks = stopping, callbacks
         self._cutoff = Cutoff(over_selection, deadline_s, deadline_percentile)
         self._sampling = Sampling(strategy, over_selection, skip_busy)
@@ -88,8 +95,7 @@ class Synchronous:
     ) -> RunResult:
         """Run the strategy as its own ``start`` does; same arguments, same result.
 
-        A run that ends before `num_rounds` leaves the metrics of ``evaluate_fn`` only: Flower's
-        loop takes its others with it. `should_stop` sees as much.
+        `should_stop` sees what the rounds have brought so far.
         """
         _require_a_cohort(self.strategy, grid)
         result = RunResult(end=RunEnd("completed", f"{num_rounds} rounds"))
@@ -98,19 +104,31 @@ class Synchronous:
             stopping.append(ShouldStop(should_stop, result))
         watched = RoundGrid(grid, self._cutoff, self._sampling)
         tell_statistics(grid, watched.statistics)
+        filed = result.train_metrics_clientapp, result.evaluate_metrics_clientapp
+        train_config = ConfigRecord() if train_config is None else train_config
+        evaluate_config = ConfigRecord() if evaluate_config is None else evaluate_config
+        configs = train_config, evaluate_config
+        done = DoneRounds(self.strategy, *filed, configs)
         with ExitStack() as stack:
             must_end = stack.enter_context(termination())
             stack.enter_context(closing(watched))
             stack.enter_context(self._sampling)
-            rounds = _Rounds(watched, stopping, self._callbacks, evaluate_fn, result, must_end)
+            stack.enter_context(done)
+            rounds = _Rounds(
+                watched, stopping, self._callbacks, evaluate_fn, result, must_end, done
+            )
+            kinds = {"rule": type(self.strategy).__name__, "model": _described(initial_arrays)}
+            saving = Checkpointing(
+                rounds, self._checkpoint, self._callbacks, watched.statistics, kinds, logs=False
+            )
             try:
+                rounds.begin(saving)
                 whole = self.strategy.start(
                     watched,
-                    initial_arrays,
+                    initial_arrays if done.arrays is None else done.arrays,
                     num_rounds,
                     timeout,
-                    train_config,
-                    evaluate_config,
+                    *done.configs,
                     rounds.evaluate,
                 )
             except _OverError as error:
@@ -124,6 +142,10 @@ class Synchronous:
                 result.evaluate_metrics_clientapp = whole.evaluate_metrics_clientapp
             rounds.tell_end()
         return result
+
+
+def _described(arrays: ArrayRecord) -> str:
+    return str([(name, array.dtype, list(array.shape)) for name, array in arrays.items()])
 
 
 def _require_a_cohort(strategy: Strategy, grid: Grid) -> None:
@@ -142,6 +164,8 @@ def _require_a_cohort(strategy: Strategy, grid: Grid) -> None:
 class _Rounds:
     """Sits where Flower calls evaluate_fn, which it does before the first and after every round."""
 
+    UNSAVED: ClassVar = ("_stopping", "_callbacks", "_saving")
+
     def __init__(
         self,
         grid: RoundGrid,
@@ -150,17 +174,40 @@ class _Rounds:
         evaluate_fn: EvaluateFn | None,
         result: RunResult,
         must_end: Callable[[], bool],
+        done: DoneRounds,
     ) -> None:
         self._stopping, self._callbacks, self._evaluate_fn = stopping, callbacks, evaluate_fn
-        self.statistics, self._clock, self._result = grid.statistics, grid.run_clock, result
-        self._must_end = must_end
+        self.statistics, self._grid, self._result = grid.statistics, grid, result
+        self._must_end, self._done = must_end, done
         self._num_empty, self._counted = 0, (0, 0)
 
+    def begin(self, saving: Checkpointing) -> None:
+        """Go on after the last round that was saved, if that is asked."""
+        self._saving = saving
+        if saving.restore():
+            self._tell(lambda c: c.on_start(self.statistics))
+
     def evaluate(self, server_round: int, arrays: ArrayRecord) -> MetricRecord | None:
+        if self._done.has(server_round):
+            return self._result.evaluate_metrics_serverapp.get(server_round)
         self._result.arrays = arrays
         self.statistics.version = self.statistics.server_round = server_round
-        self._clock.tick()
+        self._grid.run_clock.tick()
         self._tell(lambda c: (c.on_version if server_round else c.on_start)(self.statistics))
+        metrics = self._evaluated(server_round, arrays)
+        reason = first_reason(self._stopping, self.statistics)
+        if reason is not None:
+            raise _OverError(RunEnd("completed", reason))
+        is_empty, must_end = self._is_empty(), self._must_end()
+        self._done.newest, self._done.arrays = server_round, arrays
+        self._saving.save(now=must_end or not self.statistics.is_virtual)
+        if must_end:
+            raise _OverError(RunEnd("stopped", "SIGTERM"))
+        if is_empty and self._num_empty >= MOST_EMPTY_ROUNDS:
+            raise _OverError(RunEnd("stalled", f"{self._num_empty} rounds without any update"))
+        return metrics
+
+    def _evaluated(self, server_round: int, arrays: ArrayRecord) -> MetricRecord | None:
         metrics = checked(self._evaluate_fn(server_round, arrays)) if self._evaluate_fn else None
         if metrics is not None:
             self._result.evaluate_metrics_serverapp[server_round] = metrics
@@ -174,13 +221,6 @@ class _Rounds:
             )
             self.statistics.evaluated(evaluation)
             self._tell(lambda c: c.on_evaluation(self.statistics, evaluation))
-        reason = first_reason(self._stopping, self.statistics)
-        if reason is not None:
-            raise _OverError(RunEnd("completed", reason))
-        if self._must_end():
-            raise _OverError(RunEnd("stopped", "SIGTERM"))
-        if self._is_empty() and self._num_empty >= MOST_EMPTY_ROUNDS:
-            raise _OverError(RunEnd("stalled", f"{self._num_empty} rounds without any update"))
         return metrics
 
     def _is_empty(self) -> bool:

@@ -58,6 +58,32 @@ def test_supernodes_killed_at_four_points_and_restarted_stop_nobody(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_serverapp_that_is_killed_loses_no_update_and_its_successor_goes_on(tmp_path):
+    fleet = Fleet(tmp_path, num_nodes=2, concurrency=2, seconds=0.1, checkpoint_every=5)
+
+    def applied():
+        return [s["token"] for s in fleet.settlements() if s["outcome"] == "applied"]
+
+    with running(fleet, 2):
+        for kills in (1, 2):
+            fleet.wait(lambda least=8 * kills: len(set(applied())) >= least, "updates are applied")
+            os.kill(int((tmp_path / "server-pid").read_text()), signal.SIGKILL)
+            fleet.wait(lambda: fleet.processes["run"].poll() is not None, "the run is over")
+            acknowledged = set(applied())
+            fleet.start_run()
+            fleet.wait(
+                lambda known=acknowledged: set(applied()) > known, "new updates after a new start"
+            )
+        summary = fleet.finish()
+    assert summary["num_updates"] == len(set(applied())), "each is in the model once"
+    assert acknowledged <= set(applied())
+    interrupted = {s["token"] for s in fleet.settlements() if s["reason"] == "interrupted"}
+    assert interrupted, "what was in flight has an end too"
+    assert not interrupted & set(applied())
+    assert summary["num_dispatches"] == len({s["token"] for s in fleet.settlements()})
+
+
+@pytest.mark.slow
 def test_a_run_survives_a_restart_of_its_superlink(tmp_path):
     fleet = Fleet(
         tmp_path, "--isolation=process", f"--database={tmp_path}/superlink.db", num_nodes=2

@@ -17,12 +17,12 @@ def snapshot(number: int) -> Snapshot:
 def saved(folder, *numbers, keep=9) -> Checkpoints:
     kept = Checkpoints(folder, keep=keep)
     for number in numbers:
-        kept.save(snapshot(number), {"update": number})
+        kept.save(kept.next_number(), snapshot(number), {"update": number})
     return kept
 
 
 def newest(kept: Checkpoints) -> int:
-    state, about = kept.newest()
+    _, state, about = kept.newest()
     assert (state.arrays["0"] == state.tree).all()
     assert about["update"] == state.tree
     assert state.live == [[(("attribute", "x"),)]]
@@ -59,9 +59,9 @@ def test_who_dies_while_writing_leaves_what_there_was(tmp_path, at, monkeypatch)
     with monkeypatch.context() as patch:
         patch.setattr(type(tmp_path) if at == "replace" else checkpoints, at, die)
         with pytest.raises(KeyboardInterrupt):
-            kept.save(snapshot(2), {"update": 2})
+            saved(tmp_path, 2)
     assert newest(kept) == 1
-    kept.save(snapshot(3), {"update": 3})
+    saved(tmp_path, 3)
     assert newest(kept) == 3
 
 

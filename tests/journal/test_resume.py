@@ -9,7 +9,7 @@ from flwr.serverapp.strategy import FedAdam
 
 from fedagent import AsyncStrategy, Collaborative, FedAsync, FedBuff, Hierarchical, asynchronous
 from fedagent.callbacks import Callback
-from fedagent.errors import CheckpointError, ConfigurationError
+from fedagent.errors import CheckpointError
 from fedagent.journal import Checkpoints
 from fedagent.mixing import ring
 from fedagent.nodes.geography import Blocks, Links
@@ -186,13 +186,7 @@ def test_another_strategy_says_so(tmp_path):
         run(started(STRATEGIES["fedasync"], tmp_path, resume=True), FLEET)
 
 
-def test_on_a_wall_clock_it_is_refused(tmp_path):
-    from fedagent.simulation.clock import VirtualClock
-
-    build, before = STRATEGIES["fedbuff"], VirtualClock.is_virtual
-    VirtualClock.is_virtual = False
-    try:
-        with pytest.raises(ConfigurationError, match="only a simulated run can be saved"):
-            run(started(build, tmp_path), FLEET)
-    finally:
-        VirtualClock.is_virtual = before
+def test_what_is_saved_on_real_fleets_only_leaves_nothing_in_simulation(tmp_path):
+    saving = Checkpoints(tmp_path, every=1, in_simulation=False)
+    run(FedBuff(buffer_size=3, checkpoint=saving), FLEET, rounds=2)
+    assert not list(tmp_path.iterdir())

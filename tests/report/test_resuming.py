@@ -3,7 +3,12 @@
 import pytest
 
 from fedagent.errors import ConfigurationError
-from fedagent.report.resuming import remember_words, with_earlier_words, words_to_resume
+from fedagent.report.resuming import (
+    remember_words,
+    require_same_words,
+    with_earlier_words,
+    words_to_resume,
+)
 
 WORDS = "strategy=fedasync seed=3 stopping.max_updates=50 'output_dir=/old place' overwrite=true"
 
@@ -49,3 +54,13 @@ def test_a_folder_without_a_run_is_named(tmp_path):
 def test_without_resume_nothing_changes():
     assert with_earlier_words(["seed=4", "-m"]) == ["seed=4", "-m"]
     assert with_earlier_words(["resume=null", "seed=4"]) == ["resume=null", "seed=4"]
+
+
+def test_a_run_of_flowers_must_have_all_words_since_its_nodes_read_them(folder):
+    words = "strategy=fedasync seed=3 stopping.max_updates=90"
+    require_same_words(folder, f"{words} resume={folder}")
+    require_same_words(folder, f"{words} output_dir={folder} resume={folder}")
+    with pytest.raises(ConfigurationError, match=r"overrides=\"strategy=fedasync seed=3 stopping"):
+        require_same_words(folder, f"resume={folder}")
+    with pytest.raises(ConfigurationError, match=r"^seed=4 cannot change"):
+        require_same_words(folder, f"strategy=fedasync seed=4 resume={folder}")

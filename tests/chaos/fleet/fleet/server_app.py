@@ -1,6 +1,7 @@
 """A ServerApp that trains until a file says stop, and notes how every dispatch ended."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from flwr.serverapp import ServerApp
 
 from fedagent import FedBuff
 from fedagent.callbacks import Callback
+from fedagent.journal import Checkpoints
 
 app = ServerApp()
 
@@ -22,6 +24,7 @@ class Notes(Callback):
     def on_settled(self, statistics, settlement):
         line = {
             "node": settlement.dispatch.node_id,
+            "token": settlement.dispatch.token,
             "sent_at_s": settlement.dispatch.sent_at_s,
             "outcome": str(settlement.outcome),
             "reason": settlement.reason,
@@ -58,13 +61,18 @@ class Noting(FedBuff):
 @app.main()
 def main(grid, context):
     config = context.run_config
-    folder = Path(str(config["folder"]))
+    folder, saving = Path(str(config["folder"])), None
+    (folder / "server-pid").write_text(str(os.getpid()))
+    if every := int(config["checkpoint-every"]):
+        kept = folder / "checkpoints"
+        saving = Checkpoints(kept, "updates", every, resume=kept.exists())
     strategy = Noting(
         buffer_size=1,
         min_available_nodes=int(config["num-nodes"]),
         concurrency=int(config["concurrency"]),
         fraction_evaluate=0.0,
         callbacks=[Notes(folder)],
+        checkpoint=saving,
         stopping=[lambda _: "told to" if (folder / "stop").exists() else None],
     )
     strategy.folder = folder

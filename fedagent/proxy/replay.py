@@ -1,0 +1,91 @@
+"""What a run on a real fleet does when it goes on: what was logged once more, and nothing twice.
+
+The new process has the state of a checkpoint. What nodes sent after it was logged before it
+counted, and goes through the same loop again: the same updates, in the same order, on the same
+versions. What was still in flight then has died with the old process, as its messages are those of
+a Flower run that is over: it ends as expired(interrupted), and its nodes get new work.
+"""
+
+from collections.abc import Callable, Iterable
+
+from flwr.app import Message
+
+from fedagent.errors import CheckpointError
+from fedagent.proxy.checkpointing import Event
+from fedagent.proxy.composer import Composer
+from fedagent.proxy.dispatcher import Dispatcher
+from fedagent.proxy.ending import INTERRUPTED
+from fedagent.proxy.evaluations import Evaluations
+from fedagent.proxy.options import AsyncOptions
+from fedagent.stopping import RunEnd
+from fedagent.update import Dispatch, Kind
+
+TakeIn = Callable[[list[Message]], RunEnd | None]
+
+
+class Replay:
+    """Goes through the log of a run.
+
+    Parameters
+    ----------
+    dispatcher, evaluations : of the run, as its checkpoint says.
+    composer : says which model a node gets.
+    options : of which the scheduler hears again of the jobs that it gave out.
+    """
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        composer: Composer,
+        evaluations: Evaluations,
+        options: AsyncOptions,
+    ) -> None:
+        self._dispatcher, self._composer = dispatcher, composer
+        self._evaluations, self._scheduler = evaluations, options.scheduler
+
+    def play(self, events: Iterable[Event], take_in: TakeIn) -> None:
+        """Let all happen again; `take_in` is what the loop does with replies.
+
+        Raises
+        ------
+        CheckpointError
+            If a job started from a version that does not come out again.
+        """
+        for event in events:
+            self._dispatcher.clock.go_on(event.now_s)
+            if event.nodes is not None:
+                self._dispatcher.see(event.nodes)
+            if take_in(event.replies) is not None:
+                break
+            for dispatch, has_own_base in event.sent:
+                self._send_again(dispatch, has_own_base)
+        self._interrupt()
+
+    def _send_again(self, dispatch: Dispatch, has_own_base: bool) -> None:
+        dispatcher, statistics = self._dispatcher, self._dispatcher.statistics
+        if dispatch.version != statistics.version:
+            raise CheckpointError(
+                f"The log of the run tells of a job that started from version {dispatch.version}, "
+                f"where version {statistics.version} came out now, so it cannot go on from there: "
+                "delete the .log files beside the checkpoints to go on without them."
+            )
+        base = self._composer.own_model(dispatch.node_id) if has_own_base else None
+        self._scheduler.plan(dispatch.node_id, dispatch.sent_at_s)
+        dispatcher.jobs.build(dispatch.node_id, dispatch.token, base)
+        dispatcher.jobs.send(dispatch.node_id, dispatch.token)
+        dispatcher.membership.take(dispatch.node_id)
+        statistics.dispatched(dispatch.kind, dispatch.bytes_down)
+        dispatcher.ledger.open(dispatch, base)
+
+    def _interrupt(self) -> None:
+        """End what was in flight, and wait for nothing that was: no reply will ever come."""
+        ledger, membership = self._dispatcher.ledger, self._dispatcher.membership
+        now_s = self._dispatcher.statistics.now_s
+        for dispatch in list(ledger.in_flight()):
+            self._dispatcher.close(dispatch, INTERRUPTED)
+            if dispatch.kind is Kind.EVALUATE:
+                self._evaluations.settle(dispatch)
+            membership.release(dispatch.node_id, now_s)
+        for message_id in list(ledger.awaited()):
+            if late := ledger.late(message_id):
+                membership.release(late.node_id, now_s)

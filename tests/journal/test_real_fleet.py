@@ -1,0 +1,184 @@
+"""A run on a real fleet that dies and is resumed: no update is lost, and none counts twice."""
+
+import pytest
+
+from benchmarks.reliability.local_grid import NODES, Counting, LocalGrid
+from fedagent import Collaborative, FedBuff
+from fedagent.callbacks import Callback
+from fedagent.errors import CheckpointError
+from fedagent.journal import Checkpoints
+from fedagent.mixing import ring
+from fedagent.rules.staleness import constant
+from fedagent.scheduling import Paced
+from fedagent.stopping import MaxUpdates
+
+JOBS = 200
+
+
+class Killed(BaseException):
+    """What ends a process without a word; the loop catches nothing of the kind."""
+
+
+class Notes(Callback):
+    """Keeps how dispatches ended, and dies when the model holds so many updates."""
+
+    def __init__(self, kill_at=None):
+        self.kill_at, self.ended, self.versions = kill_at, [], []
+
+    def on_settled(self, statistics, settlement):
+        self.ended.append((settlement.dispatch.token, str(settlement.outcome), settlement.reason))
+        if statistics.num_updates == self.kill_at:
+            raise Killed
+
+    def on_version(self, statistics):
+        self.versions.append(statistics.version)
+
+    def applied(self):
+        return {token for token, outcome, _ in self.ended if outcome == "applied"}
+
+
+def started(folder, notes, build=None, resume=False, nodes=NODES, every=10, **options):
+    app = Counting(folder, JOBS)
+    saving = Checkpoints(folder / "checkpoints", "updates", every, resume=resume)
+    settings = {"concurrency": 3, "fraction_evaluate": 0.0, "stopping": [MaxUpdates(60)]} | options
+    build = build or (lambda **o: FedBuff(buffer_size=1, staleness=constant, **o))
+    strategy = build(callbacks=[notes], checkpoint=saving, **settings)
+    result = strategy.start(LocalGrid(app, nodes), app.initial(), num_rounds=1_000)
+    return strategy.proxy, result.arrays.to_numpy_ndarrays()[0]
+
+
+def killed(folder, at, **arguments):
+    notes = Notes(at)
+    with pytest.raises(Killed):
+        started(folder, notes, **arguments)
+    return notes
+
+
+@pytest.mark.parametrize("at", [1, 9, 37])
+def test_what_was_acknowledged_is_in_the_model_once(at, tmp_path):
+    before = killed(tmp_path, at)
+    after = Notes()
+    proxy, counts = started(tmp_path, after, resume=True)
+    assert set(counts) == {0.0, 1.0}
+    assert counts.sum() == proxy.statistics.num_updates == 60
+    every = before.ended + after.ended
+    assert len(before.applied() | after.applied()) == 60, every
+    outcomes = proxy.statistics.by_outcome()
+    assert outcomes["applied"] == 60
+    assert outcomes.get("expired(interrupted)", 0) <= 3
+    assert proxy.statistics.num_dispatches == sum(outcomes.values()), "the counts add up"
+    assert at // 10 * 10 < after.versions[0] <= at, "from the newest checkpoint, through its log"
+
+
+def test_it_may_die_again_and_again_also_before_it_has_gone_on(tmp_path):
+    killed(tmp_path, 25)
+    for at in (26, 27, 41):
+        killed(tmp_path, at, resume=True)
+    proxy, counts = started(tmp_path, Notes(), resume=True)
+    assert set(counts) == {0.0, 1.0}
+    assert counts.sum() == proxy.statistics.num_updates == 60
+
+
+def test_a_damaged_checkpoint_costs_nothing_as_the_logs_since_the_one_before_are_kept(tmp_path):
+    killed(tmp_path, 37)
+    newest = max((tmp_path / "checkpoints").glob("*.safetensors"))
+    newest.write_bytes(newest.read_bytes()[:-1])
+    notes = Notes()
+    proxy, counts = started(tmp_path, notes, resume=True)
+    assert min(notes.versions) < 30
+    assert set(counts) == {0.0, 1.0}
+    assert counts.sum() == proxy.statistics.num_updates == 60
+
+
+def test_a_round_has_as_many_updates_as_when_nodes_joined_it(tmp_path):
+    """The nodes that came after the checkpoint are part of what is gone through again."""
+    joining = list(NODES[:2])
+    app_nodes = joining
+
+    class Join(Notes):
+        def on_settled(self, statistics, settlement):
+            if statistics.num_updates == 5:
+                app_nodes.extend(NODES[2:])
+            super().on_settled(statistics, settlement)
+
+    class Growing(LocalGrid):
+        def get_node_ids(self):
+            return list(app_nodes)
+
+    def build(**o):
+        return FedBuff(buffer_size="cohort", staleness=constant, **o)
+
+    def run(notes, resume=False):
+        app = Counting(tmp_path, JOBS)
+        saving = Checkpoints(tmp_path / "checkpoints", "updates", 1_000, resume=resume)
+        strategy = build(
+            callbacks=[notes],
+            checkpoint=saving,
+            stopping=[MaxUpdates(60)],
+            fraction_evaluate=0.0,
+            membership_interval_s=1e-9,
+        )
+        strategy.start(Growing(app), app.initial(), num_rounds=1_000)
+        return strategy.proxy.statistics
+
+    before = Join(40)
+    with pytest.raises(Killed):
+        run(before)
+    assert before.versions[-1] < 18, "rounds of two at first, then of four"
+    after = Notes()
+    run(after, resume=True)
+    assert after.versions[: len(before.versions)] == before.versions
+
+
+def test_models_that_nodes_have_for_themselves_come_back_as_they_were(tmp_path):
+    def build(**o):
+        return Collaborative(mixing=ring(len(NODES)), buffer_size=1, **o)
+
+    before = killed(tmp_path, 25, build=build, every=1_000)
+    after = Notes()
+    proxy, _ = started(tmp_path, after, build=build, resume=True, every=1_000)
+    assert proxy.statistics.num_updates == 60
+    assert before.applied() <= after.applied(), "all were gone through again"
+
+
+def test_a_scheduler_begins_anew_with_the_number_at_work(tmp_path):
+    killed(tmp_path, 37, scheduler=Paced())
+    scheduler = Paced()
+    proxy, _ = started(tmp_path, Notes(), scheduler=scheduler, resume=True)
+    assert scheduler._num_at_work == 0, "every job has ended in one call"
+    assert len(scheduler.costs.state_dict()) > 0
+    assert proxy.statistics.in_flight == 0
+
+
+def test_replies_that_threads_fetch_are_logged_as_any_others(tmp_path, monkeypatch):
+    """On a SuperLink each reply is asked for by a thread, and grid and threads are no state."""
+    monkeypatch.setattr("fedagent.proxy.dispatcher.pulls_over_network", lambda grid: True)
+    killed(tmp_path, 17)
+    proxy, counts = started(tmp_path, Notes(), resume=True)
+    assert set(counts) == {0.0, 1.0}
+    assert counts.sum() == proxy.statistics.num_updates == 60
+
+
+def test_seconds_in_which_nothing_ran_do_not_count(tmp_path):
+    class Late(Notes):
+        def on_settled(self, statistics, settlement):
+            self.now_s = statistics.now_s
+            super().on_settled(statistics, settlement)
+
+    notes = Late(37)
+    with pytest.raises(Killed):
+        started(tmp_path, notes)
+    after = Late()
+    started(tmp_path, after, resume=True)
+    assert notes.now_s <= after.now_s < notes.now_s + 60
+
+
+def test_a_log_that_does_not_fit_says_so(tmp_path):
+    killed(tmp_path, 37)
+    files = sorted((tmp_path / "checkpoints").iterdir())
+    max(p for p in files if p.suffix == ".safetensors").write_bytes(b"")
+    min(p for p in files if p.suffix == ".log").unlink()
+    with pytest.raises(
+        CheckpointError, match=r"started from version \d+, .*delete the \.log files"
+    ):
+        started(tmp_path, Notes(), resume=True)
