@@ -53,6 +53,12 @@ def test_a_table_shares_its_rows_evenly():
     assert counts.max() < 150
 
 
+def test_a_fresh_table_says_nothing():
+    torch.manual_seed(1)
+    model, text = GRU(SIZE, 8, rows=64), torch.randint(SIZE, (2, 30))
+    assert torch.equal(model.embedding(text), model.embedding.one(text))
+
+
 def test_heads_must_divide_the_width():
     with pytest.raises(ConfigurationError, match="hidden=18 must be a multiple of num_heads=4"):
         Transformer(SIZE, 18)
