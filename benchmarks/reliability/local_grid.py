@@ -3,6 +3,7 @@
 import itertools
 import os
 import random
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -89,6 +90,7 @@ class Counting:
 
     def __init__(self, folder: Path, size: int) -> None:
         self._file, self._size = folder / "jobs", size
+        self._lock = threading.Lock()  # replies may be asked for by several threads
 
     def initial(self) -> ArrayRecord:
         """Return the model that holds no update."""
@@ -96,9 +98,10 @@ class Counting:
 
     def __call__(self, message: Message) -> Message:
         """Do a job."""
-        number = len(self._file.read_text().split()) if self._file.exists() else 0
-        with self._file.open("a") as file:
-            file.write(f"{message.content['config'][keys.TOKEN]}\n")
+        with self._lock:
+            number = len(self._file.read_text().split()) if self._file.exists() else 0
+            with self._file.open("a") as file:
+                file.write(f"{message.content['config'][keys.TOKEN]}\n")
         counts = message.content["arrays"].to_numpy_ndarrays()[0].copy()
         counts[number] += 1
         metrics = MetricRecord({"num-examples": 1, "job": number})

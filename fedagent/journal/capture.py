@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from fedagent.errors import CheckpointError
 from fedagent.journal.kinds import (
@@ -167,6 +167,12 @@ class _Capture:
     def _bytes(self, value: bytes, node: Node, path: Path) -> None:
         node |= {"kind": "bytes", "array": self._array(np.frombuffer(value, np.uint8))}
 
+    def _flower_array(self, value: Array, node: Node, path: Path) -> None:
+        # Without the pieces that Flower keeps of an array that it has sent.
+        node |= {"kind": "flower.array", "shape": list(value.shape)}
+        node |= {"dtype": value.dtype, "stype": value.stype}
+        node["array"] = self._array(np.frombuffer(value.data, np.uint8))
+
     def _scalar(self, value: Any, node: Node, path: Path) -> None:
         if isinstance(value, np.dtype):
             node |= {"kind": "dtype", "name": value.str}
@@ -270,6 +276,7 @@ _WAYS: list[tuple[tuple[type, ...], _Way]] = [
     ((torch.dtype, torch.device), _Capture._torch_word),
     ((np.ndarray,), _Capture._ndarray),
     ((bytes,), _Capture._bytes),
+    ((Array,), _Capture._flower_array),
     ((random.Random,), _Capture._random),
     ((np.random.Generator,), _Capture._generator),
     ((torch.Generator,), _Capture._torch_generator),

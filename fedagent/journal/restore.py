@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from flwr.app import Array
 
 from fedagent.errors import CheckpointError
 from fedagent.journal.capture import Snapshot, told
@@ -210,6 +211,10 @@ class _Restore:
         generator.set_state(self.value(node["state"]))
         return generator
 
+    def _flower_array(self, node: Node, fresh: Any) -> Any:
+        data = self._arrays[node["array"]].tobytes()
+        return Array(node["dtype"], tuple(node["shape"]), node["stype"], data)
+
     def _scalar(self, node: Node, fresh: Any) -> Any:
         return np.frombuffer(bytes.fromhex(node["hex"]), node["dtype"])[0]
 
@@ -229,6 +234,7 @@ _WAYS: dict[str, Any] = {
     "generator": _Restore._generator,
     "torch.generator": _Restore._torch_generator,
     "scalar": _Restore._scalar,
+    "flower.array": _Restore._flower_array,
     "live": lambda self, node, fresh: self._live[node["live"]],
     "named": lambda self, node, fresh: named(node["name"]),
     "bytes": lambda self, node, fresh: self._arrays[node["array"]].tobytes(),

@@ -153,9 +153,17 @@ class Checkpointing:
         self._root.take_generators()
         try:
             snapshot = capture(self._root)
+            snapshot.require_ways(self._ways)
         except NotNow:  # but after the next turn
             return False
-        snapshot.require_ways(self._ways)
+        except CheckpointError as error:
+            if self._log is None:
+                raise
+            self._last = self._count
+            logger.error(
+                "No checkpoint: %s The log since the last one goes on, so nothing is lost.", error
+            )
+            return False
         self._last = self._count
         states: dict[str, list[Any]] = {}
         for callback in self._callbacks:

@@ -9,7 +9,7 @@ from fedagent.errors import CheckpointError
 from fedagent.journal import Checkpoints
 from fedagent.mixing import ring
 from fedagent.rules.staleness import constant
-from fedagent.scheduling import Paced
+from fedagent.scheduling import Paced, Uniform
 from fedagent.stopping import MaxUpdates
 
 JOBS = 200
@@ -86,6 +86,30 @@ def test_a_damaged_checkpoint_costs_nothing_as_the_logs_since_the_one_before_are
     notes = Notes()
     proxy, counts = started(tmp_path, notes, resume=True)
     assert min(notes.versions) < 30
+    assert set(counts) == {0.0, 1.0}
+    assert counts.sum() == proxy.statistics.num_updates == 60
+
+
+class Spoils(Notes):
+    """Gives the scheduler what no checkpoint can hold, in the middle of the run."""
+
+    def __init__(self, scheduler, kill_at):
+        super().__init__(kill_at)
+        self.scheduler = scheduler
+
+    def on_settled(self, statistics, settlement):
+        if statistics.num_updates == 15:
+            self.scheduler.view = memoryview(b"x")
+        super().on_settled(statistics, settlement)
+
+
+def test_what_cannot_be_saved_costs_a_checkpoint_and_not_the_run(tmp_path, caplog):
+    scheduler = Uniform()
+    notes = Spoils(scheduler, kill_at=37)
+    with pytest.raises(Killed):
+        started(tmp_path, notes, scheduler=scheduler)
+    assert sum("memoryview" in r.getMessage() for r in caplog.records) == 2  # at 20 and at 30
+    proxy, counts = started(tmp_path, Notes(), resume=True, scheduler=Uniform())
     assert set(counts) == {0.0, 1.0}
     assert counts.sum() == proxy.statistics.num_updates == 60
 
