@@ -64,6 +64,9 @@ def _one_torch_thread():
 
 @pytest.fixture(autouse=True)
 def _quiet_flower():
-    logging.getLogger("flwr").setLevel(logging.ERROR)
+    logger = logging.getLogger("flwr")
+    logger.setLevel(logging.ERROR)
     yield
-    logging.getLogger("flwr").setLevel(logging.ERROR)
+    logger.setLevel(logging.ERROR)
+    # `fedagent run` in this process says False; pytest would then listen in two places.
+    logger.propagate = True

@@ -51,9 +51,6 @@ def named(caplog, begin):
 @pytest.fixture(autouse=True)
 def _heard(caplog):
     caplog.set_level(logging.INFO, "flwr")
-    logging.getLogger("flwr").propagate = True
-    yield
-    logging.getLogger("flwr").propagate = False
 
 
 @pytest.mark.parametrize("ends_as", USELESS)
