@@ -218,7 +218,7 @@ def simulate(
                 *METHODS[method],
                 f"seed={seed}",
                 "stopping=seconds",
-                f"stopping.max_seconds={limit_s:g}",
+                f"stopping.max_seconds={limit_s}",
                 f"stopping.at_target={str(not cell.by_speed).lower()}",
                 *(() if cell.data.startswith("app=") else (f"target={TARGET}",)),
                 *words,
