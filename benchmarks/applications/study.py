@@ -72,16 +72,16 @@ APPLICATIONS = {
     "recommendation": Application(
         {
             "fedavg": ("learning_rate=80",),
-            "fedbuff": ("strategy.evaluate_every=5",),
-            "asgd": ("strategy.evaluate_every=5",),
+            "fedbuff": ("scheduler=uniform", "concurrency=20", "evaluate_every=5"),
+            "ringmaster_lmo": ("evaluate_every=5",),
         },
-        "fedbuff",
+        "ringmaster_lmo",
         quick=("stopping.max_updates=20", "concurrency=10", "app.panel_steps=5"),
     ),
     "medical": Application(
         {
             "fedavg": ("stopping.max_updates=500",),
-            "fedbuff": ("strategy.evaluate_every=4",),
+            "fedbuff": ("evaluate_every=4",),
             "delayed_nesterov": ("stopping.max_updates=500",),
         },
         "fedbuff",
@@ -95,8 +95,8 @@ APPLICATIONS = {
     "speech": Application(
         {
             "fedavg": (),
-            "fedbuff": ("strategy.evaluate_every=5",),
-            "ca2fl": ("strategy.evaluate_every=5",),
+            "fedbuff": ("evaluate_every=5",),
+            "ca2fl": ("evaluate_every=5",),
         },
         "ca2fl",
         quick=("stopping.max_updates=12", "local_steps=2", "client.batch_size=4"),

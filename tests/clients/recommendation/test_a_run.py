@@ -19,7 +19,7 @@ SMALL = (
     "app=recommendation runtime=inline display=false fleet.num_nodes=6 cohort=3 "
     "local_steps=2 stopping.max_updates=16"
 )
-FEDBUFF = "strategy.buffer_size=2 strategy.evaluate_every=100"
+FEDBUFF = "strategy=fedbuff scheduler=uniform strategy.buffer_size=2 strategy.evaluate_every=100"
 
 
 @dataclass
