@@ -8,8 +8,9 @@ round's nodes and n_i their examples. The slowest tier has finished the fewest r
 gets the weight of the fastest one's count.
 
 Chai et al., "FedAT: A High-Performance and Communication-Efficient Federated Learning System with
-Asynchronous Tiers", SC 2021, arXiv 2010.05958; checked against an implementation by others, in the
-aggregators of Flotilla. `fedagent.scheduling.Tiers` makes the tiers and their rounds.
+Asynchronous Tiers", SC 2021, arXiv 2010.05958; read in its abstract, a summary that quotes the
+formula, and an implementation by others, whose tiers begin with the initial model and are formed
+once. `fedagent.scheduling.Tiers` makes the tiers and their rounds.
 
 Departures. Here M counts the tiers that have finished a round. With all of them, as published, a
 tier without one counts with the initial model, and the fastest has no weight before the slowest
