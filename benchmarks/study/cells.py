@@ -60,7 +60,7 @@ TIERED = {
         f"scheduler.num_tiers={num_tiers}",
         f"scheduler.cohort={cohort}",
     )
-    for num_tiers, cohort in ((2, 50), (5, 20))
+    for num_tiers, cohort in ((2, 20), (2, 50))
 }
 
 # The likely ones first: the later ones are stopped as soon as they cannot be the soonest.
