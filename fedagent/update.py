@@ -34,6 +34,20 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Group:
+    """The jobs that a scheduler wants aggregated together.
+
+    Attributes
+    ----------
+    number : which group, >= 0; its next jobs begin when it is complete.
+    size : updates that complete it, >= 1. A job that is lost is not one: another takes its place.
+    """
+
+    number: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class Dispatch:
     """One job handed to one node.
 
@@ -48,6 +62,7 @@ class Dispatch:
     local_steps : B_k asked for, or None when the ClientApp decides.
     learning_rate : M_k asked for, or None when the ClientApp decides.
     bytes_down : serialised model bytes that were sent; 0 where nobody counted them.
+    group : the group it belongs to, if the scheduler forms any.
     """
 
     message_id: str
@@ -60,6 +75,7 @@ class Dispatch:
     local_steps: int | None = None
     learning_rate: float | None = None
     bytes_down: int = 0
+    group: Group | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,6 +97,7 @@ class Update:
         node, from the reply before.
     local_steps : B_k that was asked for, or None.
     arrived_s : when it arrived, in seconds since the run began.
+    group : the group that its job belonged to, or None.
     """
 
     node_id: int
@@ -94,6 +111,7 @@ class Update:
     duration_s: float = 0.0
     local_steps: int | None = None
     arrived_s: float = 0.0
+    group: Group | None = None
 
 
 @dataclass(frozen=True, slots=True)

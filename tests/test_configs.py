@@ -16,6 +16,7 @@ CONF = Path(__file__).parents[1] / "conf"
 GROUPS = choices(CONF)
 # Only what the option is about; everything else stays as small as debug=on makes it.
 EXTRA = {
+    "strategy=fedat": ["stopping.max_updates=12"],  # the first of every node only rank it
     "strategy=malenia": ["stopping.max_updates=8"],  # it needs every node
     "strategy=ringleader": ["stopping.max_updates=8"],
     "strategy=hierarchical": ["strategy.send_every=2", "strategy.edge.buffer_size=1"],

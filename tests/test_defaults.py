@@ -91,6 +91,14 @@ DEFAULTS: dict[Any, dict[str, Any]] = {
     },
     scheduling.RoundRobin: {"local_steps": None, "learning_rate": None, "seed": 0},
     Speeds: {"ema": 0.9},
+    scheduling.Tiers: {
+        "num_tiers": 5,
+        "cohort": 10,
+        "first_steps": 1,
+        "local_steps": None,
+        "learning_rate": None,
+        "seed": 0,
+    },
     scheduling.Uniform: {"local_steps": None, "learning_rate": None, "seed": 0},
     scheduling.Utility: {
         "metric": "train-loss",

@@ -46,6 +46,7 @@ from fedagent.scheduling import (
     NodeSettings,
     Paced,
     PerNode,
+    Tiers,
     Uniform,
     Utility,
 )
@@ -197,6 +198,9 @@ LIMITS = [
     share("ema", Speeds, zero=False, one=True),
     not_negative("staleness", AutoConcurrency),
     share("ema", Costs, zero=False, one=True),
+    at_least(1, "num_tiers", Tiers),
+    at_least(1, "cohort", lambda v: Tiers(cohort=v)),
+    at_least(1, "first_steps", lambda v: Tiers(first_steps=v), None),
     share("ema", lambda v: Paced(ema=v), zero=False, one=True),
     positive("pace_s", lambda v: Paced(pace_s=v)),
     Limit("first_steps", lambda v: Paced(first_steps=v, max_steps=5), (1, 5), (0, -1, 6, 7)),

@@ -54,6 +54,15 @@ def _adaptive(*etas: float) -> dict[str, tuple[str, ...]]:
     }
 
 
+TIERED = {
+    f"FedAT, {num_tiers} tiers of {cohort}": (
+        "strategy=fedat",
+        f"scheduler.num_tiers={num_tiers}",
+        f"scheduler.cohort={cohort}",
+    )
+    for num_tiers, cohort in ((2, 20), (2, 50))
+}
+
 # The likely ones first: the later ones are stopped as soon as they cannot be the soonest.
 SYNCHRONOUS = {
     **_adaptive(0.03),
@@ -64,9 +73,10 @@ SYNCHRONOUS = {
     **_adaptive(0.01),
     "FedAvg, asks 1.3 x": ("strategy=fedavg_overselect",),
     **_deadlines(16, 2),
+    **TIERED,
     "FedAvg, waits for all": ("strategy=fedavg",),
 }
-"""Flower's rounds; the soonest of each cell and seed is the one to beat."""
+"""Flower's rounds, and those of tiers; the soonest of each cell and seed is the one to beat."""
 
 PUBLISHED = {
     "FedBuff, as published": ("tuned=fedbuff", "scheduler=uniform", "concurrency=20"),

@@ -115,6 +115,7 @@ class Admission:
             duration_s=now_s - (dispatch.sent_at_s if begun_s is None else begun_s),
             local_steps=dispatch.local_steps,
             arrived_s=now_s,
+            group=dispatch.group,
         )
 
     def _whole(
@@ -142,6 +143,7 @@ class Admission:
             duration_s=now_s - (dispatch.sent_at_s if begun_s is None else begun_s),
             local_steps=dispatch.local_steps,
             arrived_s=now_s,
+            group=dispatch.group,
         )
 
     def check_metrics(self, reply: Message, dispatch: Dispatch) -> MetricRecord | Rejection:

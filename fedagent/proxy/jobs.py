@@ -4,7 +4,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from fedagent.proxy.ledger import Version
-from fedagent.update import Dispatch
+from fedagent.update import Dispatch, Group
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -15,10 +15,12 @@ class Job:
     ----------
     node_id : its node.
     base : the model of its own that the node gets; None for the published one.
+    group : the group it belongs to, if any.
     """
 
     node_id: int
     base: Version | None = None
+    group: Group | None = None
 
 
 class Jobs:
@@ -39,9 +41,11 @@ class Jobs:
 
     # --- a job's life -------------------------------------------------------------------------
 
-    def build(self, node_id: int, token: str, base: Version | None) -> None:
+    def build(
+        self, node_id: int, token: str, base: Version | None, group: Group | None = None
+    ) -> None:
         """Note the message that hands a job out, before it is sent."""
-        self._built[token] = Job(node_id, base)
+        self._built[token] = Job(node_id, base, group)
         self._tokens.setdefault(node_id, {})[token] = None
 
     def send(self, node_id: int, token: str) -> Job | None:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 
 from fedagent.model import Vector
-from fedagent.update import Dispatch, Kind
+from fedagent.update import Dispatch, Group, Kind
 
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
@@ -194,4 +194,5 @@ def _version(fields: Mapping[str, Any]) -> Version:
 
 
 def _dispatch(fields: Mapping[str, Any]) -> Dispatch:
-    return Dispatch(**{**fields, "kind": Kind(fields["kind"])})
+    group = fields["group"] and Group(**fields["group"])
+    return Dispatch(**{**fields, "kind": Kind(fields["kind"]), "group": group})

@@ -62,7 +62,7 @@ class Outbox:
         """Build the message that hands `job` to its node; `base` is a model only this node gets."""
         token = secrets.token_hex(8)
         if kind is Kind.TRAIN:
-            self._jobs.build(job.node_id, token, base)
+            self._jobs.build(job.node_id, token, base, job.group)
         config = config.copy()
         config[keys.TOKEN] = token
         if job.local_steps is not None:
@@ -102,6 +102,7 @@ class Outbox:
             node_id, token = message.metadata.dst_node_id, str(config.get(keys.TOKEN, ""))
             num_bytes = payload_bytes(message.content)
             message_id = next((i for i in self._grid.push_messages([message]) if i), "")
+            job = self._jobs.send(node_id, token) if kind is Kind.TRAIN else None
             dispatch = Dispatch(
                 message_id=message_id,
                 node_id=node_id,
@@ -113,6 +114,6 @@ class Outbox:
                 local_steps=config.get(keys.LOCAL_STEPS),  # type: ignore[arg-type]
                 learning_rate=config.get(keys.LEARNING_RATE),  # type: ignore[arg-type]
                 bytes_down=num_bytes,
+                group=job.group if job else None,
             )
-            job = self._jobs.send(node_id, token) if kind is Kind.TRAIN else None
             yield Sent(dispatch, num_bytes, job.base if job else None, job is not None)

@@ -10,6 +10,7 @@ from fedagent.rules.dc_asgd import DCASGD
 from fedagent.rules.delayed_nesterov import DelayedNesterov
 from fedagent.rules.fadas import FADAS
 from fedagent.rules.fedasync import FedAsync
+from fedagent.rules.fedat import FedAT
 from fedagent.rules.fedbuff import FedBuff
 from fedagent.rules.fednova import FedNova
 from fedagent.rules.fedstaleweight import FedStaleWeight
@@ -34,6 +35,7 @@ __all__ = [
     "DCASGD",
     "DelayedNesterov",
     "FADAS",
+    "FedAT",
     "FedAsync",
     "FedBuff",
     "FedNova",

@@ -101,6 +101,11 @@ class Rule(ABC):
         """Whether no version comes out without one: a buffer that is never full by itself."""
         return False
 
+    @property
+    def needs_groups(self) -> bool:
+        """Whether it aggregates by the groups that a scheduler forms; see `Update.group`."""
+        return False
+
     def job_config(self, node_id: int) -> Mapping[str, int]:
         """Return what `node_id` must be told with its next job; it becomes part of its config."""
         return {}

@@ -89,6 +89,11 @@ class RuleWrapper(Rule):
         """What the inner rule says."""
         return self.inner.needs_clock
 
+    @property
+    def needs_groups(self) -> bool:
+        """What the inner rule says."""
+        return self.inner.needs_groups
+
     def job_config(self, node_id: int) -> Mapping[str, int]:
         """Ask the inner rule."""
         return self.inner.job_config(node_id)

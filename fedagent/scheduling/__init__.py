@@ -10,6 +10,7 @@ from fedagent.scheduling.fedcompass import FedCompass
 from fedagent.scheduling.paced import Paced
 from fedagent.scheduling.per_node import NodeSettings, PerNode
 from fedagent.scheduling.speed import Speeds
+from fedagent.scheduling.tiers import Tiers
 from fedagent.scheduling.uniform import RoundRobin, Uniform
 from fedagent.scheduling.utility import Utility
 
@@ -28,6 +29,7 @@ __all__ = [
     "RoundRobin",
     "Scheduler",
     "Speeds",
+    "Tiers",
     "Uniform",
     "Utility",
 ]

@@ -17,16 +17,21 @@ from typing import Any
 
 from fedagent.errors import require
 from fedagent.nodes.idle import IdleNodes
+from fedagent.update import Group
 
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """A job for one idle node; None leaves B_k, M_k or the batch size to the ClientApp."""
+    """A job for one idle node; None leaves B_k, M_k or the batch size to the ClientApp.
+
+    Of a scheduler that forms groups, `group` is told to the rule with the job's update.
+    """
 
     node_id: int
     local_steps: int | None = None
     learning_rate: float | None = None
     batch_size: int | None = None
+    group: Group | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +87,11 @@ class Scheduler(ABC):
     def allows_prefetch(self) -> bool:
         """Whether a node may be planned a job before its last one was observed."""
         return True
+
+    @property
+    def forms_groups(self) -> bool:
+        """Whether jobs belong to groups, for rules that aggregate by them."""
+        return False
 
     @abstractmethod
     def choose(self, idle: IdleNodes) -> int:

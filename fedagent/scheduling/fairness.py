@@ -64,6 +64,11 @@ class FairnessCap(Scheduler):
         """What the inner scheduler says."""
         return self.inner.allows_prefetch
 
+    @property
+    def forms_groups(self) -> bool:
+        """What the inner scheduler says."""
+        return self.inner.forms_groups
+
     def plan(self, node_id: int, now_s: float) -> Assignment:
         """Count a job more for a node at work; the inner scheduler plans it."""
         self._count(node_id)

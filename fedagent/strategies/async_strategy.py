@@ -183,4 +183,9 @@ def _timed(rule: rules.Rule, options: AsyncOptions) -> rules.Rule:
         period_s is not None or not rule.needs_clock,
         f"{name}: buffer_size=None never publishes by itself; set publish_every_s too.",
     )
+    require(
+        options.scheduler.forms_groups or not rule.needs_groups,
+        f"{name} aggregates by groups of nodes, and {type(options.scheduler).__name__} forms none: "
+        "set scheduler=tiers.",
+    )
     return rule if period_s is None else rules.Periodic(rule, period_s)

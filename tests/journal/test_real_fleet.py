@@ -3,13 +3,14 @@
 import pytest
 
 from benchmarks.reliability.local_grid import NODES, Counting, LocalGrid
-from fedagent import Collaborative, FedBuff
+from fedagent import AsyncStrategy, Collaborative, FedBuff
 from fedagent.callbacks import Callback
 from fedagent.errors import CheckpointError
 from fedagent.journal import Checkpoints
 from fedagent.mixing import ring
+from fedagent.rules import FedAT
 from fedagent.rules.staleness import constant
-from fedagent.scheduling import Paced, Uniform
+from fedagent.scheduling import Paced, Tiers, Uniform
 from fedagent.stopping import MaxUpdates
 
 JOBS = 200
@@ -172,6 +173,22 @@ def test_a_scheduler_begins_anew_with_the_number_at_work(tmp_path):
     assert scheduler._num_at_work == 0, "every job has ended in one call"
     assert len(scheduler.costs.state_dict()) > 0
     assert proxy.statistics.in_flight == 0
+
+
+@pytest.mark.parametrize("every", [10, 1_000])
+def test_rounds_of_tiers_go_on_where_they_were(every, tmp_path):
+    def build(**o):
+        return AsyncStrategy(FedAT(), scheduler=Tiers(2, 2), **o)
+
+    killed(tmp_path, 36, build=build, every=every, concurrency=4)
+    resumed = {"build": build, "resume": True, "every": every, "concurrency": 4}
+    proxy, _ = started(tmp_path, Notes(), **resumed)
+    assert proxy.statistics.num_updates == 60
+    rule, tiers = proxy._rule, proxy._options.scheduler._turns
+    assert rule.lost == {"no-group": len(NODES)}, "no node was ranked twice"
+    for tier in tiers:
+        assert not tier.at_work
+        assert len(rule._tiers[tier.number].buffer) == tier.num_received
 
 
 def test_replies_that_threads_fetch_are_logged_as_any_others(tmp_path, monkeypatch):

@@ -13,8 +13,8 @@ from fedagent.errors import CheckpointError
 from fedagent.journal import Checkpoints
 from fedagent.mixing import ring
 from fedagent.nodes.geography import Blocks, Links
-from fedagent.rules import ACE, CA2FL, FADAS, HeLoCo, Ringmaster
-from fedagent.scheduling import DyLU, FedCompass, Paced, Utility
+from fedagent.rules import ACE, CA2FL, FADAS, FedAT, HeLoCo, Ringmaster
+from fedagent.scheduling import DyLU, FedCompass, Paced, Tiers, Utility
 from fedagent.simulation import Equal, Lognormal, Phones, Reliability
 from fedagent.stopping import MaxUpdates
 from fedagent.wire.records import digest
@@ -53,6 +53,7 @@ STRATEGIES = {
     "fadas": lambda **o: AsyncStrategy(FADAS(buffer_size=3), **o),
     "ace": lambda **o: AsyncStrategy(ACE(), **o),
     "heloco": lambda **o: AsyncStrategy(HeLoCo(), **o),
+    "fedat": lambda **o: AsyncStrategy(FedAT(), scheduler=Tiers(2, 3, learning_rate=0.05), **o),
     "ringmaster": lambda **o: AsyncStrategy(Ringmaster(), **o),
     "fedcompass": fedcompass,
     "hierarchical": lambda **o: Hierarchical(Blocks(2, NODES), links=Links(0.5), send_every=2, **o),

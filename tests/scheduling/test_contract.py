@@ -14,6 +14,7 @@ from fedagent.scheduling import (
     Paced,
     RoundRobin,
     Scheduler,
+    Tiers,
     Uniform,
     Utility,
 )
@@ -29,6 +30,7 @@ SCHEDULERS = {
     "dylu": lambda: DyLU(5),
     "paced": lambda: Paced(max_steps=5),
     "fedcompass": lambda: FedCompass(1, 5),
+    "tiers": lambda: Tiers(3, 2),
     "utility": Utility,
     "fair": lambda: FairnessCap(Uniform()),
     "fair fedcompass": lambda: FairnessCap(FedCompass(1, 5)),
@@ -156,6 +158,7 @@ def test_a_job_whose_update_the_rule_refuses_for_its_own_reasons_ends_once_too(n
         (DyLU(), True),
         (Utility(), True),
         (FedCompass(), False),
+        (Tiers(), False),
         (FairnessCap(Uniform()), True),
         (FairnessCap(FedCompass()), False),
     ],

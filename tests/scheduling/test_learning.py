@@ -8,7 +8,7 @@ import pytest
 
 from fedagent import AsyncStrategy
 from fedagent.rules import Rule, too_stale
-from fedagent.scheduling import DyLU, FairnessCap, FedCompass, Paced, Uniform, Utility
+from fedagent.scheduling import DyLU, FairnessCap, FedCompass, Paced, Tiers, Uniform, Utility
 from fedagent.simulation import Lognormal, Reliability
 from fedagent.stopping import MaxUpdates
 from tests.scheduling.fleet import SteadyFleet, echo
@@ -18,6 +18,7 @@ KINDS = {
     "fedcompass": lambda seed: FedCompass(seed=seed),
     "dylu": lambda seed: DyLU(seed=seed),
     "paced": lambda seed: Paced(seed=seed),
+    "tiers": lambda seed: Tiers(3, 2, local_steps=5, seed=seed),
     "utility": lambda seed: Utility(local_steps=5, seed=seed),
     "fair": lambda seed: FairnessCap(Utility(local_steps=5, seed=seed), 1.5),
     "fair-fedcompass": lambda seed: FairnessCap(FedCompass(seed=seed), 1.5),
