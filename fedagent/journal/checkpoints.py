@@ -13,16 +13,17 @@ import hashlib
 import logging
 import os
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
 from fedagent.errors import CheckpointError, Interval, check_fields
 from fedagent.journal.capture import Snapshot
-from fedagent.journal.content import arrays_of, content_of
-from fedagent.journal.durable import flush, writing
+from fedagent.journal.content import Parts, content_of, parts_of
+from fedagent.journal.durable import flush, write, writing
 from fedagent.journal.log import Log, records
 
 logger = logging.getLogger("flwr.fedagent")
@@ -89,9 +90,12 @@ class Checkpoints:
             for half in self.folder.glob(".*.tmp"):  # of a process that died
                 half.unlink(missing_ok=True)
             try:
-                save_file(arrays_of(snapshot, about), temporary)
-                path = self.folder / f"{number:012}-{_digest(temporary)}.safetensors"
-                flush(temporary)
+                parts = parts_of(snapshot, about)
+                with ThreadPoolExecutor(1) as beside:  # the disk needs no less time
+                    digest = beside.submit(_digest, parts)
+                    write(parts, temporary)
+                    flush(temporary)
+                path = self.folder / f"{number:012}-{digest.result()}.safetensors"
                 temporary.replace(path)
                 flush(self.folder)
             finally:
@@ -112,7 +116,7 @@ class Checkpoints:
             If there is none.
         """
         for path in self._files():
-            if path.stem.rpartition("-")[2] == _digest(path):
+            if path.stem.rpartition("-")[2] == _digest_of_file(path):
                 return _number(path), *content_of(load_file(path))
             logger.warning("%s is damaged and left alone; an older checkpoint is taken.", path)
         raise CheckpointError(
@@ -147,6 +151,13 @@ def _number(path: Path) -> int:
     return int(path.stem.partition("-")[0])
 
 
-def _digest(path: Path) -> str:
+def _digest(parts: Parts) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()[:32]
+
+
+def _digest_of_file(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:32]

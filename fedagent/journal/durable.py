@@ -6,10 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from safetensors import SafetensorError
-
 from fedagent.errors import OutputError
 from fedagent.formatting import size
+from fedagent.journal.content import Parts
 
 
 @contextmanager
@@ -19,12 +18,18 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except OutputError:
         raise
-    except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
+    except OSError as error:
+        reason = error.strerror or str(error)
         raise OutputError(
             f"{path} cannot be written: {reason} ({_room(path)}); make room or get permission "
             "there, or choose another folder."
         ) from None
+
+
+def write(parts: Parts, path: Path) -> None:
+    """Make a file of bytes, which the disk need not have yet."""
+    with path.open("wb") as file:
+        file.writelines(parts)
 
 
 def flush(path: Path) -> None:

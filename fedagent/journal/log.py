@@ -11,10 +11,10 @@ import struct
 from collections.abc import Generator
 from pathlib import Path
 
-from safetensors.numpy import load, save
+from safetensors.numpy import load
 
 from fedagent.journal.capture import Snapshot
-from fedagent.journal.content import arrays_of, content_of
+from fedagent.journal.content import content_of, parts_of
 from fedagent.journal.durable import flush, writing
 
 logger = logging.getLogger("flwr.fedagent")
@@ -52,18 +52,23 @@ class Log:
         OutputError
             If the disk does not take it.
         """
-        payload = save(arrays_of(snapshot, {}))
+        parts, digest = parts_of(snapshot, {}), hashlib.sha256()
+        for part in parts:
+            digest.update(part)
         with writing(self._path):
-            self._file.write(_HEAD.pack(_MARK, len(payload), hashlib.sha256(payload).digest()))
-            self._file.write(payload)
+            self._file.write(_HEAD.pack(_MARK, sum(map(len, parts)), digest.digest()))
+            self._file.writelines(parts)
             self._file.flush()  # a process that dies keeps it; a machine only what is urgent
             if is_urgent:
                 os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        """Let the file go, with all that was added."""
-        with writing(self._path):
-            self._file.close()
+        """Let the file go, when the disk has all that was added."""
+        if self._file.closed:
+            return
+        with writing(self._path), self._file:
+            self._file.flush()
+            os.fsync(self._file.fileno())
 
 
 def records(path: Path) -> Generator[Snapshot, None, int]:
