@@ -11,14 +11,16 @@ from fedagent.journal.capture import Snapshot
 
 _STATE = "state"  # the JSON, as bytes: metadata of a safetensors file may be 100 MB at most
 
-Parts = Sequence[memoryview]
-"""Bytes in a row, each where it is."""
 
-
-def parts_of(snapshot: Snapshot, about: Mapping[str, Any]) -> Parts:
-    """Return the safetensors file of a state, and of what is said about it in plain values.
+def parts_of(snapshot: Snapshot, about: Mapping[str, Any]) -> Sequence[memoryview]:
+    """Return the bytes, in a row, of the safetensors file of a state.
 
     Arrays are not copied: safetensors' own way does, and holds up all other threads meanwhile.
+
+    Parameters
+    ----------
+    snapshot : the state.
+    about : what is said about it, in plain values.
     """
     state = {"about": dict(about), "tree": snapshot.tree, "live": snapshot.live}
     arrays = {_STATE: _encoded(state), **snapshot.arrays}

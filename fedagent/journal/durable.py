@@ -2,13 +2,14 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import reduce
 from pathlib import Path
 
 from fedagent.errors import OutputError
 from fedagent.formatting import size
-from fedagent.journal.content import Parts
 
 
 @contextmanager
@@ -26,10 +27,15 @@ def writing(path: Path) -> Iterator[None]:
         ) from None
 
 
-def write(parts: Parts, path: Path) -> None:
+def write(parts: Iterable[memoryview], path: Path) -> None:
     """Make a file of bytes, which the disk need not have yet."""
     with path.open("wb") as file:
         file.writelines(parts)
+
+
+def checksum(parts: Iterable[bytes | memoryview]) -> int:
+    """Return the CRC-32 of bytes in a row."""
+    return reduce(lambda before, part: zlib.crc32(part, before), parts, 0)
 
 
 def flush(path: Path) -> None:

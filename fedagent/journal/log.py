@@ -1,10 +1,9 @@
-"""Logs of what happened after a checkpoint: files to which records are added, each with its sha256.
+"""Logs of what happened after a checkpoint: files that grow by records, each with its checksum.
 
-A record is its length, its digest and the bytes of a safetensors file. What is behind the last
+A record is its length, its CRC-32 and the bytes of a safetensors file. What is behind the last
 whole one was being written when the process ended, or is damaged, and is never used.
 """
 
-import hashlib
 import logging
 import os
 import struct
@@ -15,11 +14,11 @@ from safetensors.numpy import load
 
 from fedagent.journal.capture import Snapshot
 from fedagent.journal.content import content_of, parts_of
-from fedagent.journal.durable import flush, writing
+from fedagent.journal.durable import checksum, flush, writing
 
 logger = logging.getLogger("flwr.fedagent")
 
-_HEAD = struct.Struct(">4sQ32s")
+_HEAD = struct.Struct(">4sQI")
 _MARK = b"fedj"
 
 
@@ -52,11 +51,9 @@ class Log:
         OutputError
             If the disk does not take it.
         """
-        parts, digest = parts_of(snapshot, {}), hashlib.sha256()
-        for part in parts:
-            digest.update(part)
+        parts = parts_of(snapshot, {})
         with writing(self._path):
-            self._file.write(_HEAD.pack(_MARK, sum(map(len, parts)), digest.digest()))
+            self._file.write(_HEAD.pack(_MARK, sum(map(len, parts)), checksum(parts)))
             self._file.writelines(parts)
             self._file.flush()  # a process that dies keeps it; a machine only what is urgent
             if is_urgent:
@@ -79,9 +76,9 @@ def records(path: Path) -> Generator[Snapshot, None, int]:
     whole = 0
     with path.open("rb") as file:
         while head := file.read(_HEAD.size):
-            mark, size, digest = _HEAD.unpack(head) if len(head) == _HEAD.size else (b"", 0, b"")
+            mark, size, crc = _HEAD.unpack(head) if len(head) == _HEAD.size else (b"", 0, -1)
             payload = file.read(size) if mark == _MARK else b""
-            if len(payload) != size or hashlib.sha256(payload).digest() != digest:
+            if len(payload) != size or checksum([payload]) != crc:
                 logger.warning(
                     "%s: its last %d bytes are no whole record and are left out. They were being "
                     "written when the process ended, or are damaged.",
