@@ -60,7 +60,8 @@ class Dispatcher:
         books = self.membership, self.jobs, self.ledger
         self.slots = Slots(options, *books, self._breaker, self.statistics, self.attributes)
         # Twice the deadline: then the grid answers for the node, and it may work again.
-        self.outbox = Outbox(grid, options, self.jobs, 2 * deadline_s * self._queue_length)
+        ttl_s = 2 * deadline_s * self._queue_length
+        self.outbox = Outbox(grid, options, self.jobs, ttl_s, over_network)
         self._silence = Silence(max(timeout_s, deadline_s))
         self._refresh_at_s = 0.0
 
@@ -148,7 +149,7 @@ class Dispatcher:
                 self.ledger.open(dispatch, sent.base)
                 taken.append(dispatch)
             else:
-                refused = Ending(Outcome.FAILED, "not-sent", "the grid refused the message")
+                refused = Ending(Outcome.FAILED, "not-sent", sent.refusal)
                 self._finish(dispatch, refused)
         if taken and kind is Kind.TRAIN:
             at_work_max = max(self.statistics.at_work_max, self.membership.num_at_work)
