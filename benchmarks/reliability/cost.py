@@ -16,6 +16,7 @@ import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid, ServerApp
 
+from benchmarks.deployment.round_trips import SetUp, measure
 from benchmarks.engine.workload import COHORT, NODES, client_app, module
 from benchmarks.reliability.local_grid import LocalGrid
 from fedagent import FedAsync, FedBuff, run_simulation
@@ -120,6 +121,32 @@ def real(
     return run
 
 
+def deployed(pairs: int, updates_per_node: int = 40) -> dict[str, float]:
+    """Run a SuperLink and two nodes that answer at once, without and with the journal, in turn.
+
+    Returns
+    -------
+    As `side_by_side`, but for the seconds that a process computed.
+    """
+    samples = []
+    for number in range(pairs):
+        first = bool(number % 2)  # with the journal
+        rates = {has_it: _deployed(has_it, updates_per_node) for has_it in (first, not first)}
+        samples.append((rates[False], rates[True]))
+    return {
+        "updates_per_s_without": round(statistics.median(off for off, _ in samples), 2),
+        "updates_per_s_with": round(statistics.median(on for _, on in samples), 2),
+        "cost": round(statistics.median(1 - on / off for off, on in samples), 4),
+    }
+
+
+def _deployed(has_journal: bool, updates_per_node: int) -> float:
+    program = "fedagent", "node"
+    set_up = SetUp("fedagent", "fedbuff", program, updates_per_node, 1, has_journal)
+    with tempfile.TemporaryDirectory() as folder:
+        return measure(set_up, "nothing", 2, Path(folder, "fleet")).updates_per_s
+
+
 class Resident(Callback):
     """Notes how much memory the process has, every so many updates."""
 
@@ -140,7 +167,10 @@ class Resident(Callback):
 
 
 def memory_mb_per_10k(updates: int) -> float:
-    """Return by how much a real run with the default journal grows, in MB per 10,000 updates."""
+    """Return by how much a real run with the default journal grows, in MB per 10,000 updates.
+
+    The first quarter is left out.
+    """
     resident = Resident(updates // 40)
     with tempfile.TemporaryDirectory() as folder:
         real(1_000, updates, (resident,))(Checkpoints(Path(folder), "updates", 100))
@@ -200,12 +230,15 @@ def large_checkpoint(num_parameters: int, repetitions: int) -> dict[str, float]:
     seconds, plain, sizes = [], [], []
     for number in range(repetitions):
         with tempfile.TemporaryDirectory() as name:
+            if number % 2:
+                plain.append(_write_plainly(Path(name, "plain"), sizes[-1]))
             begin_s = time.perf_counter()
             path = Checkpoints(Path(name)).save(number, snapshot, {})
             seconds.append(time.perf_counter() - begin_s)
             sizes.append(path.stat().st_size)
             path.unlink()
-            plain.append(_write_plainly(path, sizes[-1]))
+            if not number % 2:
+                plain.append(_write_plainly(path, sizes[-1]))
     ratios = [mine / theirs for mine, theirs in zip(seconds, plain, strict=True)]
     return {
         "checkpoint_parameters": num_parameters,
