@@ -28,7 +28,7 @@ from benchmarks.reliability.real_fleet import Fleet, running
 from benchmarks.reliability.runs import account
 
 NODES = 4
-UPDATES = 3  # that must be applied between two deaths
+UPDATES = 2  # that must be applied between two deaths
 SIZE = 20_000  # elements of the model, one for a job
 
 
@@ -37,7 +37,7 @@ class Deaths:
 
     Attributes
     ----------
-    waited_s : by kind of process, from each death to the third new update.
+    waited_s : by kind of process, from each death to the second new update.
     """
 
     def __init__(self, fleet: Fleet, seed: int) -> None:

@@ -59,9 +59,7 @@ class Dispatcher:
         self.membership, self._breaker = Membership(options.backoff), Breaker(options.backoff)
         books = self.membership, self.jobs, self.ledger
         self.slots = Slots(options, *books, self._breaker, self.statistics, self.attributes)
-        # Twice the deadline: then the grid answers for the node, and it may work again.
-        ttl_s = 2 * deadline_s * self._queue_length
-        self.outbox = Outbox(grid, options, self.jobs, ttl_s, over_network)
+        self.outbox = Outbox(grid, options, self.jobs, self._ttl_s, over_network)
         self._silence = Silence(max(timeout_s, deadline_s))
         self._refresh_at_s = 0.0
 
@@ -162,6 +160,10 @@ class Dispatcher:
     def _deadline_s(self, node_id: int) -> float:
         return self._deadlines.for_node(node_id) * self._queue_length
 
+    def _ttl_s(self, node_id: int) -> float:
+        """Return after how long the grid answers for a node, which may work again then."""
+        return 2 * self._deadline_s(node_id)
+
     # --- receiving ----------------------------------------------------------------------------
 
     def pull(self, until_s: float) -> list[Message]:
@@ -196,9 +198,8 @@ class Dispatcher:
         if dispatch is None:
             late = self.ledger.late(message_id)
             self.statistics.unsolicited["late" if late else "unknown"] += 1
-            if late:
-                if not reply.has_error():
-                    self._deadlines.observe(late.node_id, self.statistics.now_s - late.sent_at_s)
+            if late:  # also if the grid answers: then the node takes so long at least
+                self._deadlines.observe(late.node_id, self.statistics.now_s - late.sent_at_s)
                 self._release(late, succeeded=not reply.has_error())
         return dispatch
 

@@ -47,12 +47,17 @@ class Outbox:
     grid : where messages go.
     options : keys of the records.
     jobs : the table of jobs.
-    ttl_s : seconds after which the grid answers for a node.
+    ttl_s : node id -> seconds after which the grid answers for it.
     over_network : whether the grid may fail for a while.
     """
 
     def __init__(
-        self, grid: Grid, options: AsyncOptions, jobs: Jobs, ttl_s: float, over_network: bool
+        self,
+        grid: Grid,
+        options: AsyncOptions,
+        jobs: Jobs,
+        ttl_s: Callable[[int], float],
+        over_network: bool,
     ) -> None:
         self._grid, self._options, self._jobs, self._ttl_s = grid, options, jobs, ttl_s
         self._over_network = over_network
@@ -84,7 +89,8 @@ class Outbox:
                 self._options.configrecord_key: config,
             },
         )
-        return Message(content, dst_node_id=job.node_id, message_type=str(kind), ttl=self._ttl_s)
+        ttl_s = self._ttl_s(job.node_id)
+        return Message(content, dst_node_id=job.node_id, message_type=str(kind), ttl=ttl_s)
 
     def send(
         self,

@@ -156,3 +156,20 @@ def test_what_a_simulated_grid_raises_ends_the_run():
     strategy = FedAsync(concurrency=4, fraction_evaluate=0.0, stopping=[MaxUpdates(8)])
     with pytest.raises(RuntimeError, match="push session"):
         _start(strategy, DyingGrid(4, 0.01), num_rounds=1_000)
+
+
+def test_the_grid_answers_for_a_node_after_twice_what_it_may_take_itself(monkeypatch):
+    """A message that a SuperLink has lost holds its node up for so long, and not for the limit."""
+    monkeypatch.setattr("fedagent.proxy.dispatcher.pulls_over_network", lambda grid: True)
+    lives_s = []
+
+    class Noting(ThreadGrid):
+        def push_messages(self, messages):
+            messages = list(messages)
+            lives_s.extend(m.metadata.ttl for m in messages if m.metadata.message_type == "train")
+            return super().push_messages(messages)
+
+    strategy = FedAsync(concurrency=1, fraction_evaluate=0.0, stopping=[MaxUpdates(6)])
+    _start(strategy, Noting(2, 0.01), num_rounds=1_000, timeout=300.0)
+    assert lives_s[0] == 600, "while nothing is known"
+    assert lives_s[-1] == 120, "twice the shortest deadline"
