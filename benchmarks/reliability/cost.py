@@ -247,8 +247,8 @@ def large_checkpoint(num_parameters: int, repetitions: int) -> dict[str, float]:
         "plain_write_s": round(statistics.median(plain), 3),
         "checkpoint_ratio": round(statistics.median(ratios), 2),
         "checkpoint_stall_s": round(max(call.seconds for call in asked[1:]), 3),
-        "longest_turn_beside_s": round(max(beside), 3),
-        "longest_turn_alone_s": round(max(alone), 3),
+        "longest_turn_beside_s": round(max(beside, default=0.0), 3),
+        "longest_turn_alone_s": round(max(alone, default=0.0), 3),
     }
 
 
