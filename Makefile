@@ -10,10 +10,10 @@ SEED   ?= 0
 READY  := $(VENV)/.ready
 PYTEST := FLWR_TELEMETRY_ENABLED=0 $(BIN)/python -m pytest -q -n $(JOBS)
 
-.PHONY: help run test check format coverage mutation chaos clean
+.PHONY: help run test check format coverage mutation chaos chaos-fleet clean
 
 help:            ## Show this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 run: $(READY)    ## Train the default application on a simulated fleet
 	$(BIN)/fedagent run
@@ -29,6 +29,9 @@ mutation: $(READY) ## Plant small mistakes in the pure rooms: do the tests notic
 
 chaos: $(READY)  ## Kill runs at every edge of their journal, resume them, count what is lost (EACH, SEED)
 	FLWR_TELEMETRY_ENABLED=0 $(BIN)/python -m benchmarks.reliability.chaos --each $(EACH) --seed $(SEED)
+
+chaos-fleet: $(READY) ## Kill SuperLink, nodes and ServerApp of a real fleet, again and again (SEED)
+	FLWR_TELEMETRY_ENABLED=0 $(BIN)/python -m benchmarks.reliability.fleet --seed $(SEED)
 
 check: $(READY)  ## Lint, types and layers
 	$(BIN)/ruff check .

@@ -113,6 +113,7 @@ def run(
     client: ClientApp | None = None,
     seed: int = 3,
     workers: int = 0,
+    job_limit_s: float | None = None,
     initial: dict | None = None,
     **start_arguments,
 ) -> Run:
@@ -131,5 +132,11 @@ def run(
             **start_arguments,
         )
 
-    run_simulation(server, client or client_app(), fleet=fleet, seed=seed, runtime=Runtime(workers))
+    run_simulation(
+        server,
+        client or client_app(),
+        fleet=fleet,
+        seed=seed,
+        runtime=Runtime(workers, job_limit_s=job_limit_s),
+    )
     return Run(outcome["result"], outcome["grid"].clock.now(), outcome["grid"])

@@ -22,6 +22,7 @@ class SetUp:
     program: tuple[str, ...]
     updates_per_node: int
     prefetch: int = 0
+    has_journal: bool = False
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ def measure(
     """Start a fleet, run the app on it, end it; with a slow link for the last node, if asked."""
     folder.mkdir(parents=True)
     flower, results = Flower(folder), folder / "times.json"
+    checkpoints = folder / "checkpoints" if set_up.has_journal else ""
     with ExitStack() as processes:
         processes.enter_context(flower.superlink())
         ports = [flower.port] * num_nodes
@@ -68,7 +70,7 @@ def measure(
             APP,
             f'strategy="{set_up.strategy}" work="{work}" num-nodes={num_nodes} '
             f"num-updates={set_up.updates_per_node * num_nodes} prefetch={set_up.prefetch} "
-            f'results="{results}"',
+            f'results="{results}" checkpoints="{checkpoints}"',
             timeout=900,
         )
         if not results.is_file():

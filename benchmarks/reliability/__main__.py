@@ -3,11 +3,13 @@
     lost, doubled   updates that were acknowledged, and are not in the model, or are twice
     bit_exact       whether every killed simulation ended as an undisturbed one
     recovery_s      the longest time from the start of a run that goes on to its first message
-    journal_cost    share of the updates per second that the journal costs a simulation, of
-                    checkpoint=versions; without and with it in turn, in one process
-    real_...        the same on a wall clock with clients that take no time, of checkpoint=real
+    journal_...     updates per second of a simulation without and with checkpoint=versions, in turn
+                    in one process, and the share that it costs; journal_cost is that of wall time
+    real_...        the same of checkpoint=real on a wall clock, with clients that take no time
+    deployed_...    the same of a SuperLink and two nodes that answer at once
     memory_mb_per_10k   growth of a real run with the default journal
     checkpoint_...  a checkpoint against writing as many bytes with an fsync
+    failures_...    time to a target where three of ten jobs fail over that where none does
 
     python -m benchmarks.reliability [--quick]
 
@@ -22,6 +24,7 @@ import torch
 from benchmarks.machine import print_result
 from benchmarks.reliability import cost
 from benchmarks.reliability.chaos import chaos
+from benchmarks.reliability.failures import time_to_target
 from benchmarks.reliability.runs import STRATEGIES
 
 
@@ -40,7 +43,11 @@ def main() -> None:
     found |= {f"journal_{name}": value for name, value in of_simulation.items()}
     found |= {f"real_journal_{name}": value for name, value in of_real.items()}
     found["memory_mb_per_10k"] = cost.memory_mb_per_10k(2_000 if quick else 50_000)
-    found |= cost.large_checkpoint(1_000_000 if quick else 100_000_000, 3)
+    found |= cost.large_checkpoint(1_000_000 if quick else 100_000_000, 3 if quick else 9)
+    if not quick:
+        of_fleet = cost.deployed(pairs)
+        found |= {f"deployed_journal_{name}": value for name, value in of_fleet.items()}
+        found |= time_to_target(range(10))
     print("| | |\n|---|---|")
     for name, value in found.items():
         print(f"| {name} | {value} |")

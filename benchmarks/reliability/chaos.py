@@ -61,9 +61,9 @@ class Edge:
 
 
 CHECKPOINT = (
-    Edge("before a checkpoint is written", checkpoints, "save_file", "before"),
-    Edge("half a checkpoint", checkpoints, "save_file", "half"),
-    Edge("written, before its fsync", checkpoints, "save_file", "after"),
+    Edge("before a checkpoint is written", checkpoints, "write", "before"),
+    Edge("half a checkpoint", checkpoints, "write", "half"),
+    Edge("written, before its fsync", checkpoints, "write", "after"),
     Edge("after its fsync, before its rename", Path, "replace", "before"),
     Edge("after its rename", Path, "replace", "after"),
 )

@@ -5,19 +5,24 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid, ServerApp
 
+from benchmarks.deployment.round_trips import SetUp, measure
 from benchmarks.engine.workload import COHORT, NODES, client_app, module
 from benchmarks.reliability.local_grid import LocalGrid
 from fedagent import FedAsync, FedBuff, run_simulation
 from fedagent.callbacks import Callback
 from fedagent.journal import Checkpoints
+from fedagent.proxy.checkpointing import Checkpointing
 from fedagent.simulation import Lognormal, Runtime
 from fedagent.statistics import Statistics
 from fedagent.stopping import MaxUpdates
@@ -116,6 +121,32 @@ def real(
     return run
 
 
+def deployed(pairs: int, updates_per_node: int = 40) -> dict[str, float]:
+    """Run a SuperLink and two nodes that answer at once, without and with the journal, in turn.
+
+    Returns
+    -------
+    As `side_by_side`, but for the seconds that a process computed.
+    """
+    samples = []
+    for number in range(pairs):
+        first = bool(number % 2)  # with the journal
+        rates = {has_it: _deployed(has_it, updates_per_node) for has_it in (first, not first)}
+        samples.append((rates[False], rates[True]))
+    return {
+        "updates_per_s_without": round(statistics.median(off for off, _ in samples), 2),
+        "updates_per_s_with": round(statistics.median(on for _, on in samples), 2),
+        "cost": round(statistics.median(1 - on / off for off, on in samples), 4),
+    }
+
+
+def _deployed(has_journal: bool, updates_per_node: int) -> float:
+    program = "fedagent", "node"
+    set_up = SetUp("fedagent", "fedbuff", program, updates_per_node, 1, has_journal)
+    with tempfile.TemporaryDirectory() as folder:
+        return measure(set_up, "nothing", 2, Path(folder, "fleet")).updates_per_s
+
+
 class Resident(Callback):
     """Notes how much memory the process has, every so many updates."""
 
@@ -136,36 +167,78 @@ class Resident(Callback):
 
 
 def memory_mb_per_10k(updates: int) -> float:
-    """Return by how much a real run with the default journal grows, in MB per 10,000 updates."""
+    """Return by how much a real run with the default journal grows, in MB per 10,000 updates.
+
+    The first quarter is left out.
+    """
     resident = Resident(updates // 40)
     with tempfile.TemporaryDirectory() as folder:
         real(1_000, updates, (resident,))(Checkpoints(Path(folder), "updates", 100))
     return round(resident.slope_mb_per_10k(), 3)
 
 
-def large_checkpoint(num_parameters: int, repetitions: int) -> dict[str, float]:
-    """Compare a checkpoint of a large model with writing as many bytes, and an fsync.
+@dataclass(frozen=True)
+class _Call:
+    begin_s: float
+    end_s: float
 
-    The run is a real one with FedAsync: what is saved are the model and the versions in flight.
-    Nothing else runs meanwhile.
-    """
-    own, seconds, sizes, plain = Checkpoints.save, [], [], []
+    @property
+    def seconds(self) -> float:
+        return self.end_s - self.begin_s
 
-    def save(self: Checkpoints, number: int, snapshot, about) -> Path:  # type: ignore[no-untyped-def]
+    def meets(self, others: Sequence["_Call"]) -> bool:
+        return any(self.begin_s < o.end_s and o.begin_s < self.end_s for o in others)
+
+
+@contextmanager
+def _timed(owner: type, method: str) -> Iterator[tuple[list[_Call], list[tuple[Any, ...]]]]:
+    """Yield the calls of a method, which grow, and their arguments."""
+    own, calls, arguments = getattr(owner, method), [], []
+
+    def timed(*given: Any, **named: Any) -> Any:
         begin_s = time.perf_counter()
-        path = own(self, number, snapshot, about)
-        seconds.append(time.perf_counter() - begin_s)
-        sizes.append(path.stat().st_size)
-        plain.append(_write_plainly(self.folder / "plain", sizes[-1]))
-        return path
+        try:
+            return own(*given, **named)
+        finally:
+            calls.append(_Call(begin_s, time.perf_counter()))
+            arguments.append(given)
 
-    Checkpoints.save = save  # type: ignore[method-assign]
+    setattr(owner, method, timed)
     try:
-        with tempfile.TemporaryDirectory() as folder:
-            saving = Checkpoints(Path(folder), "updates", 1, keep=1)
-            real(num_parameters, repetitions)(saving)
+        yield calls, arguments
     finally:
-        Checkpoints.save = own  # type: ignore[method-assign]
+        setattr(owner, method, own)
+
+
+def large_checkpoint(num_parameters: int, repetitions: int) -> dict[str, float]:
+    """Compare a checkpoint of a large model with writing as many bytes, and an fsync, in turn.
+
+    It is one of a run with FedAsync: the model and the versions in flight. Of the run itself, whose
+    updates are logged as ever, what is told is how long its loop stood still for a checkpoint to
+    begin, and how long a turn took at most while one was being written, and a usual one.
+    """
+    with (
+        tempfile.TemporaryDirectory() as name,
+        _timed(Checkpoints, "save") as (written, states),
+        _timed(Checkpointing, "save") as (asked, _),
+    ):
+        real(num_parameters, 12)(Checkpoints(Path(name), "updates", 5, keep=1))
+    turns = [_Call(a.end_s, b.end_s) for a, b in pairwise(asked)]
+    beside = [turn.seconds for turn in turns if turn.meets(written[1:])]
+    alone = [turn.seconds for turn in turns if not turn.meets(written[1:])]
+    snapshot = states[-1][2]
+    seconds, plain, sizes = [], [], []
+    for number in range(repetitions):
+        with tempfile.TemporaryDirectory() as name:
+            if number % 2:
+                plain.append(_write_plainly(Path(name, "plain"), sizes[-1]))
+            begin_s = time.perf_counter()
+            path = Checkpoints(Path(name)).save(number, snapshot, {})
+            seconds.append(time.perf_counter() - begin_s)
+            sizes.append(path.stat().st_size)
+            path.unlink()
+            if not number % 2:
+                plain.append(_write_plainly(path, sizes[-1]))
     ratios = [mine / theirs for mine, theirs in zip(seconds, plain, strict=True)]
     return {
         "checkpoint_parameters": num_parameters,
@@ -173,11 +246,14 @@ def large_checkpoint(num_parameters: int, repetitions: int) -> dict[str, float]:
         "checkpoint_s": round(statistics.median(seconds), 3),
         "plain_write_s": round(statistics.median(plain), 3),
         "checkpoint_ratio": round(statistics.median(ratios), 2),
+        "checkpoint_stall_s": round(max(call.seconds for call in asked[1:]), 3),
+        "longest_turn_beside_s": round(max(beside, default=0.0), 3),
+        "longest_turn_alone_s": round(max(alone, default=0.0), 3),
     }
 
 
 def _write_plainly(path: Path, num_bytes: int) -> float:
-    content = torch.zeros(num_bytes, dtype=torch.uint8).numpy().data
+    content = np.ones(num_bytes, np.uint8).data  # zeros would take no memory to read
     begin_s = time.perf_counter()
     with path.open("wb") as file:
         file.write(content)

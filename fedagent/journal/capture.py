@@ -42,7 +42,7 @@ class Snapshot:
     Attributes
     ----------
     tree : nodes, see `fedagent.journal.kinds`.
-    arrays : what the nodes call by a number.
+    arrays : (N,) uint8 each, what the nodes call by a number.
     live : for everything that is no state, the ways to it.
     """
 
@@ -69,7 +69,9 @@ class Snapshot:
 
 
 def capture(root: object) -> Snapshot:
-    """Return the state of `root` and of all that it reaches; arrays may share its memory.
+    """Return the state of `root` and of all that it reaches, which may change from now on.
+
+    What can change is copied; bytes, as those of a version, never do.
 
     Raises
     ------
@@ -125,9 +127,9 @@ class _Capture:
             for name, attribute in attributes_of(value)
         }
 
-    def _array(self, array: np.ndarray[Any, Any]) -> str:
+    def _array(self, data: bytes | np.ndarray[Any, Any]) -> str:
         key = str(len(self.snapshot.arrays))
-        self.snapshot.arrays[key] = np.ascontiguousarray(array).reshape(array.shape)
+        self.snapshot.arrays[key] = np.frombuffer(data, np.uint8)
         return key
 
     # --- one method a kind --------------------------------------------------------------------
@@ -152,26 +154,26 @@ class _Capture:
         node["attributes"] = self._attributes(value, path)
 
     def _tensor(self, value: torch.Tensor, node: Node, path: Path) -> None:
-        plain = value.detach().cpu().contiguous()
+        plain = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
         node |= {"kind": "tensor", "dtype": str(value.dtype).removeprefix("torch.")}
         node |= {"device": str(value.device), "shape": list(value.shape)}
-        node["array"] = self._array(plain.reshape(-1).view(torch.uint8).numpy())
+        node["array"] = self._array(plain.numpy().copy())  # rules change theirs in place
 
     def _ndarray(self, value: np.ndarray[Any, Any], node: Node, path: Path) -> None:
         node |= {"kind": "ndarray", "dtype": value.dtype.str, "shape": list(value.shape)}
         if value.dtype.hasobject:
             node["objects"] = self._nodes(value.reshape(-1).tolist(), None)
         else:
-            node["array"] = self._array(np.frombuffer(value.tobytes(), np.uint8))
+            node["array"] = self._array(value.tobytes())
 
     def _bytes(self, value: bytes, node: Node, path: Path) -> None:
-        node |= {"kind": "bytes", "array": self._array(np.frombuffer(value, np.uint8))}
+        node |= {"kind": "bytes", "array": self._array(value)}
 
     def _flower_array(self, value: Array, node: Node, path: Path) -> None:
         # Without the pieces that Flower keeps of an array that it has sent.
         node |= {"kind": "flower.array", "shape": list(value.shape)}
         node |= {"dtype": value.dtype, "stype": value.stype}
-        node["array"] = self._array(np.frombuffer(value.data, np.uint8))
+        node["array"] = self._array(bytes(value.data))
 
     def _scalar(self, value: Any, node: Node, path: Path) -> None:
         if isinstance(value, np.dtype):

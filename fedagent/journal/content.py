@@ -1,27 +1,45 @@
-"""A state as the arrays of a safetensors file, and back."""
+"""A state as the bytes of a safetensors file, and back."""
 
 import json
-from collections.abc import Mapping
+import struct
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from fedagent.journal.capture import Snapshot
 
-Arrays = dict[str, np.ndarray[Any, Any]]
-
 _STATE = "state"  # the JSON, as bytes: metadata of a safetensors file may be 100 MB at most
 
 
-def arrays_of(snapshot: Snapshot, about: Mapping[str, Any]) -> Arrays:
-    """Return what a file holds of a state, and what it says about it in plain values."""
+def parts_of(snapshot: Snapshot, about: Mapping[str, Any]) -> Sequence[memoryview]:
+    """Return the bytes, in a row, of the safetensors file of a state.
+
+    Arrays are not copied: safetensors' own way does, and holds up all other threads meanwhile.
+
+    Parameters
+    ----------
+    snapshot : the state.
+    about : what is said about it, in plain values.
+    """
     state = {"about": dict(about), "tree": snapshot.tree, "live": snapshot.live}
-    encoded = json.dumps(state, separators=(",", ":")).encode()
-    return {_STATE: np.frombuffer(encoded, np.uint8), **snapshot.arrays}
+    arrays = {_STATE: _encoded(state), **snapshot.arrays}
+    header, end = {}, 0
+    for name, array in arrays.items():
+        begin, end = end, end + len(array)
+        header[name] = {"dtype": "U8", "shape": [len(array)], "data_offsets": [begin, end]}
+    encoded = _encoded(header)
+    encoded += b" " * (-len(encoded) % 8)  # the format's way of aligning what follows
+    parts: list[Any] = [struct.pack("<Q", len(encoded)), encoded, *arrays.values()]
+    return [memoryview(part) for part in parts]
 
 
-def content_of(arrays: Arrays) -> tuple[Snapshot, Mapping[str, Any]]:
-    """Return the state that `arrays_of` has made arrays of, and what was said about it."""
+def _encoded(value: Any) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode()
+
+
+def content_of(arrays: dict[str, np.ndarray[Any, Any]]) -> tuple[Snapshot, Mapping[str, Any]]:
+    """Return the state whose file holds these arrays, and what was said about it."""
     state = json.loads(arrays.pop(_STATE).tobytes())
     live = [[_tuples(way) for way in ways] for ways in state["live"]]
     return Snapshot(state["tree"], arrays, live), state["about"]

@@ -2,11 +2,11 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import reduce
 from pathlib import Path
-
-from safetensors import SafetensorError
 
 from fedagent.errors import OutputError
 from fedagent.formatting import size
@@ -19,12 +19,23 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except OutputError:
         raise
-    except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
+    except OSError as error:
+        reason = error.strerror or str(error)
         raise OutputError(
             f"{path} cannot be written: {reason} ({_room(path)}); make room or get permission "
             "there, or choose another folder."
         ) from None
+
+
+def write(parts: Iterable[memoryview], path: Path) -> None:
+    """Make a file of bytes, which the disk need not have yet."""
+    with path.open("wb") as file:
+        file.writelines(parts)
+
+
+def checksum(parts: Iterable[bytes | memoryview]) -> int:
+    """Return the CRC-32 of bytes in a row."""
+    return reduce(lambda before, part: zlib.crc32(part, before), parts, 0)
 
 
 def flush(path: Path) -> None:

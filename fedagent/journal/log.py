@@ -1,25 +1,24 @@
-"""Logs of what happened after a checkpoint: files to which records are added, each with its sha256.
+"""Logs of what happened after a checkpoint: files that grow by records, each with its checksum.
 
-A record is its length, its digest and the bytes of a safetensors file. What is behind the last
+A record is its length, its CRC-32 and the bytes of a safetensors file. What is behind the last
 whole one was being written when the process ended, or is damaged, and is never used.
 """
 
-import hashlib
 import logging
 import os
 import struct
 from collections.abc import Generator
 from pathlib import Path
 
-from safetensors.numpy import load, save
+from safetensors.numpy import load
 
 from fedagent.journal.capture import Snapshot
-from fedagent.journal.content import arrays_of, content_of
-from fedagent.journal.durable import flush, writing
+from fedagent.journal.content import content_of, parts_of
+from fedagent.journal.durable import checksum, flush, writing
 
 logger = logging.getLogger("flwr.fedagent")
 
-_HEAD = struct.Struct(">4sQ32s")
+_HEAD = struct.Struct(">4sQI")
 _MARK = b"fedj"
 
 
@@ -52,18 +51,21 @@ class Log:
         OutputError
             If the disk does not take it.
         """
-        payload = save(arrays_of(snapshot, {}))
+        parts = parts_of(snapshot, {})
         with writing(self._path):
-            self._file.write(_HEAD.pack(_MARK, len(payload), hashlib.sha256(payload).digest()))
-            self._file.write(payload)
+            self._file.write(_HEAD.pack(_MARK, sum(map(len, parts)), checksum(parts)))
+            self._file.writelines(parts)
             self._file.flush()  # a process that dies keeps it; a machine only what is urgent
             if is_urgent:
                 os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        """Let the file go, with all that was added."""
-        with writing(self._path):
-            self._file.close()
+        """Let the file go, when the disk has all that was added."""
+        if self._file.closed:
+            return
+        with writing(self._path), self._file:
+            self._file.flush()
+            os.fsync(self._file.fileno())
 
 
 def records(path: Path) -> Generator[Snapshot, None, int]:
@@ -74,9 +76,9 @@ def records(path: Path) -> Generator[Snapshot, None, int]:
     whole = 0
     with path.open("rb") as file:
         while head := file.read(_HEAD.size):
-            mark, size, digest = _HEAD.unpack(head) if len(head) == _HEAD.size else (b"", 0, b"")
+            mark, size, crc = _HEAD.unpack(head) if len(head) == _HEAD.size else (b"", 0, -1)
             payload = file.read(size) if mark == _MARK else b""
-            if len(payload) != size or hashlib.sha256(payload).digest() != digest:
+            if len(payload) != size or checksum([payload]) != crc:
                 logger.warning(
                     "%s: its last %d bytes are no whole record and are left out. They were being "
                     "written when the process ended, or are damaged.",

@@ -10,13 +10,20 @@ A real fleet does nothing again. What comes from it is therefore logged before i
     pull -> log, fsync -> apply -> publish
 
 and a run that is resumed goes through the log of what came after its checkpoint.
+
+The snapshot is taken between two turns. A thread writes it while the loop goes on, into the next
+log already; the earlier checkpoint and all logs since stay until the disk has the new one.
 """
 
 import logging
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from copy import deepcopy
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,8 +32,8 @@ from flwr.app import Message
 
 from fedagent.callbacks import Callback
 from fedagent.errors import CheckpointError
-from fedagent.journal import Checkpoints, Log, NotNow, capture, restore
-from fedagent.journal.kinds import Path
+from fedagent.journal import Checkpoints, Lock, Log, NotNow, capture, restore
+from fedagent.journal.kinds import Path as Way
 from fedagent.statistics import Statistics
 from fedagent.update import Dispatch
 
@@ -96,8 +103,11 @@ class Checkpointing:
         self._about = {"version of fedagent": _installed(), **about}
         self._logs = logs and not statistics.is_virtual
         self._last = self._number = 0
-        self._ways: set[Path] = set()  # to what a new process has by itself
+        self._ways: set[Way] = set()  # to what a new process has by itself
         self._log: Log | None = None
+        self._lock: Lock | None = None
+        self._writer = ThreadPoolExecutor(1, "fedagent-checkpoint")
+        self._written: Future[Path] | None = None
         self._nodes: Iterable[int] = ()
 
     def restore(self) -> bool:
@@ -106,11 +116,13 @@ class Checkpointing:
         Raises
         ------
         CheckpointError
-            If there is none, if the run holds what cannot be saved, or if the checkpoint is of
-            another version of fedagent, another model, rule or scheduler.
+            If there is none, if the run holds what cannot be saved, if the checkpoint is of
+            another version of fedagent, another model, rule or scheduler, or if the run is going
+            on in another process.
         """
         if self._options is None:
             return False
+        self._lock = Lock(self._options.folder)
         self._ways = capture(self._root).ways()
         if not self._options.resume:
             return False
@@ -143,12 +155,28 @@ class Checkpointing:
             return
         if not self.save(now=True):
             self._log = self._options.log(self._options.next_number())
+        self.wait()  # a log is worth nothing without a checkpoint before it
 
     def save(self, now: bool = False) -> bool:
-        """Save the run if enough has happened since the last time, or `now`; say whether it is."""
+        """Begin to save the run, if enough has happened since the last time or `now`.
+
+        Returns
+        -------
+        Whether it is being saved; `wait` returns when it is.
+
+        Raises
+        ------
+        CheckpointError
+            If the run holds what cannot be saved, and nothing was saved before.
+        OutputError
+            If the disk did not take the last one.
+        """
         if self._options is None:
             return False
-        if not now and self._count < self._last + self._options.every:
+        is_due = now or self._count >= self._last + self._options.every
+        if is_due or (self._written is not None and self._written.done()):
+            self.wait()
+        if not is_due:
             return False
         self._root.take_generators()
         try:
@@ -170,15 +198,33 @@ class Checkpointing:
             states.setdefault(type(callback).__name__, []).append(callback.state_dict())
         number = self._options.next_number()
         if self._logs:
-            self.close()
+            if self._log is not None:
+                self._log.close()
             self._log = self._options.log(number)
-        self._options.save(number, snapshot, {**self._about, "callbacks": states})
+        about = {**self._about, "callbacks": deepcopy(states)}
+        self._written = self._writer.submit(self._options.save, number, snapshot, about)
         return True
 
+    def wait(self) -> None:
+        """Return when the disk has the checkpoint that is being written, if one is.
+
+        Raises
+        ------
+        OutputError
+            If the disk did not take it.
+        """
+        written, self._written = self._written, None
+        if written is not None:
+            written.result()
+
     def close(self) -> None:
-        """Let the log go."""
-        if self._log is not None:
-            self._log.close()
+        """Let log and folder go, when the disk has all."""
+        with ExitStack() as last:
+            for held in (self._lock, self._log):
+                if held is not None:
+                    last.callback(held.close)
+            last.callback(self._writer.shutdown)
+            self.wait()
 
     # --- what is logged between two checkpoints -------------------------------------------------
 

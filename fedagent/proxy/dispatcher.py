@@ -59,8 +59,7 @@ class Dispatcher:
         self.membership, self._breaker = Membership(options.backoff), Breaker(options.backoff)
         books = self.membership, self.jobs, self.ledger
         self.slots = Slots(options, *books, self._breaker, self.statistics, self.attributes)
-        # Twice the deadline: then the grid answers for the node, and it may work again.
-        self.outbox = Outbox(grid, options, self.jobs, 2 * deadline_s * self._queue_length)
+        self.outbox = Outbox(grid, options, self.jobs, self._ttl_s, over_network)
         self._silence = Silence(max(timeout_s, deadline_s))
         self._refresh_at_s = 0.0
 
@@ -148,7 +147,7 @@ class Dispatcher:
                 self.ledger.open(dispatch, sent.base)
                 taken.append(dispatch)
             else:
-                refused = Ending(Outcome.FAILED, "not-sent", "the grid refused the message")
+                refused = Ending(Outcome.FAILED, "not-sent", sent.refusal)
                 self._finish(dispatch, refused)
         if taken and kind is Kind.TRAIN:
             at_work_max = max(self.statistics.at_work_max, self.membership.num_at_work)
@@ -160,6 +159,10 @@ class Dispatcher:
 
     def _deadline_s(self, node_id: int) -> float:
         return self._deadlines.for_node(node_id) * self._queue_length
+
+    def _ttl_s(self, node_id: int) -> float:
+        """Return after how long the grid answers for a node, which may work again then."""
+        return 2 * self._deadline_s(node_id)
 
     # --- receiving ----------------------------------------------------------------------------
 
@@ -195,9 +198,8 @@ class Dispatcher:
         if dispatch is None:
             late = self.ledger.late(message_id)
             self.statistics.unsolicited["late" if late else "unknown"] += 1
-            if late:
-                if not reply.has_error():
-                    self._deadlines.observe(late.node_id, self.statistics.now_s - late.sent_at_s)
+            if late:  # also if the grid answers: then the node takes so long at least
+                self._deadlines.observe(late.node_id, self.statistics.now_s - late.sent_at_s)
                 self._release(late, succeeded=not reply.has_error())
         return dispatch
 

@@ -105,14 +105,15 @@ class Proxy:
                     if end is None:  # and nothing is half done
                         self._checkpointing.save(now=must_end())
                         end = self._drain() if must_end() else None
+                self._checkpointing.wait()
                 self._end(end)
         except BaseException as error:  # Ctrl-C too
             self._tell_end(RunEnd.by(error), because=error)
             raise
         finally:
             self._evaluations.close()
-            self._checkpointing.close()
             self._dispatcher.stop_listening()
+            self._checkpointing.close()
         return self.result
 
     def _begin(self) -> RunEnd | None:

@@ -26,6 +26,7 @@ class Sent:
     ----------
     dispatch : what its node was asked; without a message id, if the grid refused it.
     num_bytes : serialised model bytes in it.
+    refusal : why the grid refused it.
     base : the model of its own that the node got; None for the published one.
     is_assigned : whether it hands out a job that was assigned; the user's strategy may have made
         it itself.
@@ -33,6 +34,7 @@ class Sent:
 
     dispatch: Dispatch
     num_bytes: int
+    refusal: str
     base: Version | None = None
     is_assigned: bool = False
 
@@ -45,11 +47,20 @@ class Outbox:
     grid : where messages go.
     options : keys of the records.
     jobs : the table of jobs.
-    ttl_s : seconds after which the grid answers for a node.
+    ttl_s : node id -> seconds after which the grid answers for it.
+    over_network : whether the grid may fail for a while.
     """
 
-    def __init__(self, grid: Grid, options: AsyncOptions, jobs: Jobs, ttl_s: float) -> None:
+    def __init__(
+        self,
+        grid: Grid,
+        options: AsyncOptions,
+        jobs: Jobs,
+        ttl_s: Callable[[int], float],
+        over_network: bool,
+    ) -> None:
         self._grid, self._options, self._jobs, self._ttl_s = grid, options, jobs, ttl_s
+        self._over_network = over_network
 
     def message(
         self,
@@ -78,7 +89,8 @@ class Outbox:
                 self._options.configrecord_key: config,
             },
         )
-        return Message(content, dst_node_id=job.node_id, message_type=str(kind), ttl=self._ttl_s)
+        ttl_s = self._ttl_s(job.node_id)
+        return Message(content, dst_node_id=job.node_id, message_type=str(kind), ttl=ttl_s)
 
     def send(
         self,
@@ -101,7 +113,7 @@ class Outbox:
             config = config if isinstance(config, ConfigRecord) else ConfigRecord()
             node_id, token = message.metadata.dst_node_id, str(config.get(keys.TOKEN, ""))
             num_bytes = payload_bytes(message.content)
-            message_id = next((i for i in self._grid.push_messages([message]) if i), "")
+            message_id, refusal = self._pushed(message)
             job = self._jobs.send(node_id, token) if kind is Kind.TRAIN else None
             dispatch = Dispatch(
                 message_id=message_id,
@@ -116,4 +128,19 @@ class Outbox:
                 bytes_down=num_bytes,
                 group=job.group if job else None,
             )
-            yield Sent(dispatch, num_bytes, job.base if job else None, job is not None)
+            base = job.base if job else None
+            yield Sent(dispatch, num_bytes, refusal, base, job is not None)
+
+    def _pushed(self, message: Message) -> tuple[str, str]:
+        """Return the id of a message that the grid took, or an empty one, and why it did not.
+
+        A SuperLink that dies in the middle of a message is an error of Flower's, and no end of the
+        run: when it is back the node gets another.
+        """
+        try:
+            message_id = next((i for i in self._grid.push_messages([message]) if i), "")
+        except Exception as error:
+            if not self._over_network:
+                raise
+            return "", f"{type(error).__name__}: {error}"
+        return message_id, "" if message_id else "the grid refused the message"

@@ -122,15 +122,16 @@ class Synchronous:
                 rounds, self._checkpoint, self._callbacks, watched.statistics, kinds, logs=False
             )
             try:
-                rounds.begin(saving)
-                whole = self.strategy.start(
-                    watched,
-                    initial_arrays if done.arrays is None else done.arrays,
-                    num_rounds,
-                    timeout,
-                    *done.configs,
-                    rounds.evaluate,
-                )
+                with closing(saving):
+                    rounds.begin(saving)
+                    whole = self.strategy.start(
+                        watched,
+                        initial_arrays if done.arrays is None else done.arrays,
+                        num_rounds,
+                        timeout,
+                        *done.configs,
+                        rounds.evaluate,
+                    )
             except _OverError as error:
                 result.end = error.end
             except BaseException as error:

@@ -47,7 +47,7 @@ def test_a_log_that_fills_the_disk_is_one_error_and_with_more_room_the_run_goes_
 
 
 def test_a_checkpoint_that_does_not_fit_leaves_the_one_before_and_its_log(small_disk, monkeypatch):
-    write, left = checkpoints.save_file, [3]
+    write, left = checkpoints.write, [3]
 
     def fill(arrays, path):
         left[0] -= 1
@@ -55,9 +55,9 @@ def test_a_checkpoint_that_does_not_fit_leaves_the_one_before_and_its_log(small_
             (path.parent / "large").write_bytes(bytes(os.statvfs(path.parent).f_bavail * 4096 - 1))
         write(arrays, path)
 
-    monkeypatch.setattr(checkpoints, "save_file", fill)
+    monkeypatch.setattr(checkpoints, "write", fill)
     mount(small_disk / "checkpoints", "remount,size=1m")
-    with pytest.raises(OutputError, match=r"000003\.safetensors cannot be written"):
+    with pytest.raises(OutputError, match=r"000003\.(safetensors|log) cannot be written"):
         runs.real(small_disk)
     (small_disk / "checkpoints" / "large").unlink()
     check_that_all_is_there(small_disk)

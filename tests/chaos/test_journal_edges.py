@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 
 import numpy as np
 import pytest
@@ -21,6 +22,36 @@ def test_killed_at_every_edge_nothing_is_lost_or_doubled_and_a_simulation_ends_t
     assert found["recovery_s"] < 5
 
 
+def test_killed_while_a_checkpoint_is_written_the_one_before_and_both_logs_say_all(tmp_path):
+    def run():
+        write, waits, left = checkpoints.write, threading.Event(), [3]
+
+        def write_two(parts, path):
+            if path.name.startswith(f".{3:012}"):
+                waits.set()
+                threading.Event().wait()
+            write(parts, path)
+
+        def die(call, file):
+            call()
+            left[0] -= waits.is_set()
+            if not left[0]:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        checkpoints.write = write_two
+        chaos.intercept(Log, "append", die)
+        runs.real(tmp_path)
+
+    assert chaos.in_child(run) == signal.SIGKILL
+    logs = [path.stat().st_size for path in sorted((tmp_path / "checkpoints").glob("*.log"))]
+    assert len(logs) == 3
+    assert logs[-1], "the loop was in the third log already"
+    assert chaos.in_child(lambda: runs.real(tmp_path, resume=True)) == 0
+    found = runs.account(tmp_path)
+    assert found.acknowledged >= runs.UPDATES
+    assert (found.lost, found.doubled, found.wrong) == (0, 0, 0)
+
+
 def test_of_a_run_without_a_log_the_account_says_what_is_lost(tmp_path):
     """What the test above goes by would notice."""
 
@@ -32,7 +63,7 @@ def test_of_a_run_without_a_log_the_account_says_what_is_lost(tmp_path):
             return call() if left[0] else os.kill(os.getpid(), signal.SIGKILL)
 
         Log.append = lambda *arguments, **keywords: None
-        chaos.intercept(checkpoints, "save_file", die)
+        chaos.intercept(checkpoints, "write", die)
         runs.real(tmp_path)
 
     assert chaos.in_child(run) == signal.SIGKILL

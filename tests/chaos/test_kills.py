@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from tests.chaos.real_fleet import Fleet, check_the_counts, running
+from benchmarks.reliability.real_fleet import Fleet, check_the_counts, running
 
 
 def is_training(fleet, k):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.reliability.real_fleet import Fleet
 from fedagent._flower import ErrorCode
 from tests.chaos.misbehaving.misbehaving.deeds import (
     DEATHS,
@@ -16,7 +17,6 @@ from tests.chaos.misbehaving.misbehaving.deeds import (
     RAISES,
     WITHOUT_END,
 )
-from tests.chaos.real_fleet import Fleet
 
 JOB_LIMIT_S = 2.0
 SLACK_S = 8.0  # of a machine that does other things

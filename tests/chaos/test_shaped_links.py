@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager, suppress
 
 import pytest
 
-from tests.chaos.real_fleet import Fleet, check_the_counts, running
+from benchmarks.reliability.real_fleet import Fleet, check_the_counts, running
 
 
 def ip(*words):

@@ -11,7 +11,7 @@ from fedagent.journal import Checkpoints, Snapshot, checkpoints
 
 
 def snapshot(number: int) -> Snapshot:
-    return Snapshot(number, {"0": np.full(1000, number, np.float32)}, [[(("attribute", "x"),)]])
+    return Snapshot(number, {"0": np.full(1000, number, np.uint8)}, [[(("attribute", "x"),)]])
 
 
 def saved(folder, *numbers, keep=9) -> Checkpoints:
@@ -49,7 +49,7 @@ def test_a_damaged_one_is_never_taken(tmp_path, damage, caplog, monkeypatch):
     assert f"{path} is damaged" in caplog.text
 
 
-@pytest.mark.parametrize("at", ["save_file", "flush", "replace"])
+@pytest.mark.parametrize("at", ["write", "flush", "replace"])
 def test_who_dies_while_writing_leaves_what_there_was(tmp_path, at, monkeypatch):
     kept = saved(tmp_path, 1)
 

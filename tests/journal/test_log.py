@@ -1,6 +1,7 @@
 """Logs between checkpoints: records that are whole or not there, in order, across files."""
 
 import logging
+import os
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from fedagent.journal import Checkpoints, Snapshot
 
 
 def record(number: int) -> Snapshot:
-    return Snapshot(number, {"0": np.full(100, number, np.float32)})
+    return Snapshot(number, {"0": np.full(1000, number, np.uint8)})
 
 
 def logged(folder, *files) -> Checkpoints:
@@ -35,7 +36,7 @@ def test_records_come_back_in_order_across_files_and_from_where_they_are_wanted(
     assert numbers(kept, since=3) == [3, 4, 5]
 
 
-@pytest.mark.parametrize("left", [1, 20, 60, 300])
+@pytest.mark.parametrize("left", [1, 10, 20, 300])
 def test_a_record_that_was_being_written_is_left_out_and_said(left, tmp_path, caplog, monkeypatch):
     monkeypatch.setattr(logging.getLogger("flwr"), "propagate", True)
     kept = logged(tmp_path, [1], [2])
@@ -66,6 +67,17 @@ def test_the_disk_has_an_urgent_record_and_all_before_it(tmp_path):
     log.append(record(1), is_urgent=False)
     log.append(record(2), is_urgent=True)
     assert numbers(kept) == [1, 2]  # though the file is still open
+
+
+def test_the_disk_has_all_of_a_log_that_is_closed(tmp_path, monkeypatch):
+    """The next one tells of what came after it, and its records may be urgent."""
+    synced = []
+    log = Checkpoints(tmp_path).log(1)
+    log.append(record(1), is_urgent=False)
+    fsync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda fd: (synced.append(os.fstat(fd).st_size), fsync(fd)))
+    log.close()
+    assert synced == [(tmp_path / f"{1:012}.log").stat().st_size]
 
 
 def test_logs_go_with_the_checkpoints_that_need_them(tmp_path):

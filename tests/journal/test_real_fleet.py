@@ -1,12 +1,17 @@
 """A run on a real fleet that dies and is resumed: no update is lost, and none counts twice."""
 
+import errno
+import os
+import signal
+import threading
+
 import pytest
 
 from benchmarks.reliability.local_grid import NODES, Counting, LocalGrid
 from fedagent import AsyncStrategy, Collaborative, FedBuff
 from fedagent.callbacks import Callback
-from fedagent.errors import CheckpointError
-from fedagent.journal import Checkpoints
+from fedagent.errors import CheckpointError, OutputError
+from fedagent.journal import Checkpoints, checkpoints
 from fedagent.mixing import ring
 from fedagent.rules import FedAT
 from fedagent.rules.staleness import constant
@@ -112,6 +117,107 @@ def test_what_cannot_be_saved_costs_a_checkpoint_and_not_the_run(tmp_path, caplo
     assert sum("memoryview" in r.getMessage() for r in caplog.records) == 2  # at 20 and at 30
     proxy, counts = started(tmp_path, Notes(), resume=True, scheduler=Uniform())
     assert set(counts) == {0.0, 1.0}
+    assert counts.sum() == proxy.statistics.num_updates == 60
+
+
+class Waiting:
+    """A disk that has no room for its third checkpoint until so many updates are acknowledged."""
+
+    def __init__(self, monkeypatch, error=None):
+        self.may_go_on, self.error = threading.Event(), error
+        self.number, self.write = 0, checkpoints.write
+        monkeypatch.setattr(checkpoints, "write", self)
+
+    def __call__(self, parts, path):
+        self.number += 1
+        if self.number == 3:
+            assert self.may_go_on.wait(60), "the loop stands still while a checkpoint is written"
+            if self.error is not None:
+                raise self.error
+        self.write(parts, path)
+
+
+class SetsFree(Notes):
+    """Lets the disk go on in the middle of the way to the next checkpoint."""
+
+    def __init__(self, disk, at, kill_at=None):
+        super().__init__(kill_at)
+        self.disk, self.at = disk, at
+
+    def on_settled(self, statistics, settlement):
+        if statistics.num_updates == self.at:
+            self.disk.may_go_on.set()
+        super().on_settled(statistics, settlement)
+
+
+def test_updates_are_taken_in_while_a_checkpoint_is_written(tmp_path, monkeypatch):
+    disk = Waiting(monkeypatch)
+    killed_at_27 = SetsFree(disk, at=25, kill_at=27)
+    with pytest.raises(Killed):
+        started(tmp_path, killed_at_27)
+    after = Notes()
+    proxy, counts = started(tmp_path, after, resume=True)
+    assert after.versions[0] in (21, 22, 23), "it holds the moment at which it was taken"
+    assert set(counts) == {0.0, 1.0}
+    assert counts.sum() == proxy.statistics.num_updates == 60
+
+
+def test_nothing_counts_before_the_disk_has_the_first_checkpoint(tmp_path, monkeypatch):
+    acknowledged, write = threading.Event(), checkpoints.write
+
+    class Tells(Notes):
+        def on_settled(self, statistics, settlement):
+            acknowledged.set()
+
+    def watch(parts, path):
+        if path.name.startswith(f".{1:012}"):
+            assert not acknowledged.wait(0.3), "without it the log is worth nothing"
+        write(parts, path)
+
+    monkeypatch.setattr(checkpoints, "write", watch)
+    started(tmp_path, Tells())
+    assert acknowledged.is_set()
+
+
+def test_a_disk_that_does_not_take_a_checkpoint_ends_the_run_and_costs_no_update(
+    tmp_path, monkeypatch
+):
+    disk = Waiting(monkeypatch, OSError(errno.ENOSPC, "No space left on device"))
+    before = SetsFree(disk, at=25)
+    with pytest.raises(OutputError, match=r"000003\.safetensors cannot be written: No space"):
+        started(tmp_path, before)
+    assert len(before.applied()) in range(25, 32), "at the next turn, or when the next is due"
+    monkeypatch.undo()
+    proxy, counts = started(tmp_path, Notes(), resume=True)
+    assert set(counts) == {0.0, 1.0}
+    assert counts.sum() == proxy.statistics.num_updates == 60
+
+
+def test_a_run_is_resumed_by_one_process_at_a_time(tmp_path):
+    killed(tmp_path, 17)
+    reading, writing = os.pipe()
+
+    def hold():
+        class Holds(Notes):
+            def on_start(self, statistics):
+                os.write(writing, b".")
+                signal.pause()
+
+        started(tmp_path, Holds(), resume=True)
+
+    if (child := os.fork()) == 0:
+        try:
+            hold()
+        finally:
+            os._exit(1)
+    try:
+        assert os.read(reading, 1) == b"."
+        with pytest.raises(CheckpointError, match="going on in another process"):
+            started(tmp_path, Notes(), resume=True)
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    proxy, counts = started(tmp_path, Notes(), resume=True)
     assert counts.sum() == proxy.statistics.num_updates == 60
 
 

@@ -124,6 +124,29 @@ def test_an_array_comes_back_bit_by_bit(value):
     assert not back.any()
 
 
+def test_what_changes_later_does_not_change_what_was_captured():
+    """It is written beside a loop that goes on."""
+    inner = Thing(names=["a"])
+    saved = Thing(
+        tensor=torch.ones(3), turned=torch.ones(2, 3).T, array=np.ones(3), inner=inner, layer=None
+    )
+    saved.layer = torch.nn.Linear(1, 1)
+    with torch.no_grad():
+        saved.layer.weight.fill_(1)
+        snapshot = capture(saved)
+        saved.layer.weight.fill_(2)
+    saved.tensor.fill_(2)
+    saved.turned.fill_(2)
+    saved.array.fill(2)
+    inner.names.append("b")
+    fresh = Thing(layer=torch.nn.Linear(1, 1))
+    restore(through_json(snapshot), fresh)
+    assert fresh.tensor.tolist() == fresh.array.tolist() == [1, 1, 1]
+    assert fresh.turned.tolist() == [[1, 1]] * 3
+    assert fresh.layer.weight.item() == 1
+    assert fresh.inner.names == ["a"]
+
+
 def test_generators_go_on_where_they_were():
     saved = Thing(
         a=random.Random(1), b=np.random.default_rng(2), c=torch.Generator().manual_seed(3)

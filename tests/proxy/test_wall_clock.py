@@ -12,7 +12,7 @@ from flwr.serverapp import Grid
 
 from fedagent import FedAsync
 from fedagent._flower import DRIVER_NODE_ID, empty_run, identify_process, set_message_id
-from fedagent.stopping import MaxSeconds
+from fedagent.stopping import MaxSeconds, MaxUpdates
 from tests.toy import Log, client_app, model
 
 
@@ -124,3 +124,52 @@ def test_learns_in_real_time():
     result = _start(strategy, ThreadGrid(4, 0.001), num_rounds=40)
     losses = [m["loss"] for _, m in sorted(result.train_metrics_clientapp.items())]
     assert sum(losses[-20:]) < 0.2 * sum(losses[:20])
+
+
+class DyingGrid(ThreadGrid):
+    """Raises what Flower does where a SuperLink dies in the middle of every third message."""
+
+    num_pushed = 0
+
+    def push_messages(self, messages):
+        self.num_pushed += 1
+        if self.num_pushed % 3 == 0:
+            raise RuntimeError("the push session may have expired")
+        return super().push_messages(messages)
+
+
+def test_a_superlink_that_dies_in_the_middle_of_a_message_costs_that_job_only(monkeypatch):
+    monkeypatch.setattr("fedagent.proxy.dispatcher.pulls_over_network", lambda grid: True)
+    log = Log()
+    strategy = FedAsync(
+        concurrency=4, callbacks=[log], fraction_evaluate=0.0, stopping=[MaxUpdates(8)]
+    )
+    _start(strategy, DyingGrid(4, 0.01), num_rounds=1_000)
+    outcomes = strategy.proxy.statistics.by_outcome()
+    assert outcomes["applied"] == 8
+    assert outcomes["failed(not-sent)"] >= 1
+    details = {s.detail for s in log.settlements if s.reason == "not-sent"}
+    assert details == {"RuntimeError: the push session may have expired"}
+
+
+def test_what_a_simulated_grid_raises_ends_the_run():
+    strategy = FedAsync(concurrency=4, fraction_evaluate=0.0, stopping=[MaxUpdates(8)])
+    with pytest.raises(RuntimeError, match="push session"):
+        _start(strategy, DyingGrid(4, 0.01), num_rounds=1_000)
+
+
+def test_the_grid_answers_for_a_node_after_twice_what_it_may_take_itself(monkeypatch):
+    """A message that a SuperLink has lost holds its node up for so long, and not for the limit."""
+    monkeypatch.setattr("fedagent.proxy.dispatcher.pulls_over_network", lambda grid: True)
+    lives_s = []
+
+    class Noting(ThreadGrid):
+        def push_messages(self, messages):
+            messages = list(messages)
+            lives_s.extend(m.metadata.ttl for m in messages if m.metadata.message_type == "train")
+            return super().push_messages(messages)
+
+    strategy = FedAsync(concurrency=1, fraction_evaluate=0.0, stopping=[MaxUpdates(6)])
+    _start(strategy, Noting(2, 0.01), num_rounds=1_000, timeout=300.0)
+    assert lives_s[0] == 600, "while nothing is known"
+    assert lives_s[-1] == 120, "twice the shortest deadline"

@@ -17,10 +17,10 @@ COUNTED = {
 }
 
 
-def counted(faults, workers=0):
+def counted(faults, **runtime):
     strategy = FedBuff(buffer_size=2, fraction_evaluate=0.0)
     client, fleet = client_app(mods=[faults.mod]), Equal(num_nodes=5)
-    run(strategy, fleet, rounds=4, client=client, workers=workers)
+    run(strategy, fleet, rounds=4, client=client, **runtime)
     return strategy.proxy.statistics.by_outcome()
 
 
@@ -40,6 +40,15 @@ def test_a_process_that_dies_as_planned_is_one_failure_and_known_to_have_died(tm
     faults = Faults(tmp_path)
     faults.at(node=3, job=1, kind="die")
     outcomes = counted(faults, workers=1)
+    faults.require_fired()
+    assert outcomes["failed(client-app-crashed)"] == 1
+    assert outcomes["applied"] == 20
+
+
+def test_a_job_that_hangs_as_planned_is_ended_at_its_limit_and_is_one_failure(tmp_path):
+    faults = Faults(tmp_path)
+    faults.at(node=3, job=1, kind="hang")
+    outcomes = counted(faults, workers=1, job_limit_s=5.0)
     faults.require_fired()
     assert outcomes["failed(client-app-crashed)"] == 1
     assert outcomes["applied"] == 20

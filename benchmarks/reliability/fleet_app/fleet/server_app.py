@@ -11,6 +11,7 @@ from flwr.serverapp import ServerApp
 from fedagent import FedBuff
 from fedagent.callbacks import Callback
 from fedagent.journal import Checkpoints
+from fedagent.rules.staleness import constant
 
 app = ServerApp()
 
@@ -22,6 +23,7 @@ class Notes(Callback):
         self.folder = folder
 
     def on_settled(self, statistics, settlement):
+        """Write it down."""
         line = {
             "node": settlement.dispatch.node_id,
             "token": settlement.dispatch.token,
@@ -32,14 +34,21 @@ class Notes(Callback):
         }
         with (self.folder / "settlements.jsonl").open("a") as file:
             file.write(json.dumps(line) + "\n")
+        if line["outcome"] == "applied":
+            with (self.folder / "acknowledged").open("a") as file:
+                file.write(f"{line['token']}\n")
 
     def on_end(self, statistics, end, arrays):
+        """Write down what there was."""
         summary = {
             "end": str(end),
             "num_dispatches": statistics.num_dispatches,
+            "not_sent": statistics.by_outcome().get("failed(not-sent)", 0),
             "num_updates": statistics.num_updates,
             "seconds": statistics.now_s,
         }
+        np.save(self.folder / "counts.npy", arrays().to_numpy_ndarrays()[0])
+        (self.folder / "num_updates").write_text(str(statistics.num_updates))
         (self.folder / "summary.json").write_text(json.dumps(summary))
 
 
@@ -49,6 +58,7 @@ class Noting(FedBuff):
     folder: Path
 
     def aggregate_train(self, server_round, replies):
+        """Take a reply; note it if it counts."""
         [reply] = replies
         before = self.proxy.statistics.num_updates
         newest = super().aggregate_train(server_round, [reply])
@@ -60,6 +70,7 @@ class Noting(FedBuff):
 
 @app.main()
 def main(grid, context):
+    """Train, or go on with what there is."""
     config = context.run_config
     folder, saving = Path(str(config["folder"])), None
     (folder / "server-pid").write_text(str(os.getpid()))
@@ -68,6 +79,7 @@ def main(grid, context):
         saving = Checkpoints(kept, "updates", every, resume=kept.exists())
     strategy = Noting(
         buffer_size=1,
+        staleness=constant,  # every update adds what it is
         min_available_nodes=int(config["num-nodes"]),
         concurrency=int(config["concurrency"]),
         fraction_evaluate=0.0,

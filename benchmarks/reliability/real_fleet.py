@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benchmarks.flower_processes import Flower, free_port, wait_until_it_listens
 
-APP = Path(__file__).parent / "fleet"
+APP = Path(__file__).parent / "fleet_app"
 
 
 class Fleet:
@@ -27,6 +27,7 @@ class Fleet:
         )
 
     def start(self, name, *command):
+        """Start a process whose log is named after it."""
         log = (self.folder / f"{name}.log").open("a")
         process = subprocess.Popen(
             command,
@@ -42,12 +43,14 @@ class Fleet:
         return process
 
     def start_superlink(self):
+        """Start the SuperLink, and wait until it listens."""
         command = ["flower-superlink", "--insecure", f"--port={self.flower.port}"]
         command += ["--disable-runtime-dependency-installation", *self.superlink_flags]
         process = self.start("superlink", *command)
         wait_until_it_listens(self.flower.port, process)
 
     def start_node(self, k, host="127.0.0.1", prefix=(), flags=()):
+        """Start the SuperNode of device `k`."""
         self.start(
             f"node-{k}",
             *prefix,
@@ -61,6 +64,7 @@ class Fleet:
         )
 
     def start_run(self):
+        """Start the app."""
         command = ["flwr", "run", str(self.app), "local", "--stream", "--run-config", self.config]
         return self.start("run", *command)
 
@@ -71,6 +75,7 @@ class Fleet:
         process.wait(30)
 
     def end(self):
+        """End everything that was started."""
         for process in self.started:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
@@ -79,14 +84,17 @@ class Fleet:
     # --- what is known ----------------------------------------------------------------------------
 
     def delivered(self):
+        """Return how many updates each device has delivered."""
         file = self.folder / "delivered"
         return Counter(file.read_text().split() if file.exists() else [])
 
     def settlements(self):
+        """Return how dispatches have ended, as `Settlement` says it."""
         file = self.folder / "settlements.jsonl"
         return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
     def wait(self, condition, what, timeout_s=300):
+        """Wait for a condition; an ``AssertionError`` that it never held shows the logs."""
         until_s = time.monotonic() + timeout_s
         while not condition():
             if time.monotonic() > until_s:
@@ -98,10 +106,12 @@ class Fleet:
             time.sleep(0.01)
 
     def wait_for_all(self, num_nodes):
+        """Wait until every device has delivered."""
         names = {str(k) for k in range(num_nodes)}
         self.wait(lambda: names <= set(self.delivered()), "every device delivers")
 
     def finish(self):
+        """Tell the run to end; return its summary."""
         (self.folder / "stop").touch()
         summary = self.folder / "summary.json"
         self.wait(summary.exists, "the run ends")
@@ -111,6 +121,7 @@ class Fleet:
 
 @contextmanager
 def running(fleet, num_nodes):
+    """Start a fleet and its run, and end them."""
     try:
         fleet.start_superlink()
         if "--isolation=process" in fleet.superlink_flags:
@@ -126,6 +137,7 @@ def running(fleet, num_nodes):
 
 
 def check_the_counts(fleet, summary):
+    """Assert that every dispatch has one end, and that all updates are there."""
     outcomes = Counter(s["outcome"] for s in fleet.settlements())
     assert sum(outcomes.values()) == summary["num_dispatches"], "every dispatch has one end"
     assert outcomes["applied"] == summary["num_updates"] == sum(fleet.delivered().values())
