@@ -10,7 +10,7 @@ SEED   ?= 0
 READY  := $(VENV)/.ready
 PYTEST := FLWR_TELEMETRY_ENABLED=0 $(BIN)/python -m pytest -q -n $(JOBS)
 
-.PHONY: help run test check format coverage mutation chaos chaos-fleet clean
+.PHONY: help run test check docs format coverage mutation chaos chaos-fleet clean
 
 help:            ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -39,12 +39,15 @@ check: $(READY)  ## Lint, types and layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+docs: $(READY)   ## Build the documentation into site/, strictly
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
 format: $(READY) ## Format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:           ## Remove the environment and everything generated
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) build dist site .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 
 # Nothing is installed again until pyproject.toml changes.
 $(READY): pyproject.toml

@@ -1,6 +1,5 @@
 """The command line of fedagent: run, resume, report, calibrate, new, certificates, doctor, node."""
 
-import itertools
 import logging
 import shlex
 import sys
@@ -15,7 +14,6 @@ from fedagent.errors import FedagentError, require
 
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import Iterator, Mapping
 
     from flwr.app import UserConfig
     from omegaconf import DictConfig
@@ -34,10 +32,11 @@ cli = typer.Typer(
 STOPPED_BY_SIGTERM = 143
 """The exit status that a shell gives a process that SIGTERM ends."""
 errors = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
+AsJson = Annotated[bool, typer.Option("--json", help="End with a line of JSON for scripts.")]
 
 
 @cli.command(context_settings=PASSES_FLAGS_ON)
-def run(context: typer.Context) -> None:
+def run(context: typer.Context, as_json: AsJson = False) -> None:
     """Run the Flower App in this folder on a simulated fleet: fedagent run [OVERRIDES] [FLAGS]."""
     import hydra  # noqa: PLC0415
 
@@ -69,10 +68,10 @@ def run(context: typer.Context) -> None:
 
     def job(cfg: "DictConfig") -> None:
         try:
-            _simulate(app, cfg, asked, settings)
+            _simulate(app, cfg, asked, settings, as_json)
         except FedagentError as error:  # before Hydra turns it into a traceback
             errors.print(f"fedagent: {error}")
-            sys.exit(2)
+            sys.exit(error.exit_status)
 
     hydra.main(version_base="1.3", config_path=str(config_dir), config_name="config")(job)()
 
@@ -81,13 +80,14 @@ def run(context: typer.Context) -> None:
 def resume(
     context: typer.Context,
     directory: Annotated[Path, typer.Argument(help="Output folder of a run with checkpoints.")],
+    as_json: AsJson = False,
 ) -> None:
     """Let a simulated run go on from its newest checkpoint: fedagent resume DIR [OVERRIDES].
 
     It is the run that it was; stopping, runtime, checkpoint, display and monitor may change.
     """
     context.args = [f"resume={directory}", *context.args]
-    run(context)
+    run(context, as_json)
 
 
 @cli.command()
@@ -162,11 +162,15 @@ def main() -> None:
         cli()
     except FedagentError as error:
         errors.print(f"fedagent: {error}")
-        sys.exit(2)
+        sys.exit(error.exit_status)
 
 
 def _simulate(
-    app: "FlowerApp", cfg: "DictConfig", asked: "Namespace", settings: "UserConfig | None"
+    app: "FlowerApp",
+    cfg: "DictConfig",
+    asked: "Namespace",
+    settings: "UserConfig | None",
+    as_json: bool,
 ) -> None:
     """Run the app, with the run config `settings` if it is not one that Hydra configures."""
     from hydra.core.hydra_config import HydraConfig  # noqa: PLC0415
@@ -175,6 +179,7 @@ def _simulate(
     from fedagent.report import simulated  # noqa: PLC0415
     from fedagent.report.command import show  # noqa: PLC0415
     from fedagent.report.folder import require_free  # noqa: PLC0415
+    from fedagent.report.last_line import json_at_end  # noqa: PLC0415
     from fedagent.simulation import run_simulation  # noqa: PLC0415
 
     # The display says what a terminal should; Flower's own lines would tear it apart. Where there
@@ -191,21 +196,22 @@ def _simulate(
     words += [o for o in job.overrides.hydra if o.startswith("hydra.searchpath=")]
     words += [o for o in job.overrides.task if not o.startswith("output_dir=")]
     overrides: UserConfig = {"overrides": shlex.join([*words, f"output_dir='{output_dir}'"])}
-    result = run_simulation(
-        app.serverapp,
-        app.clientapp,
-        fleet=instantiate(cfg.fleet),
-        seed=cfg.seed,
-        runtime=instantiate(cfg.runtime),
-        run_config=overrides if settings is None else settings,
-    )
-    if settings is not None:
-        simulated.tell(result.statistics, output_dir)
-        return
-    if not (output_dir / "summary.json").is_file():  # an app of your own need not write one
-        return
-    if show(output_dir).end.kind == "stopped":  # a sweep does not go on to its next job either
-        sys.exit(STOPPED_BY_SIGTERM)
+    with json_at_end(output_dir, as_json):
+        result = run_simulation(
+            app.serverapp,
+            app.clientapp,
+            fleet=instantiate(cfg.fleet),
+            seed=cfg.seed,
+            runtime=instantiate(cfg.runtime),
+            run_config=overrides if settings is None else settings,
+        )
+        if settings is not None:
+            simulated.tell(result.statistics, output_dir)
+            return
+        if not (output_dir / "summary.json").is_file():  # an app of your own need not write one
+            return
+        if show(output_dir).end.kind == "stopped":  # a sweep does not go on to its next job either
+            sys.exit(STOPPED_BY_SIGTERM)
 
 
 def _check(asked: "Namespace", config_dir: Path) -> None:
@@ -217,6 +223,7 @@ def _check(asked: "Namespace", config_dir: Path) -> None:
         If flags exclude each other, or an override does not fit.
     """
     from fedagent.config import check, choices, compose, flags  # noqa: PLC0415
+    from fedagent.simulation.sweeps import jobs  # noqa: PLC0415
 
     modes = ("run", "multirun", "cfg", "info", "shell_completion")
     chosen = [f"--{mode.replace('_', '-')}" for mode in modes if getattr(asked, mode)]
@@ -226,7 +233,7 @@ def _check(asked: "Namespace", config_dir: Path) -> None:
         return
     words = asked.overrides
     where = [flag for flag in flags(asked) if flag.startswith("--config-")]
-    for job in _jobs(words, choices(config_dir)) if _is_sweep(asked) else [words]:
+    for job in jobs(words, choices(config_dir)) if _is_sweep(asked) else [words]:
         cfg = compose(shlex.join([*where, *job]), config_dir)
         if not (asked.cfg or asked.info):
             check(cfg, follow=False)  # a job's own code may bring resolvers of its own
@@ -241,12 +248,13 @@ def _own_folder(asked: "Namespace", config_dir: Path) -> list[str]:
 
     from fedagent.config import Source, choices  # noqa: PLC0415
     from fedagent.report.folder import CONFIG_FILE, next_free  # noqa: PLC0415
+    from fedagent.simulation.sweeps import jobs  # noqa: PLC0415
 
     if any((asked.cfg, asked.info, asked.hydra_help, asked.shell_completion)):
         return []  # nothing runs
     key, first_file, words = "run", CONFIG_FILE, asked.overrides
     if _is_sweep(asked):
-        key, first_file, words = "sweep", "multirun.yaml", next(_jobs(words, choices(config_dir)))
+        key, first_file, words = "sweep", "multirun.yaml", next(jobs(words, choices(config_dir)))
     cfg = Source.named_by(asked, config_dir).compose(words)
     if cfg.get("resume") is not None:
         return [f"hydra.run.dir='{cfg.output_dir}'"]
@@ -258,41 +266,3 @@ def _own_folder(asked: "Namespace", config_dir: Path) -> list[str]:
 
 def _is_sweep(asked: "Namespace") -> bool:
     return asked.multirun or "hydra.mode=MULTIRUN" in asked.overrides
-
-
-def _jobs(words: list[str], groups: "Mapping[str, list[str]]") -> "Iterator[list[str]]":
-    """Yield what shows whether every job of a sweep can be composed.
-
-    All combinations of choices, since each has keys of its own; every other value once.
-    """
-    values = [_swept(word, groups) for word in words]
-    is_choice = [word.lstrip("+~").split("=")[0] in groups for word in words]
-    first = [those[0] for those in values]
-    combined = (those if free else those[:1] for those, free in zip(values, is_choice, strict=True))
-    yield from map(list, itertools.product(*combined))
-    for place, those in enumerate(values):
-        for value in those[1:] if not is_choice[place] else ():
-            yield [*first[:place], value, *first[place + 1 :]]
-
-
-def _swept(word: str, groups: "Mapping[str, list[str]]") -> list[str]:
-    """Return an override for every value that a word of a sweep stands for."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser  # noqa: PLC0415
-    from hydra.core.override_parser.types import Glob, IntervalSweep  # noqa: PLC0415
-    from hydra.errors import HydraException  # noqa: PLC0415
-
-    try:
-        override = OverridesParser.create().parse_overrides([word])[0]
-    except HydraException:
-        return [word]  # composing says what is wrong with it
-    if not override.is_sweep_override():
-        return [word]
-    key, swept = override.get_key_element(), override.value()
-    if isinstance(swept, IntervalSweep):  # which an optimiser samples from
-        values = [str(swept.start)]
-    elif isinstance(swept, Glob):
-        values = swept.filter(groups.get(override.key_or_group, []))
-    else:
-        values = list(override.sweep_string_iterator())
-    require(bool(values), f"{word} stands for no value; `fedagent run --help` lists the choices.")
-    return [f"{key}={value}" for value in values[: 1 if override.is_range_sweep() else None]]

@@ -30,13 +30,16 @@ from importlib import import_module
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from numbers import Integral, Real
 from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
 
 _SCALARS = (bool, int, float, str, type(None))
 
 
 class FedagentError(Exception):
     """Base class of everything fedagent raises on purpose."""
+
+    exit_status: ClassVar[int] = 2
+    """What the command line ends with: 2, nothing ran; see docs/scripts.md."""
 
 
 class ConfigurationError(FedagentError, ValueError):
@@ -50,6 +53,8 @@ class DataUnavailableError(FedagentError):
 class OutputError(FedagentError, OSError):
     """A file that the disk does not take: it is full, or not ours to write to."""
 
+    exit_status: ClassVar[int] = 1
+
 
 class CheckpointError(FedagentError):
     """A run's state cannot be saved, or a checkpoint does not fit the run that is to go on."""
@@ -57,6 +62,8 @@ class CheckpointError(FedagentError):
 
 class RunStalledError(FedagentError):
     """A run in which nothing could go on."""
+
+    exit_status: ClassVar[int] = 3
 
 
 def require(condition: bool, message: str) -> None:

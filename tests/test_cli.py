@@ -1,5 +1,6 @@
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -202,6 +203,38 @@ def test_a_folder_that_cannot_be_written_to_is_one_line(said, tmp_path, setting)
     assert len(complaint.splitlines()) == 1
 
 
+def test_with_json_a_run_ends_with_its_summary_in_one_line(said, tmp_path):
+    status, printed, _ = said("run", *SMALL, "--json", f"output_dir={tmp_path / 'run'}")
+    told = json.loads(printed.splitlines()[-1])
+    assert status in (0, None)
+    assert told.pop("output_dir") == str(tmp_path / "run")
+    assert told == json.loads((tmp_path / "run" / "summary.json").read_text())
+
+    taken = said("run", *SMALL, "--json", f"output_dir={tmp_path / 'run'}")
+    assert taken[:2] == (2, ""), "it did not begin"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals")
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_with_json_a_run_that_is_stopped_says_so_and_has_its_exit_code(number, status, tmp_path):
+    endless = [*SMALL, "stopping.max_updates=1000000", "display=false", "--json"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "fedagent", "run", *endless, f"output_dir={tmp_path / 'run'}"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "FLWR_TELEMETRY_ENABLED": "0"},
+    )
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    while process.poll() is None and (not metrics.exists() or "version" not in metrics.read_text()):
+        time.sleep(0.1)
+    process.send_signal(number)
+    printed, _ = process.communicate(timeout=300)
+    assert process.returncode == status
+    assert json.loads(printed.splitlines()[-1])["end"]["kind"] == "stopped"
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGTERM")
 def test_a_run_and_a_sweep_that_get_sigterm_leave_their_files_and_say_so(tmp_path):
     endless = [*SMALL, "stopping.max_updates=1000000", "display=false"]
@@ -250,8 +283,9 @@ def test_calibration_of_a_run_says_where_the_devices_are_and_of_nothing_says_so(
 
 def test_a_run_that_stalls_says_why_leaves_its_files_and_fails(tmp_path):
     stalls = ["+strategy.min_available_nodes=9", "timeout_s=5"]
-    run = fedagent("run", *SMALL, *stalls, f"output_dir={tmp_path / 'stalled'}")
-    assert run.returncode == 2, run.stdout
+    run = fedagent("run", *SMALL, *stalls, f"output_dir={tmp_path / 'stalled'}", "--json")
+    assert run.returncode == 3, run.stdout
+    assert json.loads(run.stdout.splitlines()[-1])["end"]["kind"] == "stalled"
     assert "Traceback" not in run.stderr
     assert "stalled: only 4 of min_available_nodes=9 nodes connected within 5 s" in run.stderr
     summary = json.loads((tmp_path / "stalled" / "summary.json").read_text())
@@ -325,9 +359,12 @@ def test_any_flower_app_runs_on_a_simulated_fleet(plain_app):
 
 
 def test_any_flower_app_can_be_swept(plain_app):
-    words = ["-m", "fleet=equal,two_class", "runtime=inline", "hydra.sweep.dir=swept"]
+    words = ["-m", "fleet=equal,two_class", "runtime=inline", "hydra.sweep.dir=swept", "--json"]
     done = fedagent("run", *words, cwd=plain_app)
     assert done.returncode == 0, done.stderr
+    told = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"output')]
+    assert [line["virtual_s"] for line in told] == [2.0, 50.0]
+    assert json.loads(done.stdout.splitlines()[-1]) == told[-1]
     files = [plain_app / "swept" / number / "simulation.json" for number in "01"]
     assert [json.loads(f.read_text())["virtual_s"] for f in files] == [2.0, 50.0]
 
@@ -363,6 +400,14 @@ def test_a_wrong_word_to_any_flower_app_is_one_message(
     assert says in complaint
     assert len(complaint.splitlines()) == 1
     assert not (plain_app / "outputs").exists()
+
+
+def test_an_app_that_raises_has_failed(plain_app):
+    (plain_app / "pinging.py").write_text(PINGING.replace("nodes = ", "1 / 0 #"))
+    done = fedagent("run", "runtime=inline", "output_dir=out", "--json", cwd=plain_app)
+    assert done.returncode == 1
+    assert "ZeroDivisionError" in done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == {"output_dir": str(plain_app / "out")}
 
 
 def test_an_app_whose_import_fails_is_told_its_own_line(plain_app):

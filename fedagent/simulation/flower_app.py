@@ -141,6 +141,7 @@ Groups and their choices ({"strategy=fedasync" if settings is None else "fleet=t
 {groups}
 
 Any value can be set ({example}) and swept with -m (-m seed=1,2,3).
+  --json        end with a line of JSON for scripts
   --cfg job     print the configuration and exit
   --hydra-help  Hydra's other flags
 {"" if settings is None else _usage_of_run_config(settings)}"""
