@@ -102,8 +102,19 @@ APPLICATIONS = {
         quick=("stopping.max_updates=12", "local_steps=2", "client.batch_size=4"),
     ),
     "detection": Application(
-        {"fedavg": (), "fedbuff": (), "fedasync": ()},
-        "fedbuff",
+        {
+            "fedavg": ("local_steps=40", "cohort=10", "stopping.max_updates=400"),
+            "fedbuff": (
+                "scheduler=uniform",
+                "concurrency=6",
+                "local_steps=40",
+                "buffer_size=2",
+                "stopping.max_updates=120",
+                "evaluate_every=1",
+            ),
+            "ringmaster_lmo": (),
+        },
+        "ringmaster_lmo",
         quick=("stopping.max_updates=10", "local_steps=4", "app.num_test=50"),
     ),
     "language": Application(

@@ -42,7 +42,7 @@ RUNS = [
     *ran(FAST, "FedBuff, as published", 60.0, 80.0),
     *ran(FAST, DEFAULT, 15.0, 25.0, size=6.0),
     *ran(FAST, BUDGET, 30.0, 40.0),
-    *ran(FAST, "twice as stale", 8.0, 8.0),
+    *ran(FAST, "staler", 8.0, 8.0),
     *ran(FAST, "CA2FL", None, 4.0),
     *ran(REAL, "FedAvg, deadline 8 s", 60.0),
     *ran(REAL, DEFAULT, 80.0),
