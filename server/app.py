@@ -20,6 +20,7 @@ from fedagent.grids import clock_of
 from fedagent.journal import Checkpoints
 from fedagent.proxy.server_evaluation import EvaluateFn
 from fedagent.report import Exhibits, Recorder
+from fedagent.report.beginning import begun_with
 from fedagent.report.folder import CONFIG_FILE, next_free, require_free
 from fedagent.report.resuming import CHECKPOINTS, remember_words, require_same_words
 from fedagent.stopping import Baseline
@@ -50,7 +51,13 @@ def main(grid: Grid, context: Context) -> None:
     about = OmegaConf.to_container(cfg.about)
     goal = task.metric, cfg.target
     to_beat = baseline(cfg, task)
-    callbacks = [Recorder(output_dir, *goal, about, cfg.overwrite, to_beat)]
+    limits = {
+        "updates": stopping.max_updates,
+        "versions": stopping.max_versions,
+        "seconds": stopping.max_seconds,
+    }
+    told = begun_with(words, OmegaConf.to_container(cfg), **limits)
+    callbacks = [Recorder(output_dir, *goal, about, cfg.overwrite, to_beat, told)]
     saving = checkpoints(cfg, output_dir, grid)
     if cfg.display:
         callbacks.append(LiveDisplay(*goal, stopping.max_updates, baseline=to_beat))
