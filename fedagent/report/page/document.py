@@ -166,8 +166,8 @@ def _place(charts: dict[str, Any], name: str, models: Iterable[Any]) -> str:
     for number, model in enumerate(models):
         key = f"{name}-{number}"
         charts[key] = model
-        is_tool = hasattr(model, "disabled") and not hasattr(model, "columns")
-        (tools if is_tool else places).append(f"{{{{{key}}}}}")
+        is_large = hasattr(model, "x_range") or hasattr(model, "columns")  # a figure or a table
+        (places if is_large else tools).append(f"{{{{{key}}}}}")
     row = f'<div class="tools noprint">{"".join(tools)}</div>' if tools else ""
     return row + "".join(places)
 

@@ -18,6 +18,8 @@ OF_TIME = {
     "wasted": "#D55E00",
     "idle": "#BBBBBB",
 }
+LEGEND_INK = "#747C86"
+"""Reads on white and on dark: a legend whose ink changes loses its colours on paper."""
 TOOLS = "xpan,pan,box_zoom,xwheel_zoom,reset,save"
 
 WIDGET_CSS = """
@@ -92,6 +94,7 @@ def legend_below(figure: Any, items: list[Any]) -> None:
         location="left",
         ncols="auto",
         label_text_font_size="12px",
+        label_text_color=LEGEND_INK,
         border_line_color=None,
         background_fill_alpha=0.0,
         glyph_width=14,

@@ -168,6 +168,9 @@ def _levels(figure: Any, rows: Mapping[int, Row]) -> None:
         (f"{name} {formatting.number(value, 4)}", value, "dotted")
         for name, value in sorted(beaten)[:MOST_METRICS]
     ]
+    # Bokeh's ranges do not look at lines without an end, but at points that nobody sees.
+    values = [value for _, value, _ in levels]
+    figure.scatter([0.0] * len(values), values, alpha=0.0, nonselection_alpha=0.0)
     for text, value, dashes in levels:
         figure.add_layout(
             models.Span(location=value, dimension="width", line_dash=dashes, line_color="#888888")

@@ -8,7 +8,6 @@
     const [ink, faint, line] = ["--ink", "--faint", "--line"].map((name) => style.getPropertyValue(name).trim());
     for (const document_ of Bokeh.documents)
       for (const model of document_._all_models.values()) {
-        if (model.type === "Legend") model.setv({label_text_color: ink});
         if (model.type === "Title") model.setv({text_color: ink});
         if (model.type === "Grid") model.setv({grid_line_color: line});
         if (model.type.endsWith("Axis"))
@@ -22,8 +21,25 @@
     show(chosen);
   });
   asked.addEventListener("change", () => show(now()));
-  window.addEventListener("beforeprint", () => show("light"));
-  window.addEventListener("afterprint", () => show(now()));
+  // Charts are laid out and painted later than a browser prints: paper gets pictures of them.
+  const pictures = [];
+  window.addEventListener("beforeprint", () => {
+    show("light");
+    for (const model of Bokeh.documents[0]?.roots() ?? [])
+      if (model.type === "Figure") {
+        const chart = Bokeh.index.get_by_id(model.id);
+        const picture = chart.export("png", true).canvas;
+        picture.className = "paper";
+        picture.removeAttribute("style");
+        chart.el.parentElement.after(picture);
+        chart.el.parentElement.classList.add("screen");
+        pictures.push(picture);
+      }
+  });
+  window.addEventListener("afterprint", () => {
+    while (pictures.length) pictures.pop().remove();
+    show(now());
+  });
   root.dataset.theme = now();
   const wait = () => (Bokeh.documents.length ? (paint(), (root.dataset.drawn = "yes")) : setTimeout(wait, 20));
   wait();
