@@ -15,7 +15,7 @@ from fedagent.report.page import facts, look
 from fedagent.report.page.data import PageRun
 from fedagent.report.page.timeline import Nodes
 from fedagent.report.recorder import PLOT_FILE
-from fedagent.report.runs import RunRecord
+from fedagent.report.runs import SUMMARY_FILE, RunRecord
 
 MOST_PICTURE_BYTES = 1_500_000
 """Of all pictures of a page together; the others are named."""
@@ -107,8 +107,8 @@ def problems(runs: Iterable[PageRun]) -> str:
         f"<p>{escaped(run.record.directory.name)}: {escaped(said)}</p>"
         for run in runs
         for said in (
-            *run.problems,
-            *([] if run.record.end.is_complete else [f"The run {run.record.end}."]),
+            *(said for said in run.problems if run.is_over or not said.startswith(SUMMARY_FILE)),
+            *([] if run.record.end.is_complete else [_end(run)]),
         )
     ]
     if not told:
@@ -194,6 +194,11 @@ def _reached(record: RunRecord) -> tuple[str, str]:
     how = "virtual, " if record.is_virtual else ""
     time = formatting.duration(record.time_to_target_s)
     return time, f"{how}{record.updates_to_target:,.0f} updates, to {goal}"
+
+
+def _end(run: PageRun) -> str:
+    end = run.record.end
+    return f"The run {end}." if run.is_over else f"There is {end.detail}."
 
 
 def _missing(title: str, reason: str) -> str:

@@ -7,12 +7,14 @@ FEDAGENT_SCREENSHOTS names a folder for pictures to look at.
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from benchmarks.page.browser import Browser, chromium, missing
 from benchmarks.page.made_up import write_run
+from fedagent.report.page import live
 from fedagent.report.page.write import write_page
 
 from .conftest import NASTY
@@ -233,3 +235,27 @@ def test_what_others_have_written_is_text_and_no_html(browser: Browser, tmp_path
         assert browser.js("return document.querySelectorAll('main b b, main pre b').length") == 0
         assert all(colours >= 2 for colours in browser.js(FIGURES).values())
         assert browser.errors() == []
+
+
+def test_the_live_page_goes_on_with_its_run(browser: Browser, tmp_path, pictures):
+    folder = write_run(tmp_path / "run", num_jobs=60, is_over=False)
+    listening, over = live.listen(0), threading.Event()
+    port, view = listening.getsockname()[1], live.LiveView(folder)
+    thread = threading.Thread(target=live.serve, args=(view, listening, over.wait))
+    thread.start()
+    try:
+        browser.open(f"http://127.0.0.1:{port}/")
+        browser.wait("return document.getElementById('nodes').innerText.includes('20 nodes')")
+        before = browser.js(MODEL + "return model('curve-0').data.x[0].length")
+        browser.js(INSIDE + "inside('.bk-btn-group .bk-btn')[0].click()")
+        browser.screenshot(pictures / "live.png")
+        more = write_run(tmp_path / "more", num_jobs=100, is_over=False)
+        for name in ("metrics.jsonl", "jobs.jsonl"):
+            (more / name).replace(folder / name)
+        browser.wait(f"{MODEL} return model('curve-0').data.x[0].length > {before}")
+        assert browser.js(MODEL + "return model('curve-0').data.x[0][0]") == 10, "updates, as asked"
+        assert browser.errors() == []
+    finally:
+        over.set()
+        thread.join(30)
+    browser.wait("return document.body.innerText.includes('Nobody answers any more')")
