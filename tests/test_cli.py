@@ -11,7 +11,9 @@ from fedagent.cli import main
 
 ROOT = Path(__file__).parents[1]
 SMALL = ["debug=on", "app.model=linear"]
-COMMANDS = ("run", "resume", "report", "calibrate", "new", "certificates", "doctor", "node")
+COMMANDS = (
+    *("run", "resume", "report", "watch", "calibrate", "certificates", "doctor", "node", "new"),
+)
 
 
 def fedagent(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess:

@@ -9,7 +9,7 @@ from flwr.app import ArrayRecord
 from rich.console import Console
 
 from fedagent.callbacks.base import Callback
-from fedagent.report.page import look
+from fedagent.errors import installed
 from fedagent.report.page.live import ADDRESS, listen
 from fedagent.statistics import Statistics
 from fedagent.stopping import RunEnd
@@ -32,7 +32,7 @@ class WatchedRun(Callback):
     """
 
     def __init__(self, directory: Path, port: int = 0) -> None:
-        look.bokeh("models")
+        installed("bokeh", "fedagent[plots]", "live=true", "set live=false")
         self._directory, self._port = directory, port
         self._process: subprocess.Popen[bytes] | None = None
 

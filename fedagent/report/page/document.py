@@ -15,7 +15,7 @@ from fedagent.report.page.runs_table import runs_table
 from fedagent.report.page.timeline import nodes_of
 
 _HERE = Path(__file__).parent
-_COMPONENTS = ["bokeh", "bokeh-gl", "bokeh-widgets", "bokeh-tables"]
+_COMPONENTS = ["bokeh", "bokeh-widgets", "bokeh-tables"]
 
 
 @dataclass(frozen=True)

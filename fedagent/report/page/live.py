@@ -33,6 +33,9 @@ LAST_S = 3.0
 """How long the server outlives its run, for browsers to hear of the end."""
 
 
+_NO_RUN = Page("no run yet", {}, "")
+
+
 class LiveView:
     """What is served of one run; drawn when somebody asks, and no more often than makes sense.
 
@@ -45,6 +48,7 @@ class LiveView:
         self._directory = directory
         self._lock = threading.Lock()
         self._page: Page | None = None
+        self._html: bytes | None = None
         self._extra = ""
         self._data = b"{}"
         self._fresh_until_s = 0.0
@@ -53,9 +57,11 @@ class LiveView:
         """Return the page."""
         with self._lock:
             self._draw()
-            page = self._page or Page("no run yet", {}, '<div id="parts"></div>')
-            script = (Path(__file__).parent / "live.js").read_text(encoding="utf-8")
-            return html_of(page, f'<div id="live">{self._extra}</div>', script).encode()
+            if self._html is None:
+                script = (Path(__file__).parent / "live.js").read_text(encoding="utf-8")
+                extra = f'<div id="live">{self._extra}</div>'
+                self._html = html_of(self._page or _NO_RUN, extra, script).encode()
+            return self._html
 
     def data(self) -> bytes:
         """Return what changes of it, as JSON."""
@@ -67,6 +73,7 @@ class LiveView:
         if time.monotonic() < self._fresh_until_s:
             return
         begun_s = time.monotonic()
+        self._html = None
         try:
             run = read(self._directory, with_jobs=True)
         except ConfigurationError as error:
@@ -133,7 +140,7 @@ def watch(directory: Path, port: int, fd: int | None = None) -> None:
     look.bokeh("models")
     view = LiveView(directory)
     if fd is not None:
-        os.nice(10)  # the processor is the run's
+        os.nice(19)  # the processor is the run's
         serve(view, socket.socket(fileno=fd), end_of_input)
         return
     listening = listen(port)

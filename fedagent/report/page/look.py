@@ -52,8 +52,12 @@ def bokeh(module: str) -> Any:
 
 
 def figure(title: str, height: int, **options: Any) -> Any:
-    """Return an empty figure as wide as its place on the page."""
-    options = {"tools": TOOLS, "output_backend": "webgl"} | options
+    """Return an empty figure as wide as its place on the page.
+
+    It is a canvas: without a graphics card WebGL takes twice as long for 10,000 bars, and twelve
+    times as long for 100 lines.
+    """
+    options = {"tools": TOOLS} | options
     made = bokeh("plotting").figure(
         title=title, height=height, sizing_mode="stretch_width", min_width=280, **options
     )

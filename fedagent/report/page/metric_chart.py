@@ -14,6 +14,8 @@ from fedagent.report.page.data import AXES, PageRun
 MOST_METRICS = 4
 MOST_NAMED = 12
 """With more rows than that, names are in the tooltip and in the table alone."""
+MOST_DETAILED = 24
+"""With more rows than that, raw values and bands would hide everything, and are left out."""
 _DRAWN_FIRST = "clock"
 
 SWITCH = """
@@ -67,7 +69,9 @@ def _panel(
     curves: Mapping[int, Mapping[str, Curve]],
     units: Mapping[str, tuple[float, str]],
 ) -> dict[str, Any]:
-    figure = look.figure(name, 380, name=f"metric-{number}")
+    is_few = len(rows) <= MOST_DETAILED
+    title = name if is_few else f"{name}: means, without bands, of {len(rows):,} settings"
+    figure = look.figure(title, 380, name=f"metric-{number}")
     figure.xaxis.axis_label = units[_DRAWN_FIRST][1]
     figure.yaxis.axis_label = name
     hidden = {
@@ -78,10 +82,11 @@ def _panel(
         for axis in AXES
     }
     shown = look.source(f"curve-{number}", **hidden[_DRAWN_FIRST].data)
-    if any(len(row.drawn) > 1 for row in rows.values()):
+    if is_few and any(len(row.drawn) > 1 for row in rows.values()):
         figure.patches("band_x", "band_y", source=shown, color="colour", alpha=0.2, line_width=0)
     faded = {"nonselection_alpha": 0.06}
-    figure.multi_line("x", "raw", source=shown, color="colour", alpha=0.35, line_width=1, **faded)
+    if is_few:
+        figure.multi_line("x", "raw", source=shown, color="colour", alpha=0.35, **faded)
     smooth = figure.multi_line(
         "x", "smooth", source=shown, color="colour", line_width=2.4, nonselection_alpha=0.1
     )
@@ -120,7 +125,9 @@ def _columns(rows: Mapping[int, Row], curves: Mapping[int, Curve], unit: float) 
         "name": [_label(row) for row in rows.values()],
         "row": list(rows),
     }
-    if any(curve.low is not None for curve in curves.values()):
+    if len(rows) > MOST_DETAILED:
+        del columns["raw"]
+    elif any(curve.low is not None for curve in curves.values()):
         bands = [_band(curve, unit) for curve in curves.values()]
         columns |= {"band_x": [x for x, _ in bands], "band_y": [y for _, y in bands]}
     return columns
