@@ -19,7 +19,7 @@ def run(overrides: Sequence[str]) -> tuple[dict[str, Any], list[dict[str, Any]]]
     """Run what Hydra overrides say; return the summary, and the server's evaluations in order."""
     logging.getLogger("flwr").setLevel(logging.ERROR)  # it warns that evaluation is off
     with tempfile.TemporaryDirectory() as folder:
-        spared = ("display=false", "baseline=false", "showcase=false")
+        spared = ("display=false", "page=false", "baseline=false", "showcase=false")
         words = [*overrides, "runtime=inline", *spared, f"output_dir={folder}"]
         cfg = compose(shlex.join(words), CONF)
         run_simulation(

@@ -1,4 +1,4 @@
-"""The command line of fedagent: run, resume, report, calibrate, new, certificates, doctor, node."""
+"""The command line: run, resume, report, watch, calibrate, and those that rooms bring along."""
 
 import logging
 import shlex
@@ -11,6 +11,7 @@ from rich.console import Console
 
 from fedagent.deployment.commands import PASSES_FLAGS_ON, commands
 from fedagent.errors import FedagentError, require
+from fedagent.scaffold.commands import commands as scaffold_commands
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -84,7 +85,7 @@ def resume(
 ) -> None:
     """Let a simulated run go on from its newest checkpoint: fedagent resume DIR [OVERRIDES].
 
-    It is the run that it was; stopping, runtime, checkpoint, display and monitor may change.
+    It is the run that it was; stopping, runtime, checkpoint and who watches it may change.
     """
     context.args = [f"resume={directory}", *context.args]
     run(context, as_json)
@@ -95,11 +96,40 @@ def report(
     directories: Annotated[list[Path], typer.Argument(help="Output folders, searched deeply.")],
     figure: Annotated[Path | None, typer.Option(help="Where the figure goes.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, not a table.")] = False,
+    html: Annotated[
+        Path | None, typer.Option(help="Write one page of all runs there, and nothing else.")
+    ] = None,
+    trace: Annotated[
+        Path | None, typer.Option(help="Write the jobs of a run there, for Perfetto.")
+    ] = None,
 ) -> None:
-    """Compare finished runs: a table, and a figure of metric against virtual time."""
-    from fedagent.report.command import report as compare_runs  # noqa: PLC0415
+    """Compare finished runs: a table, and a figure of metric against virtual time; or a page.
 
-    raise typer.Exit(compare_runs(directories, figure, as_json))
+    --html FILE shows runs that are going on or were killed, too; --trace FILE takes one run.
+    """
+    from fedagent.report import command  # noqa: PLC0415
+
+    if html is None and trace is None:
+        raise typer.Exit(command.report(directories, figure, as_json))
+    if html is not None:
+        typer.echo(command.write_html(directories, html))
+    if trace is not None:
+        typer.echo(command.write_trace(directories, trace))
+
+
+@cli.command()
+def watch(
+    directory: Annotated[Path, typer.Argument(help="Output folder of a run, also of one to come.")],
+    port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0 for one that is free.")] = 8917,
+    fd: Annotated[int | None, typer.Option("--socket", hidden=True)] = None,
+) -> None:
+    """Show a run while it goes on, in a browser on this machine, until Ctrl-C.
+
+    It reads the run's files alone: the folder may be another machine's, mounted or copied here.
+    """
+    from fedagent.report.page.live import watch as serve  # noqa: PLC0415
+
+    serve(directory, port, fd)
 
 
 @cli.command()
@@ -119,41 +149,8 @@ def calibrate(
     typer.echo(write_devices(directory, output, force))
 
 
-@cli.command()
-def new(
-    name: Annotated[
-        str, typer.Argument(help="Name of the package: lower case, such as sleep_stages.")
-    ],
-    folder: Annotated[
-        Path, typer.Option(help="A Flower App laid out like fedagent's, or where to start one.")
-    ] = Path(),
-) -> None:
-    """Write an application of your own that runs as it is: task, data, config and test.
-
-    In this repository, or in a project that this command started, it adds an application. In an
-    empty folder it starts a project: with ServerApp, ClientApp and configuration around it.
-    """
-    from fedagent.scaffold import create  # noqa: PLC0415
-
-    written = create(name, folder)
-    own = [path for path in written if name in path.parts or path.stem == name]
-    others = len(written) - len(own)
-    typer.echo("\n".join(f"wrote {folder / path}" for path in own))
-    if others:
-        typer.echo(f"wrote {others} more: what runs it, and its configuration")
-    typer.echo(
-        f"""
-It runs as it is{f", in {folder}" if folder != Path() else ""}:
-  python -m pytest tests/clients/{name}
-  fedagent run app={name}
-
-Then make it yours: your data into clients/{name}/data.py, your model, loss and metrics into
-clients/{name}/task.py, your settings into conf/app/{name}.yaml. docs/your-own-application.md
-in fedagent's repository goes through it.""",
-    )
-
-
 cli.add_typer(commands)
+cli.add_typer(scaffold_commands)
 
 
 def main() -> None:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 BASE = "base"
 """The folder of a group whose files the group's choices share; they are no choices themselves."""
 _FILES = {"output_dir", "overwrite", "resume", "checkpoint"}
-_UNREPORTED = _FILES | {"runtime", "display", "monitor", "showcase", "baseline"}
+_UNREPORTED = _FILES | {"runtime", "display", "monitor", "showcase", "baseline", "page", "live"}
 
 
 def compose(overrides: str, config_dir: Path) -> DictConfig:

@@ -82,7 +82,8 @@ class Statistics:
     edge_bytes_between_regions : what a rule with a proxy per region sent between regions.
     busy_s : node seconds between dispatch and outcome, summed over train dispatches; of jobs that
         queued at a node, from when it was done with the one before.
-    useful_s : node seconds behind the updates received, each times (1 + tau)^-1/2.
+    applied_s : node seconds behind the updates received.
+    useful_s : the same, each times (1 + tau)^-1/2.
     buffered : received updates that are not part of a version yet.
     lost : received updates that no version will ever hold, by reason, such as
         ``{"strategy-raised": 10}``.
@@ -117,6 +118,7 @@ class Statistics:
     node_bytes_between_regions: int = 0
     edge_bytes_between_regions: int = 0
     busy_s: float = 0.0
+    applied_s: float = 0.0
     useful_s: float = 0.0
     buffered: int = 0
     lost: Mapping[str, int] = field(default_factory=dict)
@@ -205,6 +207,7 @@ class Statistics:
     def received(self, staleness: int, duration_s: float) -> None:
         """Count one update that the rule received, `duration_s` after its dispatch."""
         self.num_updates += 1
+        self.applied_s += duration_s
         self.useful_s += duration_s / math.sqrt(1 + staleness)
         self.staleness_sum += staleness
         self.staleness_max = max(self.staleness_max, staleness)

@@ -20,8 +20,12 @@ from fedagent.grids import clock_of
 from fedagent.journal import Checkpoints
 from fedagent.proxy.server_evaluation import EvaluateFn
 from fedagent.report import Exhibits, Recorder
+from fedagent.report.beginning import begun_with
 from fedagent.report.folder import CONFIG_FILE, next_free, require_free
+from fedagent.report.page.beside import WatchedRun
+from fedagent.report.page.write import PageAtEnd
 from fedagent.report.resuming import CHECKPOINTS, remember_words, require_same_words
+from fedagent.report.run_log import RunLog
 from fedagent.stopping import Baseline
 from fedagent.tasks.showcase import Showcase
 from fedagent.tasks.task import Task
@@ -50,12 +54,23 @@ def main(grid: Grid, context: Context) -> None:
     about = OmegaConf.to_container(cfg.about)
     goal = task.metric, cfg.target
     to_beat = baseline(cfg, task)
-    callbacks = [Recorder(output_dir, *goal, about, cfg.overwrite, to_beat)]
+    limits = {
+        "updates": stopping.max_updates,
+        "versions": stopping.max_versions,
+        "seconds": stopping.max_seconds,
+    }
+    told = begun_with(words, OmegaConf.to_container(cfg), **limits)
+    callbacks = [Recorder(output_dir, *goal, about, cfg.overwrite, to_beat, told)]
+    callbacks.append(RunLog(output_dir))
     saving = checkpoints(cfg, output_dir, grid)
+    if cfg.live:
+        callbacks.append(WatchedRun(output_dir))
     if cfg.display:
         callbacks.append(LiveDisplay(*goal, stopping.max_updates, baseline=to_beat))
     if cfg.showcase:
         callbacks.append(Exhibits(output_dir, show(cfg, task)))
+    if cfg.page:
+        callbacks.append(PageAtEnd(output_dir))
     callbacks += instantiate(cfg.monitor).values()
     conditions = stopping.conditions(task.metric, cfg.target)
     strategy = instantiate(

@@ -12,7 +12,9 @@ from fedagent.cli import main
 
 ROOT = Path(__file__).parents[1]
 SMALL = ["debug=on", "app.model=linear"]
-COMMANDS = ("run", "resume", "report", "calibrate", "new", "certificates", "doctor", "node")
+COMMANDS = tuple(
+    "run resume report watch calibrate new certificates doctor node".split()  # noqa: SIM905
+)
 
 
 def fedagent(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess:

@@ -111,7 +111,7 @@ def test_a_run_says_what_of_the_data_is_left_out(tmp_path, caplog, monkeypatch):
             "server.app:app",
             "clients.app:app",
             num_supernodes=3,
-            run_config={"overrides": f"{overrides} display=false"},
+            run_config={"overrides": f"{overrides} display=false page=false"},
         )
     said = [r for r in caplog.records if r.getMessage() == "272 users are left out"]
     assert len({id(record) for record in said}) == 1

@@ -25,7 +25,8 @@ from benchmarks.machine import print_result
 
 ROOT = Path(__file__).parents[2]
 IMPORTS = ("-c", "import torch, flwr.app")
-RUN = ("-m", "fedagent", "run", "app.model=linear", "stopping.max_updates=1", "display=false")
+SPARED = ("display=false", "page=false")  # what a page takes, benchmarks.page says
+RUN = ("-m", "fedagent", "run", "app.model=linear", "stopping.max_updates=1", *SPARED)
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,9 @@ class Settlement:
     duration_s : seconds on the run's clock since its node could begin with it.
     staleness : of the update that was applied, in versions; None if there is none.
     bytes_up : serialised model bytes of the reply; 0 if none came.
+    num_examples : of the update that was applied; None if there is none.
+    discount : s(tau) in [0, inf), what the rule's staleness weight makes of the update that was
+        applied; None if there is none.
     """
 
     dispatch: Dispatch
@@ -36,6 +39,8 @@ class Settlement:
     duration_s: float = 0.0
     staleness: int | None = None
     bytes_up: int = 0
+    num_examples: float | None = None
+    discount: float | None = None
 
 
 class Callback:

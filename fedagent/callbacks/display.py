@@ -131,6 +131,8 @@ class LiveDisplay(Callback):
                 f"staleness {statistics.staleness_mean:.1f} (max {statistics.staleness_max})",
                 _traffic(statistics),
                 *_losses(statistics),
+                *_waiting(statistics),
+                *self._left(statistics),
             ]
         )
 
@@ -160,8 +162,11 @@ class LiveDisplay(Callback):
             "in flight",
             _bar(at_work, f"{statistics.in_flight:,} of {statistics.concurrency:,}", "magenta"),
         )
+        if waiting := _waiting(statistics):
+            table.add_row("slots", waiting[0])
         table.add_row("updates", f"{statistics.num_updates:,} · {self._rate(statistics)}")
-        table.add_row("time", " · ".join(_times(statistics, statistics.now_s)))
+        times = [*_times(statistics, statistics.now_s), *self._left(statistics)]
+        table.add_row("time", " · ".join(times))
         table.add_row(
             "staleness", f"mean {statistics.staleness_mean:.1f}, max {statistics.staleness_max}"
         )
@@ -172,10 +177,20 @@ class LiveDisplay(Callback):
         return Panel(table, title=title, title_align="left", border_style="blue", expand=False)
 
     def _rate(self, statistics: Statistics) -> str:
+        return f"{formatting.number(self._per_s(statistics))} per second"
+
+    def _per_s(self, statistics: Statistics) -> float:
         updates, since_s = self._resumed_at
         elapsed_s = statistics.wall_s - since_s
-        per_s = (statistics.num_updates - updates) / elapsed_s if elapsed_s > 0 else 0.0
-        return f"{formatting.number(per_s)} per second"
+        return (statistics.num_updates - updates) / elapsed_s if elapsed_s > 0 else 0.0
+
+    def _left(self, statistics: Statistics) -> list[str]:
+        """Return ["about 5 min left"], at the rate so far; nothing as long as none is known."""
+        per_s = self._per_s(statistics)
+        left = (self._max_updates or 0) - statistics.num_updates
+        if left <= 0 or per_s <= 0:
+            return []
+        return [f"about {formatting.duration(float(f'{left / per_s:.2g}'))} left"]
 
 
 def _goal(progress: Progress, baseline: Baseline | None, max_updates: int | None) -> str:
@@ -196,6 +211,11 @@ def _times(statistics: Statistics, now_s: float) -> list[str]:
     """Return the virtual and the real time; only the real one where there is no other."""
     virtual = [formatting.duration(now_s, is_virtual=True)] if statistics.is_virtual else []
     return [*virtual, f"{formatting.duration(statistics.wall_s)} real"]
+
+
+def _waiting(statistics: Statistics) -> list[str]:
+    """Return ["3 % waiting"]: the share of the slots' time in which no node was at work."""
+    return [f"{1 - statistics.utilisation:.0%} waiting"] if statistics.slots_s > 0 else []
 
 
 def _traffic(statistics: Statistics) -> str:

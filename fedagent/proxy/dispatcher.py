@@ -264,6 +264,8 @@ class Dispatcher:
             duration_s,
             staleness,
             ending.received_bytes,
+            observation.num_examples if observation else None,
+            ending.discount,
         )
         for callback in self._options.callbacks:
             callback.on_settled(self.statistics, settlement)

@@ -16,6 +16,7 @@ class Ending:
         a detail only if the update counts nothing.
     received_bytes : serialised model bytes of the reply.
     observation : what a scheduler learns from the job; None if it came to nothing.
+    discount : s(tau) of the rule for an update that it takes; None for all others.
     """
 
     outcome: Outcome
@@ -24,6 +25,7 @@ class Ending:
     blames_node: bool = True
     received_bytes: int = 0
     observation: Observation | None = None
+    discount: float | None = None
 
     @classmethod
     def by(

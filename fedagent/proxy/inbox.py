@@ -54,19 +54,15 @@ class Inbox:
             self._dispatcher.close(dispatch, Ending.by(rejection, num_bytes, observation))
             return None
         self._dispatcher.conduct.look(update)
+        discount = self._rule.discount(update.staleness)
         applied = Ending(
             Outcome.APPLIED,
-            detail=self._why_nothing(update),
+            detail=_why_nothing(update, discount),
             received_bytes=num_bytes,
             observation=observation,
+            discount=discount,
         )
         return Received(dispatch, update, applied)
-
-    def _why_nothing(self, update: Update) -> str:
-        """Return why an update counts nothing, or an empty string."""
-        if self._rule.discount(update.staleness) == 0.0:
-            return "weight 0"
-        return "no change" if update.largest_change == 0.0 and len(update.delta) else ""
 
     def _admit(self, reply: Message, dispatch: Dispatch) -> Update | Rejection:
         """Turn a reply into an update, or refuse it."""
@@ -82,6 +78,13 @@ class Inbox:
             base.carried,
             self._dispatcher.begun_s(dispatch),
         )
+
+
+def _why_nothing(update: Update, discount: float) -> str:
+    """Return why an update counts nothing, or an empty string."""
+    if discount == 0.0:
+        return "weight 0"
+    return "no change" if update.largest_change == 0.0 and len(update.delta) else ""
 
 
 def _observation(update: Update, num_bytes: int) -> Observation:

@@ -7,10 +7,10 @@ from pathlib import Path
 from rich.console import Console
 
 from fedagent import formatting
-from fedagent.errors import DataUnavailableError, FedagentError
+from fedagent.errors import DataUnavailableError, FedagentError, require
 from fedagent.report.compare import Row, compare
 from fedagent.report.figure import plot_runs
-from fedagent.report.recorder import MODEL_FILE, PLOT_FILE
+from fedagent.report.recorder import MODEL_FILE, PAGE_FILE, PLOT_FILE
 from fedagent.report.runs import METRICS_FILE, SUMMARY_FILE, RunRecord, find_runs, read_run
 from fedagent.report.table import render, render_in_two, to_json
 from fedagent.stopping import Baseline, Metric
@@ -54,6 +54,43 @@ def report(paths: list[Path], figure: Path | None, as_json: bool) -> int:
     return 0
 
 
+def write_html(paths: list[Path], target: Path) -> str:
+    """Write one page of all runs in `paths`; return where to look.
+
+    Raises
+    ------
+    ConfigurationError
+        If a path holds no run.
+    DataUnavailableError
+        If Bokeh is not installed.
+    OutputError
+        If the file cannot be written.
+    """
+    from fedagent.report.page.write import write_page  # noqa: PLC0415
+
+    num_runs = write_page(paths, target)
+    return f"{num_runs:,} {'run' if num_runs == 1 else 'runs'}: {target.resolve().as_uri()}"
+
+
+def write_trace(paths: list[Path], target: Path) -> str:
+    """Write the jobs of the one run in `paths` as a Chrome trace; return where it is.
+
+    Raises
+    ------
+    ConfigurationError
+        If there are several runs, or none that tells of its jobs.
+    OutputError
+        If the file cannot be written.
+    """
+    from fedagent.report import trace  # noqa: PLC0415
+    from fedagent.report.page.write import runs_in  # noqa: PLC0415
+
+    runs = runs_in(paths)
+    require(len(runs) == 1, f"--trace takes one run, and there are {len(runs):,}; name its folder.")
+    num_jobs = trace.write_trace(runs[0], target)
+    return f"{num_jobs:,} jobs: {target} (open it at ui.perfetto.dev)"
+
+
 def show(directory: Path) -> RunRecord:
     """Print the table of one finished run, and where its files are; return the run."""
     run = read_run(directory)
@@ -65,6 +102,8 @@ def show(directory: Path) -> RunRecord:
     if run.baseline and run.final_value is not None:
         console.print(_against(run.baseline, run.metric, run.final_value))
     console.print(f"Files: {directory} ({', '.join(written)})")
+    if (page := directory / PAGE_FILE).exists():
+        console.print(f"Look: {page.resolve().as_uri()}")
     return run
 
 

@@ -1,4 +1,4 @@
-"""What every job of a run took, a line each: what `fedagent calibrate` measures devices by."""
+"""Every job of a run, a line each: what `fedagent calibrate` measures by, and a page draws."""
 
 import json
 import logging
@@ -17,12 +17,13 @@ logger = logging.getLogger("flwr.fedagent")
 
 JOBS_FILE = "jobs.jsonl"
 MOST_JOBS = 100_000
-"""How many jobs of a run are written down, the first ones: some 12 MB."""
+"""How many jobs of a run are written down, the first ones: some 28 MB."""
+_DONE = (Outcome.APPLIED, Outcome.REJECTED)
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A train job that a node did, whether or not its update was applied.
+    """A train job, whatever became of it. Runs of earlier versions tell less: see the defaults.
 
     Attributes
     ----------
@@ -31,6 +32,11 @@ class Job:
     duration_s : seconds on the run's clock from when the node could begin it to the reply: both
         transfers, the local steps, and whatever else keeps a node busy.
     bytes_down, bytes_up : serialised model bytes of message and reply.
+    outcome, reason : how it ended, see `Outcome`; no reason where it was applied.
+    ended_s : when, in seconds on the run's clock; None where it is unknown.
+    version : the base version; None where it is unknown.
+    staleness : of the update that was applied, in versions; None if there is none.
+    num_examples, discount : of that update, as in `Settlement`.
     """
 
     node_id: str
@@ -38,6 +44,18 @@ class Job:
     duration_s: float
     bytes_down: int
     bytes_up: int
+    outcome: str = Outcome.APPLIED
+    reason: str = ""
+    ended_s: float | None = None
+    version: int | None = None
+    staleness: int | None = None
+    num_examples: float | None = None
+    discount: float | None = None
+
+    @property
+    def is_done(self) -> bool:
+        """Whether its node did it, so that how long it took says something of the node."""
+        return self.outcome in _DONE
 
 
 class JobLog:
@@ -71,10 +89,10 @@ class JobLog:
         self._num_bytes, self._num_left = int(state["num_bytes"]), int(state["num_left"])
         self._waiting = list(state["waiting"])
 
-    def add(self, settlement: Settlement) -> None:
-        """Take note of a job that was done; what failed or never came says nothing of its node."""
-        dispatch, is_done = settlement.dispatch, settlement.outcome in _DONE
-        if not is_done or dispatch.kind is not Kind.TRAIN or self._num_left <= 0:
+    def add(self, settlement: Settlement, now_s: float) -> None:
+        """Take note of a train job that ended at `now_s` on the run's clock."""
+        dispatch = settlement.dispatch
+        if dispatch.kind is not Kind.TRAIN or self._num_left <= 0:
             return
         self._waiting.append(
             {
@@ -83,6 +101,13 @@ class JobLog:
                 "duration_s": settlement.duration_s,
                 "bytes_down": dispatch.bytes_down,
                 "bytes_up": settlement.bytes_up,
+                "outcome": str(settlement.outcome),
+                "reason": settlement.reason,
+                "ended_s": now_s,
+                "version": dispatch.version,
+                "staleness": settlement.staleness,
+                "num_examples": settlement.num_examples,
+                "discount": settlement.discount,
             }
         )
         self._num_left -= 1
@@ -106,11 +131,10 @@ class JobLog:
             self._waiting = []
 
 
-_DONE = (Outcome.APPLIED, Outcome.REJECTED)
-
-
 def read_jobs(directory: Path) -> Sequence[Job]:
-    """Return the jobs of all runs in `directory` and below, by folder, in the order they ended.
+    """Return the jobs that were done, of all runs in `directory` and below, by folder.
+
+    Within a folder they are in the order in which they ended.
 
     Raises
     ------
@@ -118,7 +142,7 @@ def read_jobs(directory: Path) -> Sequence[Job]:
         If there are none, or a file cannot be read; the message says where.
     """
     paths = sorted(directory.rglob(JOBS_FILE))
-    jobs = [job for path in paths for job in _jobs_in(path)]
+    jobs = [job for path in paths for job in _jobs_in(path) if job.is_done]
     if not jobs:
         what = f"holds no {JOBS_FILE} with a job" if directory.is_dir() else "is not a folder"
         raise ConfigurationError(
@@ -133,18 +157,29 @@ def _jobs_in(path: Path) -> list[Job]:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path} cannot be read ({error}).") from error
-    return [_job(line, f"{path}, line {number}") for number, line in enumerate(lines, start=1)]
+    return [_named(line, f"{path}, line {number}") for number, line in enumerate(lines, start=1)]
 
 
-def _job(line: str, place: str) -> Job:
+def _named(line: str, place: str) -> Job:
     try:
-        job = Job(**json.loads(line))
-        if not all(n >= 0 for n in (job.duration_s, job.bytes_down, job.bytes_up)):
-            raise ValueError("durations and bytes must be at least 0")
-        if job.local_steps is not None and job.local_steps < 1:
-            raise ValueError(f"local_steps={job.local_steps} must be at least 1")
+        return read_job(line)
     except (ValueError, TypeError) as error:
         raise ConfigurationError(
             f"{place}, is no job ({error}); remove the line, or leave the folder out."
         ) from error
+
+
+def read_job(line: str) -> Job:
+    """Return the job that a line of jobs.jsonl tells of.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If it tells of none.
+    """
+    job = Job(**json.loads(line))
+    if not all(n >= 0 for n in (job.duration_s, job.bytes_down, job.bytes_up)):
+        raise ValueError("durations and bytes must be at least 0")
+    if job.local_steps is not None and job.local_steps < 1:
+        raise ValueError(f"local_steps={job.local_steps} must be at least 1")
     return job

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from fedagent.callbacks.base import Callback, Settlement
 from fedagent.callbacks.progress import Progress
 from fedagent.errors import DataUnavailableError, OutputError
 from fedagent.formatting import to_json
+from fedagent.report.beginning import software, write_beginning
 from fedagent.report.figure import plot_runs
 from fedagent.report.files import append_line, cut, flushed, replacing
 from fedagent.report.folder import begin
@@ -33,10 +33,11 @@ logger = logging.getLogger("flwr.fedagent")
 
 MODEL_FILE = "model.safetensors"
 PLOT_FILE = "plots/metric.png"
+PAGE_FILE = "page.html"
 
 
 class Recorder(Callback):
-    """Write metrics.jsonl and jobs.jsonl as the run goes, and at its end summary, model and plot.
+    """Write run.json, then metrics.jsonl and jobs.jsonl as the run goes, at its end all else.
 
     Without matplotlib there is no plot, and a line in the log says so.
 
@@ -50,6 +51,7 @@ class Recorder(Callback):
     overwrite : whether a run that `directory` holds may be lost. A run that is resumed goes on in
         its folder anyway, after the lines that it had written at its checkpoint.
     baseline : what there is to beat on the same data, or None.
+    begun_with : what else run.json tells, such as the "overrides" and "max_updates"; plain values.
 
     Raises
     ------
@@ -67,6 +69,7 @@ class Recorder(Callback):
         about: Mapping[str, Any],
         overwrite: bool = False,
         baseline: Baseline | None = None,
+        begun_with: Mapping[str, Any] | None = None,
     ) -> None:
         self._directory = directory
         self._jobs = JobLog(directory)
@@ -76,6 +79,7 @@ class Recorder(Callback):
         self._progress = Progress(metric, target)
         self._about = dict(about)
         self._baseline = baseline
+        self._begun_with = dict(begun_with or {})
 
     def on_start(self, statistics: Statistics) -> None:
         """Begin metrics.jsonl; a resumed run keeps the lines up to where it resumes."""
@@ -83,10 +87,12 @@ class Recorder(Callback):
         begin(self._directory, overwrite=self._overwrite or goes_on)
         cut(self._directory / METRICS_FILE, self._num_bytes or 0)
         plots = (self._directory / PLOT_FILE).parent
-        earlier = [self._directory / file for file in (SUMMARY_FILE, MODEL_FILE)]
+        earlier = [self._directory / file for file in (SUMMARY_FILE, MODEL_FILE, PAGE_FILE)]
         for file in (*earlier, *plots.glob("*.png"), *plots.glob("*.txt")):
             file.unlink(missing_ok=True)
         self._jobs.begin(goes_on)
+        goal = self._progress.metric, self._progress.target, self._baseline
+        write_beginning(self._directory, statistics, *goal, self._about, self._begun_with)
         self._has_begun = True
 
     def state_dict(self) -> dict[str, Any]:
@@ -103,7 +109,7 @@ class Recorder(Callback):
 
     def on_settled(self, statistics: Statistics, settlement: Settlement) -> None:
         """Note what a job took; its line is written with the next version."""
-        self._jobs.add(settlement)
+        self._jobs.add(settlement, statistics.now_s)
 
     def on_version(self, statistics: Statistics) -> None:
         """Add a line for the published version, and those of the jobs before it."""
@@ -213,11 +219,12 @@ class Recorder(Callback):
             "concurrency": statistics.concurrency,
             "at_work_max": statistics.at_work_max,
             "utilisation": statistics.utilisation,
+            "slots_s": statistics.slots_s,
+            "busy_s": statistics.busy_s,
+            "applied_s": statistics.applied_s,
+            "useful_s": statistics.useful_s,
             "wasted_s": statistics.wasted_s,
-            "software": {
-                "python": platform.python_version(),
-                **{name: _installed(name) for name in ("flwr", "torch", "fedagent")},
-            },
+            "software": software(),
             "machine": {"platform": platform.platform(), "cpu_count": os.cpu_count()},
         }
 
@@ -244,10 +251,3 @@ def _traffic(statistics: Statistics) -> dict[str, int]:
         "bytes_up": statistics.bytes_up,
         "bytes_between_regions": statistics.bytes_between_regions,
     }
-
-
-def _installed(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:  # run from a checkout
-        return None

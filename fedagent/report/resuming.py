@@ -9,7 +9,7 @@ from fedagent.report.files import replacing
 
 CHECKPOINTS = "checkpoints"
 """The folder of a run's checkpoints, in its output folder."""
-CHANGEABLE = ("stopping", "runtime", "checkpoint", "display", "monitor")
+CHANGEABLE = ("stopping", "runtime", "checkpoint", "display", "monitor", "page", "live")
 """The settings that may change when a run goes on: when it ends, who does the work, who watches."""
 _WORDS = "overrides.txt"
 _OF_ONE_START = ("output_dir", "overwrite", "resume")

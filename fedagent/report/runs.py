@@ -121,10 +121,11 @@ def read_run(directory: Path) -> RunRecord:
 def _run_directories(path: Path) -> list[Path]:
     """Return the folders that hold a run, "2" before "10"."""
     files = [file for name in (SUMMARY_FILE, METRICS_FILE) for file in path.rglob(name)]
-    return sorted({file.parent.resolve() for file in files}, key=_natural)
+    return sorted({file.parent.resolve() for file in files}, key=natural)
 
 
-def _natural(path: Path) -> list[int | str]:
+def natural(path: Path) -> list[int | str]:
+    """Return a key that sorts "2" before "10"."""
     return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", str(path))]
 
 

@@ -24,6 +24,7 @@ def progressed() -> Statistics:
         is_virtual=True,
         concurrency=20,
         in_flight=17,
+        busy_s=0.75 * 20 * 35.2,
         bytes_down=4_100_000,
         bytes_up=3_900_000,
         staleness_sum=432,
@@ -68,7 +69,8 @@ def test_plain_output_is_one_line_per_evaluation() -> None:
     assert stream.getvalue().splitlines() == [
         "started · accuracy to 0.95 · forest 0.71 · at most 500 updates",
         "round 0 · version 12 · 240 updates · 35.2 virtual s · accuracy 0.912 · "
-        "staleness 1.8 (max 9) · 4.1 MB down, 3.9 MB up · 2 failed",
+        "staleness 1.8 (max 9) · 4.1 MB down, 3.9 MB up · 2 failed · 25% waiting · "
+        "about 4.3 s left",
         "ended: 500 updates · round 0 · version 12 · 240 updates · 35.2 virtual s · 4 s real · "
         "2 failed",
     ]
@@ -204,3 +206,25 @@ def test_run_that_dies_gives_the_cursor_back() -> None:
 )
 def test_sparkline_spans_from_least_to_greatest(values: list[float], line: str) -> None:
     assert sparkline(values, 4) == line
+
+
+def test_without_a_limit_or_before_the_first_update_nobody_says_what_is_left() -> None:
+    for max_updates, updates in ((None, 240), (500, 0), (240, 240)):
+        stream, console = plain()
+        statistics = progressed()
+        statistics.num_updates = updates
+        display = LiveDisplay(Metric(), None, max_updates=max_updates, console=console)
+        display.on_start(Statistics())
+        display.on_evaluation(statistics, evaluated(statistics, 0.5))
+        assert "left" not in stream.getvalue()
+
+
+def test_the_panel_says_what_is_left_and_how_long_slots_waited() -> None:
+    stream, console = terminal()
+    statistics = progressed()
+    display = LiveDisplay(Metric(), None, max_updates=500, console=console)
+    display.on_start(Statistics())
+    display.on_version(statistics)
+    display.on_end(statistics, RunEnd("completed", "500 updates"), ArrayRecord)
+    assert "about 4.3 s left" in stream.getvalue()
+    assert "25% waiting" in stream.getvalue()

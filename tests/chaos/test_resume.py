@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 WORDS = [
     *("app=regression", "strategy=area", "fleet.num_nodes=8", "cohort=4"),
     *("checkpoint=updates", "checkpoint.every=8", "stopping.max_updates=120"),
-    *("runtime=processes", "runtime.workers=1", "display=false"),
+    *("runtime=processes", "runtime.workers=1", "display=false", "page=false"),
 ]
 
 

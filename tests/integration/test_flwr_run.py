@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.flower_processes import free_port
 
-SMALL = "display=false partition=iid local_steps=4"
+SMALL = "display=false page=false partition=iid local_steps=4"
 
 
 def _summary(output, log):

@@ -109,8 +109,8 @@ def test_registered_devices_train_over_tls_and_an_unregistered_key_is_refused(fl
                 )
             )
         log = flower.run(
-            "display=false partition=iid local_steps=32 tuned=paper strategy.buffer_size=2 "
-            "fleet.num_nodes=2 concurrency=2 prefetch=1 "
+            "display=false page=false partition=iid local_steps=32 tuned=paper "
+            "strategy.buffer_size=2 fleet.num_nodes=2 concurrency=2 prefetch=1 "
             f"stopping=target stopping.max_updates=200 target=0.9 output_dir={output}"
         )
         listed = fleet.command("flwr", "supernode", "list", "local", "--format=json")

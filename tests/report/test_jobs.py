@@ -16,9 +16,9 @@ from tests.report.conftest import ABOUT, ACCURACY, COMPLETED, model
 NODE = 2**63 + 5
 
 
-def settled(outcome=Outcome.APPLIED, kind=Kind.TRAIN, duration_s=2.5) -> Settlement:
-    dispatch = Dispatch("m", NODE, 0, "", 0.0, 9.0, kind, local_steps=4, bytes_down=100)
-    return Settlement(dispatch, outcome, duration_s=duration_s, bytes_up=60)
+def settled(outcome=Outcome.APPLIED, kind=Kind.TRAIN, duration_s=2.5, **known) -> Settlement:
+    dispatch = Dispatch("m", NODE, 3, "", 0.0, 9.0, kind, local_steps=4, bytes_down=100)
+    return Settlement(dispatch, outcome, duration_s=duration_s, bytes_up=60, **known)
 
 
 @pytest.fixture
@@ -35,23 +35,25 @@ def recorder(tmp_path, monkeypatch):
     return begun
 
 
-def test_a_job_that_was_done_is_a_line(recorder, tmp_path):
+def test_every_train_job_is_a_line_and_those_that_were_done_measure_their_nodes(recorder, tmp_path):
     watching = recorder()
     for settlement in (
-        settled(),
-        settled(Outcome.REJECTED, duration_s=3.0),
+        settled(staleness=2, num_examples=30.0, discount=0.5),
+        settled(Outcome.REJECTED, duration_s=3.0, reason="non-finite"),
         settled(Outcome.FAILED),
         settled(Outcome.EXPIRED),
         settled(kind=Kind.EVALUATE),
     ):
-        watching.on_settled(Statistics(), settlement)
+        watching.on_settled(Statistics(now_s=7.5), settlement)
     watching.on_end(Statistics(), COMPLETED, model)
+    known = {"ended_s": 7.5, "version": 3}
     assert read_jobs(tmp_path) == [
-        Job(str(NODE), 4, 2.5, 100, 60),
-        Job(str(NODE), 4, 3.0, 100, 60),
+        Job(str(NODE), 4, 2.5, 100, 60, staleness=2, num_examples=30.0, discount=0.5, **known),
+        Job(str(NODE), 4, 3.0, 100, 60, "rejected", "non-finite", **known),
     ]
-    first = json.loads((tmp_path / "run" / JOBS_FILE).read_text().splitlines()[0])
-    assert first["node_id"] == str(NODE)
+    lines = [json.loads(line) for line in (tmp_path / "run" / JOBS_FILE).read_text().splitlines()]
+    assert lines[0]["node_id"] == str(NODE)
+    assert [line["outcome"] for line in lines] == ["applied", "rejected", "failed", "expired"]
 
 
 def test_lines_come_with_the_next_version(recorder, tmp_path):

@@ -150,7 +150,8 @@ def test_a_run_that_may_overwrite_leaves_nothing_of_the_one_before(
     Recorder(tmp_path / "run", Metric(), None, {}, overwrite=True).on_start(Statistics())
 
     assert lines(tmp_path / "run") == []
-    assert [path.name for path in (tmp_path / "run").iterdir()] == ["metrics.jsonl"]
+    left = {path.name for path in (tmp_path / "run").iterdir()}
+    assert left == {"metrics.jsonl", "run.json"}
 
 
 @contextmanager
@@ -181,6 +182,7 @@ def test_a_full_disk_is_named_and_leaves_whole_lines_and_the_model(
     assert {path.name for path in (tmp_path / "run").iterdir()} == {
         "metrics.jsonl",
         "model.safetensors",
+        "run.json",
     }
 
 
@@ -326,7 +328,8 @@ def test_plot_is_drawn_and_nothing_temporary_stays(record: Record, tmp_path: Pat
     left = {
         str(f.relative_to(tmp_path / "run")) for f in (tmp_path / "run").rglob("*") if f.is_file()
     }
-    assert left == {"metrics.jsonl", "summary.json", "model.safetensors", "plots/metric.png"}
+    files = {"run.json", "metrics.jsonl", "summary.json", "model.safetensors", "plots/metric.png"}
+    assert left == files
     assert (tmp_path / "run/plots/metric.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -361,5 +364,5 @@ def test_without_matplotlib_a_run_is_complete_but_for_its_plot(
     record("run", [0.1, 0.95], plot=True)
 
     left = {str(p.relative_to(tmp_path / "run")) for p in (tmp_path / "run").rglob("*.*")}
-    assert left == {"metrics.jsonl", "summary.json", "model.safetensors"}
+    assert left == {"run.json", "metrics.jsonl", "summary.json", "model.safetensors"}
     assert 'pip install "fedagent[plots]"' in caplog.text

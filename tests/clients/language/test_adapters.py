@@ -21,7 +21,7 @@ SMALL = {"hidden": 16, "num_layers": 1, "rows": 64}
 WORDS = (
     "app=language app.model=transformer app.hidden=16 app.num_layers=1 app.rows=64 "
     "app.public_plays=2 fleet.num_nodes=6 app.num_partitions=6 concurrency=3 local_steps=2 "
-    "buffer_size=2 client.batch_size=4 runtime=inline display=false"
+    "buffer_size=2 client.batch_size=4 runtime=inline display=false page=false"
 )
 
 

@@ -16,7 +16,7 @@ from fedagent.simulation import run_simulation
 
 CONF = Path(__file__).parents[3] / "conf"
 SMALL = (
-    "app=recommendation runtime=inline display=false fleet.num_nodes=6 cohort=3 "
+    "app=recommendation runtime=inline display=false page=false fleet.num_nodes=6 cohort=3 "
     "local_steps=2 stopping.max_updates=16"
 )
 FEDBUFF = "strategy=fedbuff scheduler=uniform strategy.buffer_size=2 strategy.evaluate_every=100"
