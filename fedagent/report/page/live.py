@@ -77,7 +77,10 @@ class LiveView:
         try:
             run = read(self._directory, with_jobs=True)
         except ConfigurationError as error:
-            self._page, self._extra = None, sections.section("No run yet", f"<p>{error}</p>")
+            self._page, self._extra = (
+                None,
+                sections.section("No run yet", f"<p>{sections.escaped(error)}</p>"),
+            )
             told: dict[str, Any] = {"shape": "", "sources": {}, "cards": ""}
         else:
             self._page = page_of([run])

@@ -151,3 +151,11 @@ def test_watch_says_where_and_ends_with_ctrl_c(made_up):
         assert ask(int(url.rstrip("/").rpartition(":")[2]))[0] == 200
         process.send_signal(2)
         assert process.wait(60) == 0
+
+
+def test_the_name_of_a_folder_without_a_run_is_no_markup(tmp_path):
+    folder = tmp_path / "<script>alert(1)<"
+    folder.mkdir()
+    page = live.LiveView(folder).html().decode()
+    assert "&lt;script&gt;alert(1)&lt;" in page
+    assert "<script>alert(1)<" not in page
