@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from functools import reduce
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from fedagent.errors import OutputError
 from fedagent.formatting import size
 
@@ -19,8 +21,8 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except OutputError:
         raise
-    except OSError as error:
-        reason = error.strerror or str(error)
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
         raise OutputError(
             f"{path} cannot be written: {reason} ({_room(path)}); make room or get permission "
             "there, or choose another folder."

@@ -13,6 +13,7 @@ from fedagent import AsyncStrategy, asynchronous, rules
 from fedagent.callbacks import Callback
 from fedagent.mixing import Mixing, ring
 from fedagent.nodes.geography import Blocks
+from fedagent.scheduling import Tiers
 from fedagent.simulation import Equal
 from fedagent.stopping import MaxSeconds
 from tests.toy import Log, run
@@ -74,7 +75,12 @@ def train(strategy_of, huge: float, dtype=torch.float32, seconds=60.0, **options
 
 
 def of(rule):
-    return lambda **options: AsyncStrategy(rule(), **options)
+    def strategy(**options):
+        made = rule()
+        groups = {"scheduler": Tiers(num_tiers=2, cohort=1)} if made.needs_groups else {}
+        return AsyncStrategy(made, **groups, **options)
+
+    return strategy
 
 
 RULES = {

@@ -3,6 +3,7 @@
 import http.client
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -146,11 +147,20 @@ def test_beside_a_run_it_is_a_process_that_ends_with_it(made_up, capfd):
 def test_watch_says_where_and_ends_with_ctrl_c(made_up):
     command = [sys.executable, "-m", "fedagent", "watch", str(made_up("run")), "--port=0"]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env) as process:
-        url = process.stdout.readline().split()[0]
-        assert ask(int(url.rstrip("/").rpartition(":")[2]))[0] == 200
-        process.send_signal(2)
-        assert process.wait(60) == 0
+    # A job in the background is born with Ctrl-C ignored, and so is what it starts.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    with process:
+        try:
+            url = process.stdout.readline().split()[0]
+            assert ask(int(url.rstrip("/").rpartition(":")[2]))[0] == 200
+            process.send_signal(signal.SIGINT)
+            assert process.wait(60) == 0
+        finally:
+            process.kill()
 
 
 def test_the_name_of_a_folder_without_a_run_is_no_markup(tmp_path):
