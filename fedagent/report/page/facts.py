@@ -23,7 +23,7 @@ class SlotTime:
     Attributes
     ----------
     useful : behind updates that were applied, as far as their staleness left them.
-    discounted : what (1 + tau)^-1/2 took off those.
+    discounted : what (1 + tau)^-1/2 takes off those, one yardstick whatever the rule's own weight.
     wasted : behind jobs that failed, were refused or expired.
     idle : in which no node was at work.
     """

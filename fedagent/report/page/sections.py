@@ -21,8 +21,8 @@ MOST_PICTURE_BYTES = 1_500_000
 """Of all pictures of a page together; the others are named."""
 MOST_NAMED = 20
 _TOLD = {
-    "useful": "reached the model in full",
-    "discounted": "taken off for staleness, (1 + tau)^-1/2",
+    "useful": "behind updates, as fresh ones",
+    "discounted": "behind updates, lateness: 1 - (1 + tau)^-1/2, a yardstick whatever the rule",
     "wasted": "behind jobs that failed, were refused, expired or were cut off at the end",
     "idle": "idle slots",
 }
