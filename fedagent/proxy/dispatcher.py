@@ -146,6 +146,8 @@ class Dispatcher:
             if dispatch.message_id:
                 self.ledger.open(dispatch, sent.base)
                 taken.append(dispatch)
+                for callback in self._options.callbacks:
+                    callback.on_dispatch(self.statistics, dispatch)
             else:
                 refused = Ending(Outcome.FAILED, "not-sent", sent.refusal)
                 self._finish(dispatch, refused)
