@@ -58,6 +58,7 @@ def _adaptive(*etas: float) -> dict[str, tuple[str, ...]]:
 TIERED = {
     f"FedAT, {num_tiers} tiers of {cohort}": (
         "strategy=fedat",
+        "scheduler=tiers",  # an application may bring another
         f"scheduler.num_tiers={num_tiers}",
         f"scheduler.cohort={cohort}",
     )
