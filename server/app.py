@@ -1,7 +1,7 @@
 """The reference ServerApp: everything is decided by the run config's Hydra overrides."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -11,9 +11,10 @@ from flwr.serverapp import Grid, ServerApp
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from fedagent import keys
+from fedagent import AsyncStrategy, keys
+from fedagent.admission.filters import Filter, TrustedSet
 from fedagent.callbacks import LiveDisplay
-from fedagent.client import LocalTraining, resolve_device, train
+from fedagent.client import LocalTraining, TrustedTraining, resolve_device, train
 from fedagent.config import build_task, compose, instantiate
 from fedagent.errors import FedagentError, RunStalledError, one_of, require
 from fedagent.grids import clock_of
@@ -76,6 +77,8 @@ def main(grid: Grid, context: Context) -> None:
     strategy = instantiate(
         cfg.strategy, callbacks=callbacks, stopping=conditions, checkpoint=saving
     )
+    if isinstance(strategy, AsyncStrategy):
+        trust(cfg, task, strategy.options.robust.gate.filters)
     if saving is not None:
         remember_words(output_dir, words)
     result = strategy.start(
@@ -126,6 +129,13 @@ def checkpoints(cfg: DictConfig, folder: Path, grid: Grid) -> Checkpoints | None
         return None
     kept: Checkpoints = instantiate(cfg.checkpoint, folder=folder / CHECKPOINTS, resume=goes_on)
     return kept
+
+
+def trust(cfg: DictConfig, task: Task, filters: Sequence[Filter]) -> None:
+    """Give filters that compare with the server's own training examples that they trust."""
+    for each in filters:
+        if isinstance(each, TrustedSet) and each.step is None:
+            each.step = TrustedTraining(task, instantiate(cfg.client), seed=cfg.seed)
 
 
 def initial_arrays(cfg: DictConfig, task: Task) -> ArrayRecord:

@@ -250,6 +250,8 @@ class Dispatcher:
         )
         if ending.outcome in (Outcome.FAILED, Outcome.REJECTED):
             self.conduct.failed(dispatch.node_id, ending)
+        if ending.weight:
+            self.statistics.weigh(dispatch.node_id, ending.weight)
         if dispatch.kind is Kind.TRAIN:
             self._learn(dispatch, ending, duration_s)
         if ending.outcome is not Outcome.EXPIRED:
