@@ -28,8 +28,8 @@ class Robust:
         None for "newest" where there is `combining`. See `fedagent.rules.OnePerNode`.
     filters : what looks at every update before the rule, in this order; by any name, or none.
     max_influence : largest share, in (0, 1], of the weight of all updates applied that is of one
-        node; None for any. What would take it over that is refused, unless the node has had no more
-        than nodes have on average.
+        node; None for any. What would take a node over that is refused, unless the node is not above
+        the mean of the connected ones: so somebody is always heard.
     suspicion_limit, suspicion_decay : see `Quarantine`.
 
     Raises
@@ -90,7 +90,7 @@ class Robust:
         if self.max_influence is None:
             return None
         total, own = statistics.applied_weight, statistics.weights.get(node_id, 0.0)
-        is_above_average = own * len(statistics.weights) > total
+        is_above_average = own * statistics.num_nodes > total
         if not is_above_average or own + weight <= self.max_influence * (total + weight):
             return None
         detail = (
