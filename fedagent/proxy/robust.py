@@ -28,8 +28,8 @@ class Robust:
         None for "newest" where there is `combining`. See `fedagent.rules.OnePerNode`.
     filters : what looks at every update before the rule, in this order; by any name, or none.
     max_influence : largest share, in (0, 1], of the weight of all updates applied that is of one
-        node; None for any. What would take a node over that is refused, unless the node is not above
-        the mean of the connected ones: so somebody is always heard.
+        node; None for any. What would take a node over that is refused, but not while it is at or
+        below the mean of the connected ones: so somebody is always heard.
     suspicion_limit, suspicion_decay : see `Quarantine`.
 
     Raises

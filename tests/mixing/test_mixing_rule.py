@@ -219,6 +219,23 @@ def test_a_node_without_a_place_is_refused(named):
     assert "partition-id" in rejection.detail
 
 
+def test_a_place_belongs_to_who_named_it_first():
+    rule, model = Mixing(ring(3)), flat_model(1)
+    arrive(rule, model, update(0, [5.0], [0], metrics={"partition-id": 1}))
+    thief = update(2, [9.0], [0], metrics={"partition-id": 1})
+    rejection = rule.rejection(thief)
+    assert rejection.reason == "place-of-another"
+    assert rejection.blames_node
+    assert torch.equal(rule.model_for(thief.node_id), model.vector)  # the mean, not node 0's own
+    resumed = Mixing(ring(3))
+    resumed.load_state_dict(rule.state_dict())
+    assert resumed.rejection(thief).reason == "place-of-another"
+    liar = update(0, [1.0], [0], metrics={"partition-id": 2})
+    assert rule.rejection(liar) is None  # what it says later does not matter
+    arrive(rule, model, liar)
+    assert rule.rejection(update(2, [1.0], [0], metrics={"partition-id": 2})) is None
+
+
 def test_one_node_too_many_is_refused():
     rule = Mixing(pair())
     refused = [rule.rejection(update(n, [0.0], [0], metrics={})) is not None for n in range(3)]
