@@ -25,12 +25,12 @@ class Quarantine(Filter):
     ----------
     filters : in their order.
     limit : suspicion up to which a node is heard, > 0; infinity for no quarantine. With the
-        defaults three refusals in a row are too many, and the next nine updates are refused.
+        defaults three refusals in a row are too many, and the next two updates are refused.
     decay : in (0, 1), of the suspicion with every update of the node.
     """
 
     def __init__(
-        self, filters: Sequence[Filter] = (), limit: float = 2.5, decay: float = 0.9
+        self, filters: Sequence[Filter] = (), limit: float = 2.0, decay: float = 0.9
     ) -> None:
         require(limit > 0, f"Quarantine: limit={limit} must be positive.")
         require(0 < decay < 1, f"Quarantine: decay={decay} must lie in (0, 1).")

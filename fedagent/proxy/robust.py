@@ -42,7 +42,7 @@ class Robust:
     per_node: Literal["newest", "mean", "all"] | None = None
     filters: Sequence[Filter] | Mapping[str, Filter] = ()
     max_influence: float | None = None
-    suspicion_limit: float = 2.5
+    suspicion_limit: float = 2.0
     suspicion_decay: float = 0.9
     gate: Quarantine = field(init=False, repr=False)
 

@@ -44,7 +44,7 @@ class StalenessGroups(Filter):
     patience : nodes that must have been heard before anything is refused, >= 3.
     """
 
-    def __init__(self, gap: float = 1.5, memory: int = 50, patience: int = 10) -> None:
+    def __init__(self, gap: float = 2.0, memory: int = 50, patience: int = 10) -> None:
         require(gap >= 1, f"StalenessGroups: gap={gap} must be at least 1.")
         require(memory >= 2, f"StalenessGroups: memory={memory} must be at least 2.")
         require(patience >= 3, f"StalenessGroups: patience={patience} must be at least 3.")
