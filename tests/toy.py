@@ -128,8 +128,7 @@ def run(
             grid,
             ArrayRecord(initial or zeros),
             num_rounds=rounds,
-            train_config=ConfigRecord({"lr": 0.05}),
-            **start_arguments,
+            **{"train_config": ConfigRecord({"lr": 0.05}), **start_arguments},
         )
 
     run_simulation(

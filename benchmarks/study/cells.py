@@ -11,7 +11,7 @@ import torch
 
 from benchmarks.configured import run
 from benchmarks.study.devices import write_devices
-from fedagent.errors import RunStalledError
+from fedagent.errors import ConfigurationError, RunStalledError
 
 Runs = list[dict[str, Any]]
 
@@ -192,7 +192,8 @@ def _soonest(cell: Cell, methods: Iterable[str], seed: int, limit_s: float) -> R
     for method in methods:
         try:
             runs.append(simulate(cell, method, seed, limit_s))
-        except RunStalledError as error:  # a deadline that nobody can keep
+        # A deadline that nobody can keep, or more nodes than there are.
+        except (RunStalledError, ConfigurationError) as error:
             print(f"{cell}, {method}, seed {seed}: {error}", file=sys.stderr)
             continue
         limit_s = min(limit_s, CLOSE * (runs[-1]["time_s"] or limit_s))

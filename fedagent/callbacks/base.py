@@ -52,6 +52,9 @@ class Callback:
     def on_start(self, statistics: Statistics) -> None:
         """Run before anything else, also before nodes are waited for."""
 
+    def on_dispatch(self, statistics: Statistics, dispatch: Dispatch) -> None:
+        """Run after a job or an evaluation was handed to a node."""
+
     def on_settled(self, statistics: Statistics, settlement: Settlement) -> None:
         """Run after a dispatch ended."""
 

@@ -24,6 +24,7 @@ from fedagent.proxy.reply_fetcher import ReplyFetcher
 from fedagent.proxy.run_clock import RunClock
 from fedagent.proxy.silence import Silence
 from fedagent.proxy.slots import Slots
+from fedagent.rules import Rule
 from fedagent.statistics import Statistics
 from fedagent.stopping import RunEnd
 from fedagent.update import Dispatch, Kind, Outcome
@@ -45,7 +46,7 @@ class Dispatcher:
     clock : of this run.
     """
 
-    def __init__(self, grid: Grid, options: AsyncOptions, timeout_s: float) -> None:
+    def __init__(self, grid: Grid, options: AsyncOptions, timeout_s: float, rule: Rule) -> None:
         self._grid, self._options, self._timeout_s = grid, options, timeout_s
         over_network = pulls_over_network(grid)
         self._pull = ReplyFetcher(grid.pull_messages) if over_network else grid.pull_messages
@@ -57,8 +58,8 @@ class Dispatcher:
         self.ledger, self.jobs, self.statistics = Ledger(), Jobs(), Statistics()
         self.clock, self.conduct = RunClock(grid, self.statistics), Conduct(self.statistics)
         self.membership, self._breaker = Membership(options.backoff), Breaker(options.backoff)
-        books = self.membership, self.jobs, self.ledger
-        self.slots = Slots(options, *books, self._breaker, self.statistics, self.attributes)
+        books = self.membership, self.jobs, self.ledger, self._breaker, self.statistics
+        self.slots = Slots(options, *books, self.attributes, rule)
         self.outbox = Outbox(grid, options, self.jobs, self._ttl_s, over_network)
         self._silence = Silence(max(timeout_s, deadline_s))
         self._refresh_at_s = 0.0
@@ -119,7 +120,9 @@ class Dispatcher:
         return others
 
     def stalled(self) -> RunEnd | None:
-        """Return why nothing can go on: no reply, or none of use, for as long as the timeout."""
+        """Return why nothing can go on: nobody may work, or brought anything within the timeout."""
+        if (end := self.slots.over()) is not None:
+            return end
         now_s = self.statistics.now_s
         self._silence.warn_if_due(now_s, len(self.membership))
         is_idle = len(self.ledger) == 0
@@ -146,6 +149,8 @@ class Dispatcher:
             if dispatch.message_id:
                 self.ledger.open(dispatch, sent.base)
                 taken.append(dispatch)
+                for callback in self._options.callbacks:
+                    callback.on_dispatch(self.statistics, dispatch)
             else:
                 refused = Ending(Outcome.FAILED, "not-sent", sent.refusal)
                 self._finish(dispatch, refused)
@@ -250,8 +255,6 @@ class Dispatcher:
         )
         if ending.outcome in (Outcome.FAILED, Outcome.REJECTED):
             self.conduct.failed(dispatch.node_id, ending)
-        if ending.weight:
-            self.statistics.weigh(dispatch.node_id, ending.weight)
         if dispatch.kind is Kind.TRAIN:
             self._learn(dispatch, ending, duration_s)
         if ending.outcome is not Outcome.EXPIRED:
@@ -279,6 +282,7 @@ class Dispatcher:
         if ending.observation is not None:
             self._options.scheduler.observe(ending.observation)
             self.slots.observe(ending.observation)
+            self.statistics.weigh(dispatch.node_id, ending.weight)
         else:
             self._options.scheduler.lost(dispatch.node_id)
         if ending.outcome in (Outcome.APPLIED, Outcome.REJECTED):

@@ -62,7 +62,7 @@ class Proxy:
     ) -> None:
         self._strategy, self._rule, self._options = strategy, rule, options
         self._grid, self._request = grid, request
-        self._dispatcher = Dispatcher(grid, options, request.timeout_s)
+        self._dispatcher = Dispatcher(grid, options, request.timeout_s, rule)
         self._ledger, self.statistics = self._dispatcher.ledger, self._dispatcher.statistics
         self._versions = Versions(request.initial_arrays, rule, self._ledger, options.carried)
         self._model = self._versions.model

@@ -1,5 +1,6 @@
 """Who may get a job now: free slots, queues at the nodes, and a breaker for storms of failures."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 
 from fedagent.nodes.backoff import Breaker
@@ -7,9 +8,11 @@ from fedagent.nodes.membership import Membership
 from fedagent.proxy.jobs import Jobs
 from fedagent.proxy.ledger import Ledger
 from fedagent.proxy.options import AsyncOptions
-from fedagent.scheduling import Assignment, AutoConcurrency, Observation
+from fedagent.rules import Rule
+from fedagent.scheduling import Assignment, AutoConcurrency, Eligible, IdleNodes, Observation
 from fedagent.scheduling.concurrency import ConcurrencyFinder
 from fedagent.statistics import Statistics
+from fedagent.stopping import RunEnd
 from fedagent.update import Kind
 
 Attributes = Callable[[int], Mapping[str, float]]
@@ -26,6 +29,7 @@ class Slots:
     ledger : since when.
     breaker : how many may be, after failures.
     attributes : node id -> what is known of the node; see `fedagent.nodes.geography`.
+    rule : may bar nodes from work.
     """
 
     def __init__(
@@ -37,10 +41,11 @@ class Slots:
         breaker: Breaker,
         statistics: Statistics,
         attributes: Attributes,
+        rule: Rule,
     ) -> None:
         self._options, self._membership, self._statistics = options, membership, statistics
         self._jobs, self._ledger = jobs, ledger
-        self._breaker, self._attributes = breaker, attributes
+        self._breaker, self._attributes, self._rule = breaker, attributes, rule
         wanted = options.concurrency
         self._finder = ConcurrencyFinder(wanted) if isinstance(wanted, AutoConcurrency) else None
 
@@ -71,7 +76,7 @@ class Slots:
     @property
     def has_room(self) -> bool:
         """Whether a slot is free and a node idle, or a queue is to be filled up."""
-        if self._membership.idle:
+        if self._idle:
             return self._num_free > 0
         return self._jobs.has_room and self._num_free >= 0
 
@@ -82,12 +87,12 @@ class Slots:
         for each that it did, unless idle nodes wait for its slot.
         """
         for _ in range(self._num_free):
-            job = self._options.scheduler.assign(self._membership.idle, self._statistics.now_s)
+            job = self._options.scheduler.assign(self._idle, self._statistics.now_s)
             if job is None:
                 break
             yield self._taken(job)
             yield from self._filling(job.node_id, 1)
-        if not self._membership.idle and self._num_free >= 0:
+        if not self._idle and self._num_free >= 0:
             for node_id, jobs in self._jobs.take_with_room():
                 yield from self._filling(node_id, jobs)
 
@@ -101,6 +106,20 @@ class Slots:
         offers_s = self._breaker.probe_at_s, self._options.scheduler.next_due_s()
         later = [offer_s for offer_s in offers_s if offer_s > self._statistics.now_s]
         return min([self._membership.next_wake_s(), *later])
+
+    def over(self) -> RunEnd | None:
+        """Return the end of a run in which nobody is at work and the rule lets nobody begin."""
+        barred, membership = self._rule.barred, self._membership
+        if not barred or len(barred) < len(membership) or len(self._ledger):
+            return None
+        are_all = self._rule.next_due_s() == math.inf and all(n in barred for n in membership.nodes)
+        return self._rule.end_when_all_are_barred if are_all else None
+
+    @property
+    def _idle(self) -> IdleNodes:
+        """The idle nodes that may work."""
+        barred, idle = self._rule.barred, self._membership.idle
+        return Eligible(idle, lambda node_id: node_id not in barred) if barred else idle
 
     @property
     def _num_free(self) -> int:

@@ -146,8 +146,8 @@ def read_jobs(directory: Path) -> Sequence[Job]:
     if not jobs:
         what = f"holds no {JOBS_FILE} with a job" if directory.is_dir() else "is not a folder"
         raise ConfigurationError(
-            f"{directory} {what}. Give the output folder of a run with an asynchronous strategy, "
-            "or one above several of them: it writes a line for every job that a node has done."
+            f"{directory} {what}. Give the output folder of a run, or one above several of "
+            "them: it has a line for every job that a node has done."
         )
     return jobs
 

@@ -19,6 +19,7 @@ from fedagent.callbacks.base import Callback, Settlement
 from fedagent.callbacks.progress import Progress
 from fedagent.errors import DataUnavailableError, OutputError
 from fedagent.formatting import to_json
+from fedagent.report.at_work import AtWork
 from fedagent.report.beginning import software, write_beginning
 from fedagent.report.figure import plot_runs
 from fedagent.report.files import append_line, cut, flushed, replacing
@@ -27,6 +28,7 @@ from fedagent.report.jobs import JobLog
 from fedagent.report.runs import METRICS_FILE, SUMMARY_FILE, read_run
 from fedagent.statistics import Evaluation, Statistics
 from fedagent.stopping import Baseline, Metric, RunEnd
+from fedagent.update import Dispatch
 from fedagent.wire.records import digest
 
 logger = logging.getLogger("flwr.fedagent")
@@ -73,6 +75,7 @@ class Recorder(Callback):
     ) -> None:
         self._directory = directory
         self._jobs = JobLog(directory)
+        self._at_work = AtWork(directory)
         self._overwrite = overwrite
         self._num_bytes: int | None = None  # of metrics.jsonl, where a run that is resumed goes on
         self._has_begun = False
@@ -91,6 +94,7 @@ class Recorder(Callback):
         for file in (*earlier, *plots.glob("*.png"), *plots.glob("*.txt")):
             file.unlink(missing_ok=True)
         self._jobs.begin(goes_on)
+        self._at_work.clear()
         goal = self._progress.metric, self._progress.target, self._baseline
         write_beginning(self._directory, statistics, *goal, self._about, self._begun_with)
         self._has_begun = True
@@ -98,18 +102,30 @@ class Recorder(Callback):
     def state_dict(self) -> dict[str, Any]:
         """Return how much of the files is written, and what the summary will say."""
         num_bytes = flushed(self._directory / METRICS_FILE)
-        progress = self._progress.state_dict()
-        return {"num_bytes": num_bytes, "jobs": self._jobs.state_dict(), "progress": progress}
+        return {
+            "num_bytes": num_bytes,
+            "jobs": self._jobs.state_dict(),
+            "at_work": self._at_work.state_dict(),
+            "progress": self._progress.state_dict(),
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on in the same files."""
         self._num_bytes = int(state["num_bytes"])
         self._jobs.load_state_dict(state["jobs"])
+        self._at_work.load_state_dict(state["at_work"])
         self._progress.load_state_dict(state["progress"])
+
+    def on_dispatch(self, statistics: Statistics, dispatch: Dispatch) -> None:
+        """Say what the node is doing."""
+        self._at_work.begin(dispatch)
+        self._at_work.write(statistics.now_s)
 
     def on_settled(self, statistics: Statistics, settlement: Settlement) -> None:
         """Note what a job took; its line is written with the next version."""
         self._jobs.add(settlement, statistics.now_s)
+        self._at_work.end(settlement.dispatch)
+        self._at_work.write(statistics.now_s)
 
     def on_version(self, statistics: Statistics) -> None:
         """Add a line for the published version, and those of the jobs before it."""
@@ -149,6 +165,7 @@ class Recorder(Callback):
         """Write the model, the summary and the plot; nothing of a run that never began here."""
         if not self._has_begun:
             return
+        self._at_work.clear()
         model = arrays()
         errors: list[OutputError] = []
         summary = self._summary(statistics, end) | {"params_sha256": digest(model)}

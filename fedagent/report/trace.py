@@ -32,8 +32,8 @@ def write_trace(run: PageRun, target: Path) -> int:
     num_jobs = len([event for event in events if event["ph"] == "X"])
     require(
         num_jobs > 0,
-        f"{run.record.directory} tells of no job when it ended, so there is no trace: an "
-        "asynchronous strategy writes a line for each into jobs.jsonl.",
+        f"{run.record.directory} tells of no job when it ended, so there is no trace: a "
+        "run writes a line for each into jobs.jsonl.",
     )
     told = {"traceEvents": events, "displayTimeUnit": "ms"}
     with replacing(target) as temporary:

@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ import torch
 from fedagent.errors import ConfigurationError
 from fedagent.model import FlatModel
 from fedagent.rules.combining import Combining
+from fedagent.stopping import RunEnd
 from fedagent.update import Outcome, Rejection, Update
 
 
@@ -139,6 +140,16 @@ class Rule(ABC):
     def needs_groups(self) -> bool:
         """Whether it aggregates by the groups that a scheduler forms; see `Update.group`."""
         return False
+
+    @property
+    def barred(self) -> Set[int]:
+        """Nodes that are to get no job at the moment, however idle."""
+        return frozenset()
+
+    @property
+    def end_when_all_are_barred(self) -> RunEnd:
+        """How a run ends in which every node is `barred` and none is at work."""
+        return RunEnd("stalled", f"{type(self).__name__} lets no node work")
 
     def job_config(self, node_id: int) -> Mapping[str, int]:
         """Return what `node_id` must be told with its next job; it becomes part of its config."""

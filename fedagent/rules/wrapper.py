@@ -4,7 +4,7 @@
 that one thing. A new hook of `Rule` is forwarded here, once for all of them.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ import torch
 from fedagent.model import FlatModel
 from fedagent.rules.base import Rule
 from fedagent.rules.combining import Combining
+from fedagent.stopping import RunEnd
 from fedagent.update import Rejection, Update
 
 
@@ -112,6 +113,16 @@ class RuleWrapper(Rule):
     def needs_groups(self) -> bool:
         """What the inner rule says."""
         return self.inner.needs_groups
+
+    @property
+    def barred(self) -> Set[int]:
+        """What the inner rule says."""
+        return self.inner.barred
+
+    @property
+    def end_when_all_are_barred(self) -> RunEnd:
+        """What the inner rule says."""
+        return self.inner.end_when_all_are_barred
 
     def job_config(self, node_id: int) -> Mapping[str, int]:
         """Ask the inner rule."""

@@ -2,22 +2,26 @@
 
 import math
 from collections import deque
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar
 
-from flwr.app import Message
+from flwr.app import ConfigRecord, Message
 from flwr.serverapp import Grid
 
+from fedagent import keys
 from fedagent._flower import Run, pulls_over_network
 from fedagent.admission.gate import failure_reason
+from fedagent.callbacks import Callback, Settlement
 from fedagent.grids import REMOTE, attributes_of
+from fedagent.proxy.conduct import Conduct
+from fedagent.proxy.ending import Ending
 from fedagent.proxy.reply_fetcher import ReplyFetcher
 from fedagent.proxy.run_clock import RunClock
 from fedagent.statistics import Statistics
 from fedagent.strategies.cutoff import Cutoff, Durations
 from fedagent.strategies.sampling import Sampling
 from fedagent.update import Dispatch, Kind, Outcome
-from fedagent.wire.records import payload_bytes
+from fedagent.wire.records import payload_bytes, records_of
 
 DEADLINE = "deadline"
 NOT_NEEDED = "not-needed"
@@ -36,19 +40,25 @@ class RoundGrid(Grid):
     grid : what sends and receives.
     cutoff : what ends a round of training before everybody has answered.
     sampling : which nodes the strategy sees, and how many replies are enough.
+    callbacks : who hears of every job.
 
     Attributes
     ----------
     statistics : of the run, from the first message to the last.
+    conduct : what is learnt of single nodes.
     """
 
     IS_LIVE = False  # what it counts is state
+    UNSAVED: ClassVar = ("_callbacks",)
 
-    def __init__(self, grid: Grid, cutoff: Cutoff, sampling: Sampling) -> None:
-        self._grid, self._sampling = grid, sampling
+    def __init__(
+        self, grid: Grid, cutoff: Cutoff, sampling: Sampling, callbacks: Sequence[Callback]
+    ) -> None:
+        self._grid, self._sampling, self._callbacks = grid, sampling, callbacks
         over_network = pulls_over_network(grid)
         self._pull = ReplyFetcher(grid.pull_messages) if over_network else grid.pull_messages
         self.statistics = Statistics()
+        self.conduct = Conduct(self.statistics)
         self.run_clock = RunClock(grid, self.statistics)
         self._durations = Durations(cutoff)
         self._awaited: dict[str, Dispatch] = {}
@@ -122,11 +132,21 @@ class RoundGrid(Grid):
         is_train = message.metadata.message_type.startswith(Kind.TRAIN)
         kind = Kind.TRAIN if is_train else Kind.EVALUATE
         message_id = next((i for i in self._grid.push_messages([message]) if i), "")
-        dispatch = Dispatch(message_id, node_id, 0, "", now_s, until_s, kind)
-        statistics = self.statistics
-        statistics.dispatched(kind, payload_bytes(message.content), self._is_remote(node_id))
+        statistics, num_bytes = self.statistics, payload_bytes(message.content)
+        dispatch = Dispatch(
+            message_id=message_id,
+            node_id=node_id,
+            version=statistics.version,
+            token="",
+            sent_at_s=now_s,
+            deadline_s=until_s,
+            kind=kind,
+            local_steps=_local_steps(message),
+            bytes_down=num_bytes,
+        )
+        statistics.dispatched(kind, num_bytes, self._is_remote(node_id))
         if not message_id:
-            statistics.settled(dispatch, Outcome.FAILED, "not-sent", 0)
+            self._settle(dispatch, Outcome.FAILED, "not-sent", 0, now_s)
             return
         self._awaited[message_id] = dispatch
         jobs = self._at_nodes.setdefault(node_id, deque())
@@ -135,6 +155,8 @@ class RoundGrid(Grid):
         statistics.concurrency = max(statistics.concurrency, statistics.in_flight)
         if is_train:
             statistics.at_work_max = max(statistics.at_work_max, len(self._at_nodes))
+        for callback in self._callbacks:
+            callback.on_dispatch(statistics, dispatch)
 
     def _receive(self, enough: int, until_s: float) -> list[Message]:
         """Wait until nobody is awaited, `enough` nodes have answered, or it is `until_s`."""
@@ -187,10 +209,10 @@ class RoundGrid(Grid):
             reason = failure_reason(reply.error.code)
             self._settle(dispatch, Outcome.FAILED, reason, 0, begun_s)
             return
-        self._settle(dispatch, Outcome.APPLIED, "", payload_bytes(reply.content), begun_s)
         if dispatch.kind is Kind.TRAIN:
             self.statistics.received(0, self.statistics.now_s - begun_s)
             self._durations.observe(self.statistics.now_s - begun_s)
+        self._settle(dispatch, Outcome.APPLIED, "", payload_bytes(reply.content), begun_s)
 
     def _count_late(self, reply: Message) -> None:
         """Count a reply that comes to nothing; it was sent all the same."""
@@ -210,6 +232,19 @@ class RoundGrid(Grid):
     ) -> None:
         is_remote = self._is_remote(dispatch.node_id)
         self.statistics.settled(dispatch, outcome, reason, num_bytes, begun_s, is_remote)
+        is_train = dispatch.kind is Kind.TRAIN
+        if is_train:
+            self.conduct.ended(dispatch.node_id, Ending(outcome, reason))
+        settlement = Settlement(
+            dispatch,
+            outcome,
+            reason,
+            duration_s=self.statistics.now_s - begun_s,
+            staleness=0 if is_train and outcome is Outcome.APPLIED else None,
+            bytes_up=num_bytes,
+        )
+        for callback in self._callbacks:
+            callback.on_settled(self.statistics, settlement)
 
     def _leave_node(self, dispatch: Dispatch) -> float:
         """Let a node go on with its next job; return when it could begin with this one."""
@@ -233,3 +268,9 @@ class RoundGrid(Grid):
 
     def _is_remote(self, node_id: int) -> bool:
         return bool(attributes_of(self._grid, node_id).get(REMOTE, False))
+
+
+def _local_steps(message: Message) -> int | None:
+    """Return B_k, where a message asks for it."""
+    asked = (c.get(keys.LOCAL_STEPS) for c in records_of(message.content, ConfigRecord).values())
+    return next((steps for steps in asked if isinstance(steps, int)), None)

@@ -36,7 +36,7 @@ class _OverError(Exception):
 
 
 class Synchronous:
-    """Runs an unmodified Flower strategy and tells callbacks about its rounds.
+    """Runs an unmodified Flower strategy and tells callbacks of its rounds and their jobs.
 
     Every round makes a version. Time, bytes and outcomes are counted as for an asynchronous
     strategy. SIGTERM ends the run after the round under way.
@@ -102,7 +102,7 @@ class Synchronous:
         stopping = list(self._stopping)
         if should_stop is not None:
             stopping.append(ShouldStop(should_stop, result))
-        watched = RoundGrid(grid, self._cutoff, self._sampling)
+        watched = RoundGrid(grid, self._cutoff, self._sampling, self._callbacks)
         tell_statistics(grid, watched.statistics)
         filed = result.train_metrics_clientapp, result.evaluate_metrics_clientapp
         train_config = ConfigRecord() if train_config is None else train_config
@@ -234,6 +234,7 @@ class _Rounds:
 
     def tell_end(self, because: BaseException | None = None) -> None:
         end, arrays = self._result.end, self._result.arrays
+        self._grid.conduct.tell()
         tell_end(self._callbacks, self.statistics, end, lambda: arrays, because)
 
     def _tell(self, say: Callable[[Callback], None]) -> None:

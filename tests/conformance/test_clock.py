@@ -11,6 +11,7 @@ import pytest
 import fedagent
 from fedagent import AsyncStrategy
 from fedagent.errors import ConfigurationError
+from fedagent.privacy import Private
 from fedagent.rules import FedAT, Hierarchical, Periodic, Rule, RuleWrapper
 from tests.conformance.cases_clock import CLOCK_CASES, REFUSES_A_CLOCK
 from tests.conformance.clock import PERIOD_S, arrivals, oracle_moments, real_moments
@@ -21,6 +22,7 @@ HAVE_ORACLES_ELSEWHERE = {
     FedAT: "tests/rules/test_fedat.py",
     Hierarchical: "tests/rules/test_hierarchical.py, tests/rules/test_periodic.py",
     Periodic: "here: every case is under one",
+    Private: "tests/privacy/test_rule.py",
     RuleWrapper: "tests/rules/test_wrapper.py",
 }
 

@@ -22,6 +22,7 @@ from fedagent.errors import CheckpointError
 from fedagent.journal import Checkpoints
 from fedagent.mixing import ring
 from fedagent.nodes.geography import Blocks, Links
+from fedagent.privacy import Private
 from fedagent.rules import ACE, CA2FL, FADAS, CentredClipping, FedAT, HeLoCo, Ringmaster
 from fedagent.scheduling import DyLU, FedCompass, Paced, Tiers, Utility
 from fedagent.simulation import Equal, Lognormal, Phones, Reliability
@@ -81,6 +82,9 @@ STRATEGIES = {
         scheduler=Paced(learning_rate=0.05), **o | {"concurrency": "auto"}
     ),
     "by the clock": lambda **o: FedBuff(buffer_size=None, publish_every_s=4.0, **o),
+    "private": lambda **o: AsyncStrategy(
+        Private(FADAS(buffer_size=1), 3, epsilon_budget=20.0, tree_releases=2, seed=1), **o
+    ),
     "queues at the nodes": lambda **o: FedBuff(buffer_size=3, prefetch=1, **o),
 }
 

@@ -123,5 +123,5 @@ def test_a_line_that_is_no_job_is_named(tmp_path, line):
 
 @pytest.mark.parametrize(("folder", "what"), [(".", "holds no jobs.jsonl"), ("x", "is not a fold")])
 def test_a_folder_without_jobs_is_named(tmp_path, folder, what):
-    with pytest.raises(ConfigurationError, match=f"{what}.*asynchronous strategy"):
+    with pytest.raises(ConfigurationError, match=f"{what}.*output folder of a run"):
         read_jobs(tmp_path / folder)

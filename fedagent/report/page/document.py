@@ -145,9 +145,7 @@ def _of_one(run: PageRun, charts: dict[str, Any]) -> list[str]:
     return [*parts, sections.showcase(run), sections.how_to_repeat(run)]
 
 
-_NO_JOBS = (
-    "No job is recorded: Flower's own rounds, a run without updates, or one of an earlier version."
-)
+_NO_JOBS = "No job is recorded: a run without updates, or one of an earlier version."
 _ZOOM = (
     "Drag to zoom in, Ctrl and wheel to zoom, the first tool to pan, the circle to go back; a "
     "legend's entry hides its jobs."

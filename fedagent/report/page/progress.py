@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fedagent import formatting
-from fedagent.report.jobs import JOBS_FILE, Job
+from fedagent.report.at_work import AT_WORK_FILE, read_at_work
+from fedagent.report.jobs import Job
 from fedagent.report.page.data import PageRun
 from fedagent.report.page.sections import escaped, section
 from fedagent.report.run_log import LOG_FILE
@@ -53,18 +54,29 @@ def share_done(run: PageRun) -> tuple[float, str]:
 
 def nodes(run: PageRun) -> str:
     """Return the nodes, those with failures first, as HTML; of many the first hundred."""
-    by_id: dict[str, list[Job]] = {}
+    problem, by_id = "", dict[str, list[Job]]()
+    try:
+        now_s, doing = read_at_work(run.record.directory)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        now_s, doing, problem = 0.0, {}, f"{AT_WORK_FILE} cannot be read ({error!r})."
+    for node_id in doing:
+        by_id[node_id] = []
     for job in run.jobs:
         by_id.setdefault(job.node_id, []).append(job)
     if not by_id:
-        return section("Nodes", f"<p>No line in {JOBS_FILE} yet.</p>")
-    now_s = float(run.versions.x["clock"][-1]) if len(run.versions) else 0.0
+        return section("Nodes", "<p>No node has got work yet.</p>")
+    now_s = max(now_s, *run.versions.x["clock"][-1:])
     failed = {n: sum(j.outcome != Outcome.APPLIED for j in own) for n, own in by_id.items()}
-    order = sorted(by_id, key=lambda n: (-failed[n], by_id[n][-1].ended_s or 0.0))
-    lines = [_line(n, by_id[n], failed[n], now_s) for n in order[:MOST_NODES]]
+    ended_s = {n: own[-1].ended_s or 0.0 if own else 0.0 for n, own in by_id.items()}
+    order = sorted(by_id, key=lambda n: (-failed[n], ended_s[n]))
+    lines = [
+        _line(n, "; then ".join(doing.get(n, ["idle"])), by_id[n], failed[n], now_s)
+        for n in order[:MOST_NODES]
+    ]
     more = len(order) - len(lines)
-    rest = f'<p class="faint">and {more:,} more</p>' if more > 0 else ""
-    heads = "node", "jobs", "not applied", "last job ended", "how", "of version"
+    told = [f"and {more:,} more"] if more > 0 else []
+    rest = "".join(f'<p class="faint">{escaped(one)}</p>' for one in (*told, problem) if one)
+    heads = "node", "doing", "jobs", "not applied", "last job ended", "how", "of version"
     head = "".join(f"<th>{title}</th>" for title in heads)
     table = f'<table class="plain"><tr>{head}</tr>{"".join(lines)}</table>'
     return f"<details open><summary>{len(by_id):,} nodes</summary>{table}{rest}</details>"
@@ -88,12 +100,14 @@ def log_tail(directory: Path) -> str:
 _AXIS = {"updates": "updates", "versions": "versions", "seconds": "clock"}
 
 
-def _line(node_id: str, jobs: Sequence[Job], failed: int, now_s: float) -> str:
-    last = jobs[-1]
-    ago = "" if last.ended_s is None else f"{formatting.duration(max(0, now_s - last.ended_s))} ago"
-    version = "" if last.version is None else f"{last.version:,}"
-    how = f"{last.outcome} {formatting.printable(last.reason, 60)}"
-    cells = node_id, f"{len(jobs):,}", f"{failed:,}", ago, how, version
+def _line(node_id: str, doing: str, jobs: Sequence[Job], failed: int, now_s: float) -> str:
+    cells = [node_id, doing, f"{len(jobs):,}", f"{failed:,}", "", "", ""]
+    if jobs:
+        last = jobs[-1]
+        if last.ended_s is not None:
+            cells[4] = f"{formatting.duration(max(0, now_s - last.ended_s))} ago"
+        cells[5] = f"{last.outcome} {formatting.printable(last.reason, 60)}"
+        cells[6] = "" if last.version is None else f"{last.version:,}"
     return f"<tr>{''.join(f'<td>{escaped(cell)}</td>' for cell in cells)}</tr>"
 
 

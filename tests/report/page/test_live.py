@@ -15,12 +15,14 @@ from flwr.app import ArrayRecord
 
 from benchmarks.page.made_up import write_run
 from fedagent.errors import ConfigurationError
-from fedagent.report.page import live
+from fedagent.report.at_work import AT_WORK_FILE, AtWork
+from fedagent.report.page import live, progress
 from fedagent.report.page.beside import WatchedRun
 from fedagent.report.page.data import read
 from fedagent.report.page.progress import share_done
 from fedagent.statistics import Statistics
 from fedagent.stopping import RunEnd
+from fedagent.update import Dispatch
 
 from .conftest import NASTY
 
@@ -169,3 +171,24 @@ def test_the_name_of_a_folder_without_a_run_is_no_markup(tmp_path):
     page = live.LiveView(folder).html().decode()
     assert "&lt;script&gt;alert(1)&lt;" in page
     assert "<script>alert(1)<" not in page
+
+
+def test_the_live_view_says_it_of_every_node(made_up):
+    folder = made_up("run", is_over=False, num_jobs=100)
+    noted = AtWork(folder)
+    for node in (1003, 77):  # which has done none before
+        noted.begin(Dispatch(f"m{node}", node, 1200, "", 10.0, 99.0, local_steps=8))
+    noted.write(1e6)
+    shown = progress.nodes(read(folder, with_jobs=True))
+    assert shown.count("trains version 1,200, 8 steps") == 2
+    assert shown.count("<td>idle</td>") == 19
+    assert "21 nodes" in shown
+
+
+@pytest.mark.parametrize("broken", ["{", "[]", '{"now_s": 1, "jobs": [{}]}'])
+def test_a_broken_file_is_a_sentence_and_no_more(made_up, broken):
+    folder = made_up("run", is_over=False, num_jobs=100)
+    (folder / AT_WORK_FILE).write_text(broken)
+    shown = progress.nodes(read(folder, with_jobs=True))
+    assert f"{AT_WORK_FILE} cannot be read" in shown
+    assert "20 nodes" in shown
