@@ -79,6 +79,11 @@ class Robust:
             "Robust: only the strategy understands this model, so no filter can look at updates of "
             "it; leave the filters out.",
         )
+        require(
+            not self.gate.filters or rule.allows_filters,
+            f"Robust: filters let nodes decide what becomes of each other's updates, and what "
+            f"{type(rule).__name__} promises each of them would not hold; leave the filters out.",
+        )
         if self.kept_per_node is None or rule.is_one_per_node:
             return rule
         return OnePerNode(rule, self.kept_per_node)

@@ -122,6 +122,14 @@ class Rule(ABC):
         return False
 
     @property
+    def allows_filters(self) -> bool:
+        """Whether what becomes of an update may depend on those of other nodes.
+
+        Not where a promise about every single node is made.
+        """
+        return True
+
+    @property
     def has_buffer(self) -> bool:
         """Whether K updates make a version, none of which counts before."""
         return False

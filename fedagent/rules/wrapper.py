@@ -95,6 +95,11 @@ class RuleWrapper(Rule):
         return self.inner.is_opaque
 
     @property
+    def allows_filters(self) -> bool:
+        """What the inner rule says."""
+        return self.inner.allows_filters
+
+    @property
     def has_buffer(self) -> bool:
         """What the inner rule says."""
         return self.inner.has_buffer

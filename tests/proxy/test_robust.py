@@ -15,6 +15,7 @@ from fedagent import AsyncStrategy, FedAsync, FedBuff, Robust, asynchronous
 from fedagent.admission.filters import NormBound
 from fedagent.client.attacks import Attackers, SignFlip
 from fedagent.errors import ConfigurationError
+from fedagent.privacy import Private
 from fedagent.rules import CA2FL, CentredClipping, GeometricMedian, Median
 from fedagent.rules import FedBuff as FedBuffRule
 from fedagent.simulation import Scripted
@@ -31,6 +32,10 @@ FAST = [0.05, 1.0, 1.0, 1.0, 1.0]
 def train(strategy, times=(1.0,) * 5, rounds=15):
     fleet = Scripted(num_nodes=len(times), times=list(times))
     return toy.run(strategy, fleet, rounds=rounds, client=toy.client_app(mods=[LIAR]))
+
+
+def private(robust):
+    return AsyncStrategy(Private(FedBuffRule(1), buffer_size=4), robust=robust)
 
 
 def error(run) -> float:
@@ -115,6 +120,8 @@ def test_a_strategy_that_is_started_again_begins_anew():
         (lambda: AsyncStrategy(CA2FL(), robust=Robust(Median())), "CA2FL does not go by a buffer"),
         (lambda: FedAsync(robust=Robust(per_node="newest")), "FedAsync has no buffer"),
         (lambda: asynchronous(FedAvg(), robust=Robust(Median())), "FlowerRule does not go by"),
+        (lambda: private(Robust(Median())), "Private does not go by a buffer"),
+        (lambda: private(Robust(filters=[NormBound()])), "Private promises"),
         (lambda: Robust(max_influence=0.0), "max_influence=0"),
         (lambda: Robust(per_node="oldest"), "per_node"),
         (
