@@ -77,13 +77,25 @@ def test_what_turns_away_from_the_models_way_is_refused():
     assert judged(direction, -9.0, 0.0, at=x) == [-9.0, 0.0]  # nothing to compare with yet
     x.vector.add_(torch.tensor([1.0, 0.0], dtype=torch.float64))
     x.version += 1
+    for node in (2, 3, 4):
+        assert judged(direction, 0.1, 5.0, at=x, node=node) == [0.1, 5.0]
     assert judged(direction, -1.0, 0.0, at=x) == "against-momentum"
-    assert judged(direction, 0.1, 5.0, at=x) == [0.1, 5.0]
     assert judged(direction, 0.0, 0.0, at=x) == [0.0, 0.0]
     x.vector.add_(torch.tensor([0.0, 4.0], dtype=torch.float64))
     x.version += 1  # m is now (.5, 4)
     assert judged(direction, -1.0, 0.0, at=x) == [-1.0, 0.0]
     assert judged(direction, 0.0, -1.0, at=x) == "against-momentum"
+
+
+def test_where_most_nodes_turn_away_it_is_the_models_way_that_is_wrong():
+    x, direction = model(0.0, 0.0), Direction()
+    direction.judge(update(1.0, 0.0), x)
+    x.vector.sub_(torch.tensor([1.0, 0.0], dtype=torch.float64))  # liars were first
+    x.version += 1
+    liars = [judged(direction, -1.0, 0.0, at=x, node=node) for node in (7, 8)]
+    honest = [judged(direction, 1.0, 0.0, at=x, node=node) for node in (1, 2, 3, 1)]
+    assert liars == [[-1.0, 0.0]] * 2
+    assert honest == ["against-momentum", "against-momentum", [1.0, 0.0], [1.0, 0.0]]
 
 
 def trusted_step(calls: list[int]):

@@ -1,12 +1,12 @@
 r"""Updates that lead away from where the model goes.
 
     m <- beta m + x(t+1) - x(t)            at every version
-    refused, if  cos(Delta, m) < min_cosine
+    refused, if  cos(Delta, m) < min_cosine,  unless that holds for most nodes, one vote each
 
 The momentum is what the model did, not what clients sent, so a lie must first have moved the model
 to be in it. In the spirit of FLTrust (arXiv 2012.13995), whose reference is the server's own step;
-the momentum as reference is ours and needs no data. It needs an honest majority in what moves the
-model: put it around a rule with `Median` or the like.
+the momentum as reference is ours and needs no data. Liars who are fast may be the first to move
+the model; where most nodes turn away from m, it is m that is wrong, and everything passes.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from fedagent.admission.filters.base import Filter, products, refused
+from fedagent.admission.filters.base import Filter, Votes, products, refused
 from fedagent.errors import require
 from fedagent.model import FlatModel
 from fedagent.update import Rejection, Update
@@ -36,6 +36,7 @@ class Direction(Filter):
         self._version = -1
         self._last: torch.Tensor | None = None
         self._momentum: torch.Tensor | None = None
+        self._votes = Votes()
 
     def judge(self, update: Update, model: FlatModel) -> Update | Rejection:
         """Compare the update with the momentum; without one everything passes."""
@@ -46,7 +47,8 @@ class Direction(Filter):
         if not own or not other:
             return update
         cosine = both / own**0.5 / other**0.5
-        if cosine >= self.min_cosine:
+        self._votes.cast(update.node_id, cosine)
+        if cosine >= self.min_cosine or self._votes.quantile(0.5) < self.min_cosine:
             return update
         return refused("against-momentum", f"its cosine with the server's momentum is {cosine:.2f}")
 
@@ -64,10 +66,12 @@ class Direction(Filter):
     def state_dict(self) -> dict[str, Any]:
         """Return the momentum, and the version up to which it goes."""
         copies = (None if t is None else t.clone() for t in (self._last, self._momentum))
-        return {"version": self._version, **dict(zip(("last", "momentum"), copies, strict=True))}
+        named = dict(zip(("last", "momentum"), copies, strict=True))
+        return {"version": self._version, "votes": self._votes.state_dict(), **named}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         self._version = int(state["version"])
         copies = (None if state[n] is None else state[n].clone() for n in ("last", "momentum"))
         self._last, self._momentum = copies
+        self._votes.load_state_dict(state["votes"])
