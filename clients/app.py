@@ -13,9 +13,10 @@ CONF = Path(__file__).parents[1] / "conf"
 def build(run_config: UserConfig) -> ClientSpec:
     """Return the client that the overrides describe."""
     cfg = compose(str(run_config.get("overrides", "")), CONF)
-    return ClientSpec(
+    client = ClientSpec(
         build_task(cfg), instantiate(cfg.client), str(cfg.device), instantiate(cfg.client_mods)
     )
+    return instantiate(cfg.attack).on(client) if cfg.attack else client
 
 
 app = build_client_app(build)

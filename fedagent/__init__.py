@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fedagent.proxy.options import AsyncOptions
+    from fedagent.proxy.robust import Robust
     from fedagent.simulation import run_simulation
     from fedagent.strategies.async_strategy import AsyncStrategy
     from fedagent.strategies.collaborative import Collaborative
@@ -23,6 +24,7 @@ __all__ = [
     "FedAsync",
     "FedBuff",
     "Hierarchical",
+    "Robust",
     "Task",
     "asynchronous",
     "run_simulation",
@@ -35,6 +37,7 @@ _MODULES = {
     "FedAsync": "strategies.presets",
     "FedBuff": "strategies.presets",
     "Hierarchical": "strategies.presets",
+    "Robust": "proxy.robust",
     "Task": "tasks.task",
     "asynchronous": "strategies.wrapping",
     "run_simulation": "simulation",

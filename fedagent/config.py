@@ -79,7 +79,7 @@ def _composed(overrides: str, config_dir: Path) -> DictConfig:
         cfg.about = {
             key: value
             for key, value in {**chosen, **values, "seed": cfg.seed}.items()
-            if key.split(".")[0] not in _UNREPORTED and value is not None
+            if key.split(".")[0] not in _UNREPORTED and value not in (None, "none")
         }
     return cfg
 

@@ -4,6 +4,7 @@ import math
 from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from heapq import nlargest
 from itertools import islice
 from numbers import Real
 from typing import Any
@@ -87,6 +88,8 @@ class Statistics:
     buffered : received updates that are not part of a version yet.
     lost : received updates that no version will ever hold, by reason, such as
         ``{"strategy-raised": 10}``.
+    weights : the weight of all updates received, by node; see `fedagent.rules.Rule.influence`.
+    applied_weight : the sum of them.
     fruitless : nodes none of whose jobs has changed the model, and how often those ended how; of
         large fleets the first thousand. `fruitless_nodes` are those that had their chance.
     delta_like : nodes whose first update looked like the change of a model and not like a model:
@@ -122,6 +125,8 @@ class Statistics:
     useful_s: float = 0.0
     buffered: int = 0
     lost: Mapping[str, int] = field(default_factory=dict)
+    weights: dict[int, float] = field(default_factory=dict)
+    applied_weight: float = 0.0
     fruitless: dict[int, Counter[str]] = field(default_factory=dict)
     delta_like: dict[int, float] = field(default_factory=dict)
     staleness_sum: int = 0
@@ -203,6 +208,22 @@ class Statistics:
         _count(self.outcomes, outcome, reason)
         self.in_flight -= 1
         self.busy_s += self.now_s - (dispatch.sent_at_s if begun_s is None else begun_s)
+
+    def weigh(self, node_id: int, weight: float) -> None:
+        """Add to the weight of a node's updates, or take off it what counts nothing after all."""
+        self.weights[node_id] = self.weights.get(node_id, 0.0) + weight
+        self.applied_weight += weight
+
+    def influence(self, node_id: int) -> float:
+        """Return a node's share of the weight of all updates, 0 to 1."""
+        if self.applied_weight <= 0.0:
+            return 0.0
+        return self.weights.get(node_id, 0.0) / self.applied_weight
+
+    def most_influential(self, number: int = 10) -> dict[int, float]:
+        """Return the nodes with the largest `influence`, and how large that is, largest first."""
+        largest = nlargest(number, self.weights.items(), key=lambda item: item[1])
+        return {node_id: self.influence(node_id) for node_id, _ in largest}
 
     def received(self, staleness: int, duration_s: float) -> None:
         """Count one update that the rule received, `duration_s` after its dispatch."""

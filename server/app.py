@@ -8,12 +8,14 @@ from pathlib import Path
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Context, MetricRecord
 from flwr.serverapp import Grid, ServerApp
+from flwr.serverapp.strategy import Strategy
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from fedagent import keys
+from fedagent import AsyncStrategy, keys
+from fedagent.admission.filters import TrustedSet
 from fedagent.callbacks import LiveDisplay
-from fedagent.client import LocalTraining, resolve_device, train
+from fedagent.client import LocalTraining, TrustedTraining, resolve_device, train
 from fedagent.config import build_task, compose, instantiate
 from fedagent.errors import FedagentError, RunStalledError, one_of, require
 from fedagent.grids import clock_of
@@ -76,6 +78,7 @@ def main(grid: Grid, context: Context) -> None:
     strategy = instantiate(
         cfg.strategy, callbacks=callbacks, stopping=conditions, checkpoint=saving
     )
+    protect(cfg, task, strategy)
     if saving is not None:
         remember_words(output_dir, words)
     result = strategy.start(
@@ -126,6 +129,25 @@ def checkpoints(cfg: DictConfig, folder: Path, grid: Grid) -> Checkpoints | None
         return None
     kept: Checkpoints = instantiate(cfg.checkpoint, folder=folder / CHECKPOINTS, resume=goes_on)
     return kept
+
+
+def protect(cfg: DictConfig, task: Task, strategy: Strategy) -> None:
+    """Give filters that compare with the server's own training examples that they trust.
+
+    Raises
+    ------
+    ConfigurationError
+        If Flower's own rounds are asked for what they do not have.
+    """
+    asked = sorted(key for key in cfg.about if key.split(".")[0] in ("robust", "filters"))
+    require(
+        not asked or isinstance(strategy, AsyncStrategy),
+        f"{', '.join(asked)}: {type(strategy).__name__} runs Flower's own rounds, in which nothing "
+        "of it works; take a strategy without rounds, or Flower's robust one for its own.",
+    )
+    for each in strategy.options.robust.gate.filters if isinstance(strategy, AsyncStrategy) else ():
+        if isinstance(each, TrustedSet) and each.step is None:
+            each.step = TrustedTraining(task, instantiate(cfg.client), seed=cfg.seed)
 
 
 def initial_arrays(cfg: DictConfig, task: Task) -> ArrayRecord:

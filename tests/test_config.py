@@ -89,7 +89,7 @@ def test_several_monitors_watch_a_run():
         ("hydra.swep.dir=x", "hydra.sweep.dir"),
         ("~strateg", "did you mean strategy?"),
         ("monitor=json monitor.json.level=debug learning_rat=3", "did you mean learning_rate?"),
-        ("xyzzy=3", "there are: app, baseline, buffer_size"),
+        ("xyzzy=3", "there are: app, attack, baseline, buffer_size"),
         # words that are no override of one value
         ("fleet.num_nodes", "write fleet.num_nodes=VALUE."),
         ("sed", "sed is not KEY=VALUE; did you mean seed?"),

@@ -22,6 +22,7 @@ DEFAULTS: dict[Any, dict[str, Any]] = {
     rules.AREA: {"num_nodes": 1, "publish_every": 3},
     rules.ASGD: {"server_learning_rate": 1.0},
     rules.CA2FL: {"buffer_size": 10, "server_learning_rate": 1.0, "num_nodes": 1},
+    rules.CentredClipping: {"radius": None, "steps": 5},
     rules.DCASGD: {"lambda_": 2.0, "adaptive": True, "ema": 0.95, "server_learning_rate": 1.0},
     rules.DelayedNesterov: {"period": 10, "momentum": 0.9, "server_learning_rate": 1.0},
     rules.FADAS: {
@@ -32,6 +33,9 @@ DEFAULTS: dict[Any, dict[str, Any]] = {
         "eps": 1e-08,
         "max_staleness": 1,
     },
+    rules.GeometricMedian: {"steps": 8, "smoothing": 1e-06},
+    rules.OnePerNode: {"keep": "newest"},
+    rules.TrimmedMean: {"share": 0.3},
     rules.FedAsync: {"alpha": 0.6},
     rules.FedBuff: {
         "buffer_size": 10,

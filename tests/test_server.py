@@ -9,11 +9,12 @@ import torch
 from flwr.app import ArrayRecord
 from omegaconf import OmegaConf
 
-from fedagent.config import build_task, compose
+from fedagent.client import TrustedTraining
+from fedagent.config import build_task, compose, instantiate
 from fedagent.errors import ConfigurationError
 from fedagent.simulation import run_simulation
 from fedagent.stopping import Baseline
-from server.app import baseline, evaluate_centrally, initial_arrays, run_folder, show
+from server.app import baseline, evaluate_centrally, initial_arrays, protect, run_folder, show
 
 CONF = Path(__file__).parents[1] / "conf"
 REGRESSION = "app=regression fleet.num_nodes=3 device=cpu"
@@ -133,3 +134,15 @@ def test_a_warm_start_sees_the_public_batches_of_a_task_and_no_others(monkeypatc
     public = initial_arrays(cfg, task)["weight"].numpy()
     assert (fresh != public).any()
     assert (pooled != public).any()
+
+
+def test_filters_get_what_they_trust_and_rounds_that_cannot_be_protected_are_refused():
+    cfg = compose(f"{REGRESSION} strategy=fedasync filters=[zeno,norm_bound]", CONF)
+    strategy, task = instantiate(cfg.strategy), build_task(cfg)
+    protect(cfg, task, strategy)
+    assert isinstance(strategy.options.robust.gate.filters[0].step, TrustedTraining)
+    rounds = instantiate(compose("strategy=fedavg", CONF).strategy)
+    protect(compose("strategy=fedavg", CONF), task, rounds)
+    for words in ("robust=median", "filters=zeno", "robust.max_influence=0.1"):
+        with pytest.raises(ConfigurationError, match=words.split("=")[0]):
+            protect(compose(f"strategy=fedavg {words}", CONF), task, rounds)

@@ -30,6 +30,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from fedagent import keys
 from fedagent.errors import require
 from fedagent.mixing.history import ChangeLog
 from fedagent.mixing.matrix import Floats, Indices, MixingMatrix
@@ -129,9 +130,16 @@ class Mixing(Rule):
         self._mean = model.vector
 
     def rejection(self, update: Update) -> Rejection | None:
-        """Refuse nodes that the mixing has no place for."""
+        """Refuse nodes that the mixing has no place for, or that name another's."""
         if self._places.of(update) is not None:
             return None
+        named = update.metrics.get(keys.PARTITION_ID)
+        if (holder := self._places.holder(named)) is not None:
+            detail = (
+                f"The place {named} belongs to node {holder}, which named it first. A device keeps "
+                "its node id, and with it its place, if it authenticates itself with a key."
+            )
+            return Rejection(Outcome.REJECTED, "place-of-another", detail)
         detail = (
             "The mixing has no row for this node: build it for as many nodes as there are, and "
             "give every node a partition-id below that number."

@@ -30,6 +30,7 @@ from fedagent.privacy.accountant import Accountant
 from fedagent.privacy.clipping import Clipping
 from fedagent.privacy.noise import Noise
 from fedagent.rules.base import Rule
+from fedagent.rules.combining import Combining
 from fedagent.rules.staleness import Staleness, polynomial, validated
 from fedagent.rules.wrapper import RuleWrapper
 from fedagent.stopping import RunEnd
@@ -166,6 +167,15 @@ class Private(RuleWrapper):
         """Return the largest epsilon of all nodes, C, and what the inner rule says."""
         own = {"epsilon": self.accountant.epsilon(), "clip-norm": self.clipping.norm}
         return {**self.inner.metrics(), **own}
+
+    def combine_with(self, combining: Combining) -> None:
+        """Refuse: the noise is that of a mean, and clipping bounds every node already."""
+        Rule.combine_with(self, combining)
+
+    @property
+    def allows_filters(self) -> bool:
+        """No: a node's update would change what becomes of others', and the noise hides less."""
+        return False
 
     @property
     def allows_prefetch(self) -> bool:

@@ -282,6 +282,7 @@ class Dispatcher:
         if ending.observation is not None:
             self._options.scheduler.observe(ending.observation)
             self.slots.observe(ending.observation)
+            self.statistics.weigh(dispatch.node_id, ending.weight)
         else:
             self._options.scheduler.lost(dispatch.node_id)
         if ending.outcome in (Outcome.APPLIED, Outcome.REJECTED):

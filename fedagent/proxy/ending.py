@@ -17,6 +17,7 @@ class Ending:
     received_bytes : serialised model bytes of the reply.
     observation : what a scheduler learns from the job; None if it came to nothing.
     discount : s(tau) of the rule for an update that it takes; None for all others.
+    weight : that of such an update beside others; see `fedagent.rules.Rule.influence`.
     """
 
     outcome: Outcome
@@ -26,6 +27,7 @@ class Ending:
     received_bytes: int = 0
     observation: Observation | None = None
     discount: float | None = None
+    weight: float = 0.0
 
     @classmethod
     def by(

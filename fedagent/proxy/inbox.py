@@ -37,6 +37,7 @@ class Inbox:
         self, options: AsyncOptions, dispatcher: Dispatcher, versions: Versions, rule: Rule
     ) -> None:
         self._admission = options.admission
+        self._robust = options.robust
         self._dispatcher, self._versions, self._rule = dispatcher, versions, rule
 
     def read(self, reply: Message) -> Received | None:
@@ -50,9 +51,11 @@ class Inbox:
             self._dispatcher.close(dispatch, Ending.by(update, num_bytes))
             return None
         observation = _observation(update, dispatch.bytes_down + num_bytes)
-        if rejection := self._rule.rejection(update):
-            self._dispatcher.close(dispatch, Ending.by(rejection, num_bytes, observation))
+        judged = self._judged(update)
+        if isinstance(judged, Rejection):
+            self._dispatcher.close(dispatch, Ending.by(judged, num_bytes, observation))
             return None
+        update = judged
         self._dispatcher.conduct.look(update)
         discount = self._rule.discount(update.staleness)
         applied = Ending(
@@ -61,6 +64,7 @@ class Inbox:
             received_bytes=num_bytes,
             observation=observation,
             discount=discount,
+            weight=self._rule.influence(update),
         )
         return Received(dispatch, update, applied)
 
@@ -78,6 +82,13 @@ class Inbox:
             base.carried,
             self._dispatcher.begun_s(dispatch),
         )
+
+    def _judged(self, update: Update) -> Update | Rejection:
+        """Let the rule, then the run's options, refuse or change an update."""
+        refusal = self._rule.rejection(update) or self._robust.over_its_share(
+            update.node_id, self._rule.influence(update), self._dispatcher.statistics
+        )
+        return refusal or self._robust.gate.judge(update, self._versions.model)
 
 
 def _why_nothing(update: Update, discount: float) -> str:

@@ -14,6 +14,7 @@ from fedagent.errors import require
 from fedagent.journal import Checkpoints
 from fedagent.nodes.backoff import Backoff
 from fedagent.nodes.geography import Attributes
+from fedagent.proxy.robust import Robust
 from fedagent.scheduling import AutoConcurrency, PerNode, Scheduler, Uniform
 from fedagent.scheduling.per_node import require_prefetch
 from fedagent.stopping import Stopping
@@ -72,6 +73,7 @@ class AsyncOptions:
     publish_every_s : seconds on the run's clock after which what arrived makes a version; None
         leaves it to the rule. See `fedagent.rules.Periodic`.
     per_node : B_k, M_k and prefetch by device class.
+    robust : what is done against nodes that lie; see `Robust`.
     seed : of the sample of nodes that evaluates.
     checkpoint : when the run's state is saved, and whether it goes on from what was; None for
         never. On a real fleet updates are logged between two checkpoints, each before it counts.
@@ -111,6 +113,7 @@ class AsyncOptions:
     prefetch: int = 0
     publish_every_s: float | None = None
     per_node: PerNode | None = None
+    robust: Robust = field(default_factory=Robust)
     seed: int = 0
     checkpoint: Checkpoints | None = None
 

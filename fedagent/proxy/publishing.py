@@ -68,3 +68,5 @@ class Publishing:
             self.publish_sound(rule.advance)
         self._statistics.edge_bytes_between_regions = rule.bytes_between_regions
         self._statistics.lost = rule.lost
+        for node_id, weight in rule.take_withdrawn().items():
+            self._statistics.weigh(node_id, -weight)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from flwr.app import ConfigRecord, MetricRecord
 
+from fedagent.errors import require
 from fedagent.rules import Rule
 from fedagent.statistics import Statistics
 
@@ -49,6 +50,20 @@ class Rounds:
         self.num_updates = max(1, self._statistics.cohort)
         self._version = self._statistics.version
         self._rule.begin_round(self.num_updates)
+        self._require_nodes()
+
+    def _require_nodes(self) -> None:
+        """Refuse, or later on warn of, a version of more nodes' updates than there are nodes."""
+        size, num_nodes = self._rule.updates_per_version, self._statistics.num_nodes
+        if not self._rule.is_one_per_node or size is None or size <= num_nodes:
+            return
+        problem = (
+            f"A version takes one update each of {size} nodes, and {num_nodes} are connected: "
+            f"none comes out before there are more. Set buffer_size to {num_nodes} or less, or "
+            f"min_available_nodes={size} to wait for them."
+        )
+        require(self.current > 1, problem)
+        logger.warning("%s", problem)
 
     def __str__(self) -> str:
         """Return "rounds of 20 updates", how many nodes train at once, and what makes a version."""

@@ -227,6 +227,7 @@ class Recorder(Callback):
             "evaluations": Statistics(outcomes=statistics.evaluation_outcomes).by_outcome(),
             "buffered": statistics.buffered,
             "lost": dict(sorted(statistics.lost.items())),
+            "most_influential_nodes": statistics.most_influential(),
             "fruitless_nodes": statistics.fruitless_nodes(),
             "delta_like_nodes": statistics.delta_like,
             "unsolicited": dict(sorted(statistics.unsolicited.items())),

@@ -6,6 +6,13 @@ from fedagent.rules.asgd import ASGD
 from fedagent.rules.base import Rule, too_stale
 from fedagent.rules.buffered import BufferedRule
 from fedagent.rules.ca2fl import CA2FL
+from fedagent.rules.combining import (
+    CentredClipping,
+    Combining,
+    GeometricMedian,
+    Median,
+    TrimmedMean,
+)
 from fedagent.rules.dc_asgd import DCASGD
 from fedagent.rules.delayed_nesterov import DelayedNesterov
 from fedagent.rules.fadas import FADAS
@@ -17,6 +24,7 @@ from fedagent.rules.fedstaleweight import FedStaleWeight
 from fedagent.rules.heloco import HeLoCo
 from fedagent.rules.hierarchical import Hierarchical
 from fedagent.rules.malenia import Malenia
+from fedagent.rules.one_per_node import OnePerNode
 from fedagent.rules.periodic import Periodic
 from fedagent.rules.port import PORT
 from fedagent.rules.rennala import Rennala
@@ -32,6 +40,8 @@ __all__ = [
     "ASGD",
     "BufferedRule",
     "CA2FL",
+    "CentredClipping",
+    "Combining",
     "DCASGD",
     "DelayedNesterov",
     "FADAS",
@@ -40,9 +50,12 @@ __all__ = [
     "FedBuff",
     "FedNova",
     "FedStaleWeight",
+    "GeometricMedian",
     "HeLoCo",
     "Hierarchical",
     "Malenia",
+    "Median",
+    "OnePerNode",
     "PORT",
     "Periodic",
     "Rennala",
@@ -52,5 +65,6 @@ __all__ = [
     "RingmasterLMO",
     "Rule",
     "RuleWrapper",
+    "TrimmedMean",
     "too_stale",
 ]

@@ -7,7 +7,9 @@ from typing import Any
 
 import torch
 
+from fedagent.errors import ConfigurationError
 from fedagent.model import FlatModel
+from fedagent.rules.combining import Combining
 from fedagent.stopping import RunEnd
 from fedagent.update import Outcome, Rejection, Update
 
@@ -44,6 +46,28 @@ class Rule(ABC):
         such. 1 for rules that do not look at it.
         """
         return 1.0
+
+    def influence(self, update: Update) -> float:
+        """Return the weight that an update has beside others; what nodes are compared by.
+
+        Asked of what is received; it must change nothing. `discount` of its staleness, unless the
+        rule weighs by more than that.
+        """
+        return self.discount(update.staleness)
+
+    def combine_with(self, combining: Combining) -> None:
+        """Put a buffer's updates together in another way than by their mean, from now on.
+
+        Raises
+        ------
+        ConfigurationError
+            If the rule has no buffer, or goes by more than it.
+        """
+        raise ConfigurationError(
+            f"{type(self).__name__} does not go by a buffer of updates alone, so "
+            f"{type(combining).__name__} cannot protect it: take FedBuff, FedNova, FADAS, PORT, "
+            "FedStaleWeight or Rennala, or filters that look at single updates."
+        )
 
     def model_for(self, node_id: int) -> torch.Tensor | None:
         """Return the (P,) model that `node_id` is to train or evaluate; None: the published one.
@@ -98,6 +122,24 @@ class Rule(ABC):
         return False
 
     @property
+    def allows_filters(self) -> bool:
+        """Whether what becomes of an update may depend on those of other nodes.
+
+        Not where a promise about every single node is made.
+        """
+        return True
+
+    @property
+    def has_buffer(self) -> bool:
+        """Whether K updates make a version, none of which counts before."""
+        return False
+
+    @property
+    def is_one_per_node(self) -> bool:
+        """Whether no version holds more than one update of a node; it then needs K nodes."""
+        return False
+
+    @property
     def needs_clock(self) -> bool:
         """Whether no version comes out without one: a buffer that is never full by itself."""
         return False
@@ -143,6 +185,10 @@ class Rule(ABC):
     @property
     def lost(self) -> Mapping[str, int]:
         """Updates received that no version will ever hold, by reason."""
+        return {}
+
+    def take_withdrawn(self) -> Mapping[int, float]:
+        """Return, once and by node, the `influence` of what counts nothing after all."""
         return {}
 
     @property

@@ -16,6 +16,7 @@ from fedagent.errors import require
 from fedagent.model import FlatModel
 from fedagent.rules.base import Rule
 from fedagent.rules.buffer import Buffer
+from fedagent.rules.combining import Combining, CombiningBuffer
 from fedagent.update import Update
 
 BufferSize = int | Literal["cohort"] | None
@@ -43,7 +44,7 @@ class BufferedRule(Rule):
     def __init__(self, buffer_size: BufferSize = 10) -> None:
         self._asked_size = validated_size(type(self).__name__, buffer_size)
         self.buffer_size = None if buffer_size == "cohort" else buffer_size
-        self.buffer = Buffer()
+        self.buffer: Buffer = Buffer()
 
     def begin_round(self, num_updates: int) -> None:
         """Take the round's number of updates as K, if that is what was asked for."""
@@ -74,6 +75,15 @@ class BufferedRule(Rule):
         if not self.buffer:
             return False
         self.step(model, self.buffer.take())
+        return True
+
+    def combine_with(self, combining: Combining) -> None:
+        """Take another buffer, before anything is in it."""
+        self.buffer = CombiningBuffer(combining)
+
+    @property
+    def has_buffer(self) -> bool:
+        """Yes."""
         return True
 
     @property

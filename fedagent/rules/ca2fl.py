@@ -18,7 +18,9 @@ import torch
 
 from fedagent.errors import require
 from fedagent.model import FlatModel
+from fedagent.rules.base import Rule
 from fedagent.rules.buffered import BufferedRule
+from fedagent.rules.combining import Combining
 from fedagent.rules.table import Table
 from fedagent.update import Update
 
@@ -47,6 +49,10 @@ class CA2FL(BufferedRule):
         self.num_nodes = num_nodes
         self._cache = Table()
         self._fresh: dict[int, torch.Tensor] = {}
+
+    def combine_with(self, combining: Combining) -> None:
+        """Refuse: the mean of all h holds every node's latest update, whatever it is."""
+        Rule.combine_with(self, combining)
 
     def add(self, model: FlatModel, update: Update) -> None:
         """Add Delta_i - h_i to the buffer."""

@@ -19,6 +19,7 @@ import torch
 from fedagent.errors import one_of, require
 from fedagent.model import FlatModel
 from fedagent.rules.buffered import BufferedRule, BufferSize
+from fedagent.rules.combining import Combining
 from fedagent.rules.staleness import Staleness, polynomial, validated
 from fedagent.update import Update
 
@@ -59,6 +60,16 @@ class FedBuff(BufferedRule):
     def discount(self, staleness: int) -> float:
         """Return s(tau)."""
         return self.staleness(staleness)
+
+    def influence(self, update: Update) -> float:
+        """Return n_i s(tau_i)."""
+        examples = update.num_examples if self.weighted else 1.0
+        return examples * self.staleness(update.staleness)
+
+    def combine_with(self, combining: Combining) -> None:
+        """Combine so, and let no node count more because it says that it has more examples."""
+        super().combine_with(combining)
+        self.weighted = False
 
     def add(self, model: FlatModel, update: Update) -> None:
         """Add n_i s(tau_i) Delta_i to the buffer, and n_i or n_i s(tau_i) to the divisor."""

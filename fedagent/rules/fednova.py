@@ -21,6 +21,7 @@ import torch
 from fedagent.errors import require
 from fedagent.model import FlatModel
 from fedagent.rules.buffered import BufferedRule
+from fedagent.rules.combining import Combining
 from fedagent.rules.staleness import Staleness, polynomial, validated
 from fedagent.update import Update
 
@@ -57,6 +58,16 @@ class FedNova(BufferedRule):
     def discount(self, staleness: int) -> float:
         """Return s(tau)."""
         return self.staleness(staleness)
+
+    def influence(self, update: Update) -> float:
+        """Return n_i s(tau_i)."""
+        examples = update.num_examples if self.weighted else 1.0
+        return examples * self.staleness(update.staleness)
+
+    def combine_with(self, combining: Combining) -> None:
+        """Combine so, and let no node count more because it says that it has more examples."""
+        super().combine_with(combining)
+        self.weighted = False
 
     def add(self, model: FlatModel, update: Update) -> None:
         """Add the normalised step n_i s(tau_i) Delta_i / B_i to the buffer, n_i to the divisor."""

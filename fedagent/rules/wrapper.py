@@ -11,6 +11,7 @@ import torch
 
 from fedagent.model import FlatModel
 from fedagent.rules.base import Rule
+from fedagent.rules.combining import Combining
 from fedagent.stopping import RunEnd
 from fedagent.update import Rejection, Update
 
@@ -50,6 +51,14 @@ class RuleWrapper(Rule):
         """Ask the inner rule."""
         return self.inner.discount(staleness)
 
+    def influence(self, update: Update) -> float:
+        """Ask the inner rule."""
+        return self.inner.influence(update)
+
+    def combine_with(self, combining: Combining) -> None:
+        """Let the inner rule combine so."""
+        self.inner.combine_with(combining)
+
     def model_for(self, node_id: int) -> torch.Tensor | None:
         """Ask the inner rule."""
         return self.inner.model_for(node_id)
@@ -84,6 +93,21 @@ class RuleWrapper(Rule):
     def is_opaque(self) -> bool:
         """What the inner rule says."""
         return self.inner.is_opaque
+
+    @property
+    def allows_filters(self) -> bool:
+        """What the inner rule says."""
+        return self.inner.allows_filters
+
+    @property
+    def has_buffer(self) -> bool:
+        """What the inner rule says."""
+        return self.inner.has_buffer
+
+    @property
+    def is_one_per_node(self) -> bool:
+        """What the inner rule says."""
+        return self.inner.is_one_per_node
 
     @property
     def needs_clock(self) -> bool:
@@ -132,6 +156,10 @@ class RuleWrapper(Rule):
     def lost(self) -> Mapping[str, int]:
         """What the inner rule says."""
         return self.inner.lost
+
+    def take_withdrawn(self) -> Mapping[int, float]:
+        """Ask the inner rule."""
+        return self.inner.take_withdrawn()
 
     @property
     def bytes_between_regions(self) -> int:

@@ -47,8 +47,9 @@ class AsyncStrategy(Strategy):
         if self.options.concurrency == "auto":
             found = AutoConcurrency(rule.typical_staleness)
             self.options = replace(self.options, concurrency=found)
-        self.rule = _timed(rule, self.options)
-        self._fresh = self.rule.state_dict(), self.options.scheduler.state_dict()
+        self.rule = _timed(self.options.robust.around(rule), self.options)
+        self._stateful: list[Any] = [self.rule, self.options.scheduler, self.options.robust]
+        self._fresh = [each.state_dict() for each in self._stateful]
         self._proxy: Proxy | None = None
 
     @property
@@ -163,9 +164,8 @@ class AsyncStrategy(Strategy):
         )
         logger.info("Starting %s strategy:", type(self).__name__)
         self.summary()
-        rule_state, scheduler_state = self._fresh  # an earlier run's leftovers are not ours
-        self.rule.load_state_dict(rule_state)
-        self.options.scheduler.load_state_dict(scheduler_state)
+        for each, state in zip(self._stateful, self._fresh, strict=True):
+            each.load_state_dict(state)  # an earlier run's leftovers are not ours
         self._proxy = Proxy(self, self.rule, self.options, grid, request)
         return self._proxy.run()
 

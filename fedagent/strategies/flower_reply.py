@@ -27,6 +27,7 @@ class FlowerReply:
     metrics : what the client measured.
     arrays_key : name of the model's record in the reply.
     base_version : the version that it started from.
+    weight : s(tau), what it was weighed by.
     envelope : the reply as it came, but for a model that is rebased; None of an update that never
         travelled.
     """
@@ -37,6 +38,7 @@ class FlowerReply:
     metrics: Mapping[str, Any]
     arrays_key: str
     base_version: int = 0
+    weight: float = 1.0
     envelope: Message | None = field(default=None, repr=False)
 
     @classmethod
@@ -59,7 +61,8 @@ class FlowerReply:
             envelope = with_content(message, record_of(RecordDict, records))
         delta = update.delta.mul_(weight)
         metrics, carried = dict(update.metrics), update.carried
-        return cls(update.node_id, delta, carried, metrics, arrays_key, base_version, envelope)
+        said = update.node_id, delta, carried, metrics, arrays_key, base_version, weight
+        return cls(*said, envelope)
 
     def message(self, model: FlatModel) -> Message:
         """Return the reply with a whole model: as it came, or the update on top of `model`."""
@@ -82,6 +85,7 @@ class FlowerReply:
             "metrics": dict(self.metrics),
             "arrays_key": self.arrays_key,
             "base_version": self.base_version,
+            "weight": self.weight,
         }
 
     @classmethod

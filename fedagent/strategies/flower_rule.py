@@ -10,8 +10,6 @@ An aggregation that raises costs its version: the K updates count as lost, model
 they were before it, and the next buffer begins. After ten in a row the exception ends the run.
 """
 
-import logging
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -22,21 +20,18 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from fedagent._flower import aggregate_metricrecords
-from fedagent.formatting import place_of
 from fedagent.model import FlatModel, FrozenVector, blocks
 from fedagent.rules import Rule, too_stale
 from fedagent.rules.buffered import BufferSize, validated_size
+from fedagent.rules.one_per_node import PerNode
 from fedagent.rules.opaque import OpaqueModel
 from fedagent.rules.staleness import Staleness, polynomial, validated
 from fedagent.strategies.cohort import Cohort, Instructions
 from fedagent.strategies.flower_reply import FlowerReply, read_model, with_common_metrics
 from fedagent.strategies.layers import layers_of, remembered, restored_on_error, setting_of
+from fedagent.strategies.reply_buffer import ReplyBuffer
 from fedagent.update import Rejection, Update
 from fedagent.wire.records import from_record, to_record
-
-logger = logging.getLogger("flwr.fedagent")
-
-_MOST_FAILURES_IN_A_ROW = 10
 
 
 class FlowerRule(Rule):
@@ -52,6 +47,8 @@ class FlowerRule(Rule):
     rebase : whether replies are updates of arrays of numbers. If not, the model is a record that
         only the strategy understands, such as the bytes of XGBoost's trees: it gets the replies as
         they came, a late one too unless s(tau) is 0, and what it returns is the new model.
+
+    per_node : see `ReplyBuffer`; a strategy that counts on one update per node needs one.
 
     What the strategy calls a round is one of its aggregations, a version: Adam counts its steps by
     it. With a cohort's K that is everybody's round.
@@ -71,20 +68,18 @@ class FlowerRule(Rule):
         buffer_size: BufferSize = 10,
         staleness: Staleness = polynomial,
         rebase: bool = True,
+        per_node: PerNode | None = None,
     ) -> None:
         self._asked_size = validated_size("asynchronous", buffer_size)
         self.strategy = strategy
         self.buffer_size = None if buffer_size == "cohort" else buffer_size
         self.staleness = validated(staleness)
-        self._rebase = rebase
-        self._reported: set[str] = set()
+        self._rebase, self._per_node = rebase, per_node
         self._forget()
 
     def _forget(self) -> None:
         """Begin anew."""
-        self._buffer: list[FlowerReply] = []
-        self._lost: Counter[str] = Counter()
-        self._failures_in_a_row = 0
+        self._buffer = ReplyBuffer(self._per_node)
         self._message: Message | None = None
         self._metrics: MetricRecord | None = None
         self._config = ConfigRecord()
@@ -102,6 +97,16 @@ class FlowerRule(Rule):
     def config_key(self) -> str:
         """The name of the settings in the strategy's messages."""
         return str(setting_of(self.strategy, "configrecord_key", "config"))
+
+    @property
+    def has_buffer(self) -> bool:
+        """Yes."""
+        return True
+
+    @property
+    def is_one_per_node(self) -> bool:
+        """Whether the strategy gets at most one reply of a node at a time."""
+        return self._per_node is not None
 
     @property
     def needs_clock(self) -> bool:
@@ -132,7 +137,7 @@ class FlowerRule(Rule):
     @property
     def lost(self) -> Mapping[str, int]:
         """Updates of aggregations that raised, or that the strategy made nothing of."""
-        return self._lost
+        return self._buffer.lost
 
     # --- a round begins -----------------------------------------------------------------------
 
@@ -193,11 +198,13 @@ class FlowerRule(Rule):
         reply = FlowerReply.of(
             update, weight, self._message, self.arrays_key, base_version, self.is_opaque
         )
-        self._buffer.append(reply)
+        self._buffer.add(reply)
         if self.buffer_size is None or len(self._buffer) < self.buffer_size:
             return False
         is_published = self.flush(model)
-        self._lose("nothing-aggregated")  # as in Flower, a round that came to nothing is lost
+        self._buffer.lose(
+            "nothing-aggregated"
+        )  # as in Flower, a round that came to nothing is lost
         return is_published
 
     def flush(self, model: FlatModel) -> bool:
@@ -214,7 +221,7 @@ class FlowerRule(Rule):
         except Exception as error:
             self._fail(error)
             return False
-        self._failures_in_a_row = 0
+        self._buffer.failures_in_a_row = 0
         if new is None:
             return False
         if isinstance(model, OpaqueModel):
@@ -244,33 +251,9 @@ class FlowerRule(Rule):
 
     # --- an aggregation comes to nothing ------------------------------------------------------
 
-    def _lose(self, reason: str) -> None:
-        """Count what is in the buffer as lost."""
-        if self._buffer:
-            self._lost[reason] += len(self._buffer)
-            self._buffer.clear()
-
     def _fail(self, error: Exception) -> None:
-        """Give up a version: say so once for each kind of error, or raise if that is all there is.
-
-        The strategy begins the round anew, as it does not know how far it came.
-        """
-        self._failures_in_a_row += 1
-        if self._failures_in_a_row >= _MOST_FAILURES_IN_A_ROW:
-            raise error
-        kind = f"{type(error).__name__} at {place_of(error)}"
-        logger.log(
-            logging.DEBUG if kind in self._reported else logging.WARNING,
-            "%s.aggregate_train raised %s (%s), so its %d updates are lost and the model stays as "
-            "it is; more of this kind are only counted, %d in a row end the run",
-            type(self.strategy).__name__,
-            kind,
-            error,
-            len(self._buffer),
-            _MOST_FAILURES_IN_A_ROW,
-        )
-        self._reported.add(kind)
-        self._lose("strategy-raised")
+        """Give up a version; the strategy begins anew, as it does not know how far it came."""
+        self._buffer.give_up(type(self.strategy).__name__, error)
         self._configured_version = -1
 
     def memory(self) -> Mapping[str, Any]:
@@ -287,12 +270,15 @@ class FlowerRule(Rule):
 
         return restore
 
+    def take_withdrawn(self) -> Mapping[int, float]:
+        """Return the weight of replies that others of their node have replaced."""
+        return self._buffer.take_withdrawn()
+
     def state_dict(self) -> dict[str, Any]:
         """Return the buffer, and how many updates are lost."""
-        return {"buffer": [r.state_dict() for r in self._buffer], "lost": dict(self._lost)}
+        return self._buffer.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore the buffer; the strategy is configured anew."""
         self._forget()
-        self._buffer = [FlowerReply.from_state(fields) for fields in state["buffer"]]
-        self._lost.update(state["lost"])
+        self._buffer.load_state_dict(state)

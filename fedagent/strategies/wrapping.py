@@ -11,9 +11,23 @@ from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import FedXgbBagging, FedXgbCyclic, Strategy
+from flwr.serverapp.strategy import (
+    Bulyan,
+    DifferentialPrivacyClientSideAdaptiveClipping,
+    DifferentialPrivacyClientSideFixedClipping,
+    DifferentialPrivacyServerSideAdaptiveClipping,
+    DifferentialPrivacyServerSideFixedClipping,
+    FedMedian,
+    FedTrimmedAvg,
+    FedXgbBagging,
+    FedXgbCyclic,
+    Krum,
+    MultiKrum,
+    Strategy,
+)
 
 from fedagent.errors import require
+from fedagent.proxy.robust import Robust
 from fedagent.rules.buffered import BufferSize
 from fedagent.rules.staleness import Staleness, polynomial
 from fedagent.strategies.async_strategy import AsyncStrategy
@@ -34,6 +48,18 @@ _SHARED_OPTIONS = (
     "weighted_by_key",
     "arrayrecord_key",
     "configrecord_key",
+)
+
+_ONE_PER_NODE = (
+    Bulyan,
+    DifferentialPrivacyClientSideAdaptiveClipping,
+    DifferentialPrivacyClientSideFixedClipping,
+    DifferentialPrivacyServerSideAdaptiveClipping,
+    DifferentialPrivacyServerSideFixedClipping,
+    FedMedian,
+    FedTrimmedAvg,
+    Krum,
+    MultiKrum,
 )
 
 
@@ -156,6 +182,10 @@ def asynchronous(
     options : the fields of `AsyncOptions`. Keys, fractions and aggregation of metrics are the
         strategy's own unless given here.
 
+    Of Flower's robust strategies and of those for differential privacy no version holds more than
+    one reply of a node, its newest: they count on that. The options' ``Robust(per_node=...)`` says
+    otherwise, or the same for other strategies.
+
     Raises
     ------
     ConfigurationError
@@ -166,11 +196,20 @@ def asynchronous(
     _require_wrappable(strategy)
     if rebase is None:
         rebase = not any(isinstance(s, FedXgbBagging | FedXgbCyclic) for s in layers_of(strategy))
-    rule = FlowerRule(strategy, buffer_size, staleness, rebase)
+    robust: Robust = options.get("robust") or Robust()
+    per_node = robust.kept_per_node
+    if robust.per_node is None and _counts_on_one_update_per_node(strategy):
+        per_node = "newest"
+    rule = FlowerRule(strategy, buffer_size, staleness, rebase, per_node)
     settings = {name: setting_of(strategy, name, None) for name in _SHARED_OPTIONS}
     inherited = {name: value for name, value in settings.items() if value is not None}
     inherited["train_metrics_aggr_fn"] = rule.round_metrics
     return _Asynchronous(rule, **{**inherited, **options})
+
+
+def _counts_on_one_update_per_node(strategy: Strategy) -> bool:
+    """Return whether what a strategy promises holds only if no node is in a buffer twice."""
+    return any(isinstance(layer, _ONE_PER_NODE) for layer in layers_of(strategy))
 
 
 def _require_wrappable(strategy: object) -> None:

@@ -7,14 +7,23 @@ import torch
 from flwr.app import ArrayRecord, RecordDict
 from flwr.serverapp.strategy import FedAdam
 
-from fedagent import AsyncStrategy, Collaborative, FedAsync, FedBuff, Hierarchical, asynchronous
+from fedagent import (
+    AsyncStrategy,
+    Collaborative,
+    FedAsync,
+    FedBuff,
+    Hierarchical,
+    Robust,
+    asynchronous,
+)
+from fedagent.admission.filters import Direction, NormBound
 from fedagent.callbacks import Callback
 from fedagent.errors import CheckpointError
 from fedagent.journal import Checkpoints
 from fedagent.mixing import ring
 from fedagent.nodes.geography import Blocks, Links
 from fedagent.privacy import Private
-from fedagent.rules import ACE, CA2FL, FADAS, FedAT, HeLoCo, Ringmaster
+from fedagent.rules import ACE, CA2FL, FADAS, CentredClipping, FedAT, HeLoCo, Ringmaster
 from fedagent.scheduling import DyLU, FedCompass, Paced, Tiers, Utility
 from fedagent.simulation import Equal, Lognormal, Phones, Reliability
 from fedagent.stopping import MaxUpdates
@@ -47,9 +56,16 @@ def fedcompass(**options):
     return FedBuff(buffer_size=3, scheduler=scheduler, **options)
 
 
+def robust(**options):
+    filters = [NormBound(), Direction()]
+    protection = Robust(CentredClipping(), filters=filters, max_influence=0.3)
+    return FedBuff(buffer_size=3, robust=protection, **options)
+
+
 STRATEGIES = {
     "fedbuff": lambda **o: FedBuff(buffer_size=3, **o),
     "fedasync": FedAsync,
+    "robust": robust,
     "ca2fl": lambda **o: AsyncStrategy(CA2FL(buffer_size=3), **o),
     "fadas": lambda **o: AsyncStrategy(FADAS(buffer_size=3), **o),
     "ace": lambda **o: AsyncStrategy(ACE(), **o),

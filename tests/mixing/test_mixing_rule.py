@@ -179,16 +179,6 @@ def test_consensus_distance_is_the_root_of_the_mean_square():
     assert rule.metrics() == {"consensus-distance": pytest.approx(5.0)}
 
 
-def test_a_node_is_known_by_its_partition_under_any_id():
-    rule, model = Mixing(ring(3)), flat_model(1)
-    assert rule.model_for(42) is None
-    again = update(2, [3.0], [0])
-    arrive(rule, model, update(2, [3.0], [0]))
-    object.__setattr__(again, "node_id", 42)
-    arrive(rule, model, again)
-    assert rule.model_for(42).item() == rule.model_for(1002).item() == pytest.approx(2.0)
-
-
 def test_nodes_that_name_no_partition_take_places_as_they_come():
     rule, model = Mixing(ring(3)), flat_model(1)
     for node in (7, 5):
@@ -217,6 +207,23 @@ def test_a_node_without_a_place_is_refused(named):
     assert rejection.reason == "no-place-in-mixing"
     assert rejection.blames_node
     assert "partition-id" in rejection.detail
+
+
+def test_a_place_belongs_to_who_named_it_first():
+    rule, model = Mixing(ring(3)), flat_model(1)
+    arrive(rule, model, update(0, [5.0], [0], metrics={"partition-id": 1}))
+    thief = update(2, [9.0], [0], metrics={"partition-id": 1})
+    rejection = rule.rejection(thief)
+    assert rejection.reason == "place-of-another"
+    assert rejection.blames_node
+    assert rule.model_for(thief.node_id) is None  # the published mean, not node 0's own
+    resumed = Mixing(ring(3))
+    resumed.load_state_dict(rule.state_dict())
+    assert resumed.rejection(thief).reason == "place-of-another"
+    liar = update(0, [1.0], [0], metrics={"partition-id": 2})
+    assert rule.rejection(liar) is None  # what it says later does not matter
+    arrive(rule, model, liar)
+    assert rule.rejection(update(2, [1.0], [0], metrics={"partition-id": 2})) is None
 
 
 def test_one_node_too_many_is_refused():

@@ -134,7 +134,7 @@ def _of_one(run: PageRun, charts: dict[str, Any]) -> list[str]:
     ]
     if "losses" not in figures:
         told.append(sections.section("Failures by reason", "<p>Every job was applied.</p>"))
-    told.append(sections.fruitless(run))
+    told += [sections.influence(run), sections.fruitless(run)]
     timeline, said = node_charts.timeline_chart(run, nodes) if run.jobs else (None, _NO_JOBS)
     chart = _place(charts, "timeline", [timeline]) if timeline is not None else ""
     groups = sections.groups(nodes) if run.jobs else ""

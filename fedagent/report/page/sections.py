@@ -101,6 +101,18 @@ def fruitless(run: PageRun) -> str:
     return section(title, body)
 
 
+def influence(run: PageRun) -> str:
+    """Return the nodes that the model owes most to, by their share of the weight of all updates."""
+    found = run.summary.get("most_influential_nodes")
+    if not found:
+        return ""
+    lines = "".join(
+        f"<tr><td>{escaped(str(node))}</td><td>{float(share):.1%}</td></tr>"
+        for node, share in found.items()
+    )
+    return section("Nodes with the most influence", f'<table class="plain">{lines}</table>')
+
+
 def problems(runs: Iterable[PageRun]) -> str:
     """Return what could not be read; empty if all could be."""
     told = [

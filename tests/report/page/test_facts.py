@@ -1,11 +1,13 @@
 """Bars, groups and shares: what is drawn is what was recorded."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from fedagent.report.compare import compare
 from fedagent.report.jobs import Job
-from fedagent.report.page import timeline
+from fedagent.report.page import sections, timeline
 from fedagent.report.page.curves import curves_of, smoothed, thinned
 from fedagent.report.page.data import AXES, read
 from fedagent.report.page.facts import losses, shares, slot_time, staleness_by_group
@@ -77,6 +79,13 @@ def test_shares_are_of_examples_and_of_the_rules_own_weights():
     assert found.influence.tolist() == [0.75, 0.25]
     assert set(staleness_by_group(nodes)) == {nodes.group[place] for place in (0, 1)}
     assert shares(nodes_of([job(1)])) is None
+
+
+def test_who_the_model_owes_most_to_is_named_where_the_summary_tells(made_up):
+    run = read(made_up("run"))
+    told = replace(run, summary={**run.summary, "most_influential_nodes": {"1007": 0.125}})
+    assert "<td>1007</td><td>12.5%</td>" in sections.influence(told)
+    assert sections.influence(replace(run, summary={})) == ""
 
 
 def test_losses_are_the_summarys_or_counted_as_long_as_there_is_none(made_up):

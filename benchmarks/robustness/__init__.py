@@ -1,0 +1,1 @@
+"""What liars cost, with a plain mean and with each protection."""
