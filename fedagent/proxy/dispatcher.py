@@ -13,6 +13,7 @@ from fedagent.grids import REMOTE, attributes_of
 from fedagent.nodes.backoff import Breaker
 from fedagent.nodes.deadlines import Deadlines
 from fedagent.nodes.membership import Membership
+from fedagent.proxy.codecs import NodeCodecs
 from fedagent.proxy.conduct import RUN_ENDED, Conduct
 from fedagent.proxy.ending import Ending
 from fedagent.proxy.jobs import Jobs
@@ -41,6 +42,7 @@ class Dispatcher:
     ledger, jobs, membership, statistics : of this run.
     slots : which jobs may be handed out now.
     outbox : builds the messages that hand them out.
+    codecs : what nodes can decode.
     conduct : what is learnt of single nodes.
     clock : of this run.
     """
@@ -59,7 +61,9 @@ class Dispatcher:
         self.membership, self._breaker = Membership(options.backoff), Breaker(options.backoff)
         books = self.membership, self.jobs, self.ledger
         self.slots = Slots(options, *books, self._breaker, self.statistics, self.attributes)
-        self.outbox = Outbox(grid, options, self.jobs, self._ttl_s, over_network)
+        coding = options.coding(in_simulation=not over_network)
+        self.codecs = NodeCodecs(coding, self.ledger, self.jobs)
+        self.outbox = Outbox(grid, options, self.jobs, self._ttl_s, over_network, self.codecs)
         self._silence = Silence(max(timeout_s, deadline_s))
         self._refresh_at_s = 0.0
 
@@ -279,6 +283,8 @@ class Dispatcher:
             self.slots.observe(ending.observation)
         else:
             self._options.scheduler.lost(dispatch.node_id)
+        if ending.outcome is Outcome.APPLIED:
+            self.codecs.applied(dispatch)
         if ending.outcome in (Outcome.APPLIED, Outcome.REJECTED):
             self._deadlines.observe(dispatch.node_id, duration_s)
             self._node_info.observe(dispatch.node_id, duration_s, dispatch.local_steps)

@@ -47,7 +47,8 @@ class Versions:
     def after_restore(self) -> None:
         """Let every version be what its bytes are: a checkpoint holds nothing twice."""
         for version in self._ledger.bases():
-            version.vector, version.source = self._frozen(version.payload), None
+            version.vector = self._frozen(version.payload)
+            version.source = version.packed = None
 
     @property
     def current(self) -> Version:

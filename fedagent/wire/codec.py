@@ -67,6 +67,9 @@ class Draws:
 class Codec(ABC):
     """Encodes segments, and decodes what anybody may have sent; see `fedagent.wire.codecs`."""
 
+    is_contraction = True
+    """Whether what it leaves out is less than what it was given: feedback would grow otherwise."""
+
     def segments(self, spec: ModelSpec) -> Iterator[Segment]:
         """Yield the segments of a model's vector, in order; all of it lies in one of them."""
         return in_blocks(0, spec.num_parameters)

@@ -33,6 +33,11 @@ class LowRank(Codec):
     rank: int = 4
     values: Codec = field(default_factory=Packed)
 
+    @property
+    def is_contraction(self) -> bool:  # type: ignore[override]
+        """Whether that of its values is one."""
+        return self.values.is_contraction
+
     def __post_init__(self) -> None:
         require(self.rank >= 1, f"powersgd:{self.rank} must be a rank of at least 1.")
 

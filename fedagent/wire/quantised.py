@@ -35,6 +35,11 @@ class Quantised(Codec):
     bits: Literal[8, 4, 2] = 8
 
     @property
+    def is_contraction(self) -> bool:  # type: ignore[override]
+        """Whether its error is less than its numbers: of 2 bits it is up to 8 times as much."""
+        return self.bits > 2
+
+    @property
     def levels(self) -> int:
         """L, the levels on each side of 0."""
         return int(2 ** (self.bits - 1) - 1)

@@ -32,6 +32,11 @@ class TopK(Codec):
     values: Codec = field(default_factory=Packed)
     NAME: ClassVar[str] = "topk"
 
+    @property
+    def is_contraction(self) -> bool:  # type: ignore[override]
+        """Whether that of its values is one."""
+        return self.values.is_contraction
+
     def __post_init__(self) -> None:
         require(
             0 < self.share <= 1,
