@@ -67,6 +67,8 @@ class Draws:
 class Codec(ABC):
     """Encodes segments, and decodes what anybody may have sent; see `fedagent.wire.codecs`."""
 
+    needs_feedback = False
+    """Whether what it leaves out is lost unless it is sent later: its errors have a mean."""
     is_contraction = True
     """Whether what it leaves out is less than what it was given: feedback would grow otherwise."""
 

@@ -9,7 +9,7 @@ from fedagent.errors import one_of, require
 from fedagent.wire.codec import Codec
 from fedagent.wire.codecs import codec_of, text_of
 
-Feedback = Literal["kept", "decayed", "none"]
+Feedback = Literal["auto", "kept", "decayed", "none"]
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,7 @@ class Coding:
     the node and joins its next one, e' = (e + Delta) - C(e + Delta):
 
     ========= ==================================================================================
+    `auto`    `kept` with topk, randk and powersgd; `none` with codecs that are right on average
     `kept`    as it is, however old: the rate of no compression, up to a term of higher order
               (arXiv 2504.19903)
     `decayed` times (1 + age)^-1/2, its age in versions since its update was computed (a weight
@@ -27,7 +28,9 @@ class Coding:
     `none`    not at all
     ========= ==================================================================================
 
-    Of an update that was refused or lost both go: Delta, and what it left; e is there again.
+    Of an update that was refused or lost both go: Delta, and what it left; e is there again. So a
+    node keeps two residuals in its Context, of 4 bytes per parameter each, and Flower takes a
+    Context from process to process with every job of a real node.
 
     Parameters
     ----------
@@ -43,7 +46,7 @@ class Coding:
 
     up: str | Sequence[str] | Mapping[str, str] | None = "packed"
     down: str | None = "packed"
-    feedback: Feedback = "kept"
+    feedback: Feedback = "auto"
     held_nodes: int = 100
     in_simulation: bool = True
 
@@ -51,7 +54,7 @@ class Coding:
         one_of("feedback", self.feedback, get_args(Feedback))
         require(self.held_nodes >= 1, f"held_nodes={self.held_nodes} must be at least 1.")
         require(
-            self.feedback == "none" or self.codec.is_contraction,
+            not self.has_feedback or self.codec.is_contraction,
             f"codec={self.up_text}: with 2 bits the error is larger than the update, and feedback "
             "would grow without end. Set feedback=none.",
         )
@@ -73,6 +76,8 @@ class Coding:
     @property
     def has_feedback(self) -> bool:
         """Whether nodes keep what was left out."""
+        if self.feedback == "auto":
+            return self.codec.needs_feedback
         return self.feedback != "none" and self.up_text not in ("", "packed")
 
     @property

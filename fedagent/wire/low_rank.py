@@ -33,6 +33,8 @@ class LowRank(Codec):
     rank: int = 4
     values: Codec = field(default_factory=Packed)
 
+    needs_feedback = True
+
     @property
     def is_contraction(self) -> bool:  # type: ignore[override]
         """Whether that of its values is one."""

@@ -32,6 +32,8 @@ class TopK(Codec):
     values: Codec = field(default_factory=Packed)
     NAME: ClassVar[str] = "topk"
 
+    needs_feedback = True
+
     @property
     def is_contraction(self) -> bool:  # type: ignore[override]
         """Whether that of its values is one."""

@@ -22,8 +22,9 @@ CODINGS = {
     "packed": Coding(),
     "int4": Coding("int4"),
     "topk and int8, decayed": Coding(["topk:0.4", "int8"], None, "decayed"),
-    "qafel": Coding("int4", "int4", "none", held_nodes=4),
+    "qafel": Coding("int4", "int4", held_nodes=4),
     "both with feedback": Coding("topk:0.4", "topk:0.6"),
+    "int8 with feedback": Coding("int8", None, "kept"),
 }
 
 
@@ -209,7 +210,8 @@ def test_what_nobody_asked_for_is_refused():
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        ({"up": "int2"}, "feedback=none"),
+        ({"up": "int2", "feedback": "kept"}, "feedback=none"),
+        ({"up": "topk:0.1+int2"}, "feedback=none"),
         ({"up": "int9"}, "unknown"),
         ({"down": "nothing"}, "unknown"),
         ({"feedback": "some"}, "feedback"),
