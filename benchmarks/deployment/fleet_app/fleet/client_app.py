@@ -24,7 +24,7 @@ def train(message: Message, context: Context) -> Message:
     arrays = message.content["arrays"]
     if context.run_config["work"] == "cnn":
         arrays = _trained(arrays)
-    if context.run_config["work"] == "resnet":
+    if str(context.run_config["work"]).startswith("resnet"):
         arrays = ArrayRecord({k: Array(_larger(a.numpy())) for k, a in arrays.items()})
     metrics = MetricRecord({"num-examples": 1})
     return Message(RecordDict({"arrays": arrays, "metrics": metrics}), reply_to=message)

@@ -89,8 +89,11 @@ def _initial(work: str) -> ArrayRecord:
         from fleet.model import build  # noqa: PLC0415
 
         return ArrayRecord(build().state_dict())
-    if work == "resnet":
+    if work.startswith("resnet"):
         from torchvision.models import resnet18  # noqa: PLC0415
 
-        return ArrayRecord(resnet18().state_dict())
+        state = resnet18().state_dict()
+        if work == "resnet-small":
+            state = {k: t.flatten()[: 1 + t.numel() // 64] for k, t in state.items()}
+        return ArrayRecord(state)
     return ArrayRecord([np.zeros(1_000, np.float32)])
