@@ -53,7 +53,7 @@ class NodeCodecs:
         self._coding, self._ledger, self._jobs = coding, ledger, jobs
         self._can_decode: dict[int, None] = {}
         self._applied: dict[int, tuple[str, int]] = {}  # a node's last update: token, base version
-        self._num_orders = 0
+        self._seed = 0
 
     # --- sending ------------------------------------------------------------------------------
 
@@ -79,8 +79,8 @@ class NodeCodecs:
             if self._gets_packed(node_id):
                 message.content[key] = _packed(target)
             return Order(base=base)
-        self._num_orders += 1
-        seed = self._num_orders
+        self._seed += 2  # one for the reply, and the next for the difference that is sent
+        seed = self._seed
         told = self._told(node_id, token, seed, _spec(target))
         start, record = None, cast(ArrayRecord, target.payload)
         if held := self._held(node_id):
@@ -94,7 +94,7 @@ class NodeCodecs:
 
     def again(self, dispatch: Dispatch, base: Version | None) -> Version | None:
         """Return the base of a dispatch that a log tells of, as `prepare` returned it."""
-        self._num_orders = max(self._num_orders, dispatch.codec_seed)
+        self._seed = max(self._seed, dispatch.codec_seed)
         held, target = self._held(dispatch.node_id), base or self._ledger.current
         if self._coding is None or held is None or target is None or not dispatch.codec_seed:
             return base
@@ -160,9 +160,9 @@ class NodeCodecs:
     ) -> tuple[Version, ArrayRecord]:
         """Return what a node holds when it has added a difference, and that difference."""
         spec, codec = _spec(target), codec_of(str(coding.down))
-        sent = of_bytes(move(codec, spec, target.vector, held.vector, seed))
+        sent = of_bytes(move(codec, spec, target.vector, held.vector, seed + 1))
         carried = {s.name: target.payload[s.name] for s in spec.arrays if not s.is_averaged}
-        arrays = moved(codec, spec, held.vector, cast(Bytes, view_of(sent)), seed)
+        arrays = moved(codec, spec, held.vector, cast(Bytes, view_of(sent)), seed + 1)
         whole = arrays | {name: view_of(array) for name, array in carried.items()}
         payload = to_record({s.name: whole[s.name] for s in spec.arrays})
         vector = FrozenVector(spec, views_of(payload))

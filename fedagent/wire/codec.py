@@ -69,6 +69,8 @@ class Codec(ABC):
 
     needs_feedback = False
     """Whether what it leaves out is lost unless it is sent later: its errors have a mean."""
+    is_exact = True
+    """Whether all machines make the same numbers of the same bytes."""
     is_contraction = True
     """Whether what it leaves out is less than what it was given: feedback would grow otherwise."""
 

@@ -58,8 +58,11 @@ class Coding:
             f"codec={self.up_text}: with 2 bits the error is larger than the update, and feedback "
             "would grow without end. Set feedback=none.",
         )
-        if self.down is not None:
-            codec_of(self.down)
+        require(
+            self.down is None or codec_of(self.down).is_exact,
+            f"down={self.down}: proxy and node must hold the same bits, and powersgd's products "
+            "differ between machines. Take another codec.",
+        )
 
     @cached_property
     def up_text(self) -> str:

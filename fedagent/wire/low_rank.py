@@ -34,6 +34,7 @@ class LowRank(Codec):
     values: Codec = field(default_factory=Packed)
 
     needs_feedback = True
+    is_exact = False  # a product's last bits are its machine's
 
     @property
     def is_contraction(self) -> bool:  # type: ignore[override]

@@ -214,6 +214,7 @@ def test_what_nobody_asked_for_is_refused():
         ({"up": "topk:0.1+int2"}, "feedback=none"),
         ({"up": "int9"}, "unknown"),
         ({"down": "nothing"}, "unknown"),
+        ({"down": "powersgd:2"}, "same bits"),
         ({"feedback": "some"}, "feedback"),
         ({"held_nodes": 0}, "held_nodes"),
     ],

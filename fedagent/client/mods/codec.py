@@ -4,7 +4,7 @@ The ConfigRecord ``keys.CODEC`` of a dispatch is the order:
 
 ============ ====================================================================================
 `up`         the codec of the reply, in words; without it the reply is as it is
-`seed`       of the random bits of this job
+`seed`       of the random bits of the reply; those of the difference have the next one
 `whole`      floating arrays that are carried, and travel as they are
 `feedback`   what the node's residual counts; without it none is kept
 `down`       the codec of differences between models; the node keeps the model that it got
@@ -81,7 +81,8 @@ def _moved(record: Mapping[str, Any], told: Mapping[str, Any], context: Context)
     held = views_of(context.state.array_records[_HELD + told["held"]])
     spec = spec_of(held, told.get("whole", ()))
     data = view_of(record[keys.ENCODED])
-    arrays = moved(codec_of(told["down"]), spec, FrozenVector(spec, held), data, told["seed"])
+    codec, start = codec_of(told["down"]), FrozenVector(spec, held)
+    arrays = moved(codec, spec, start, data, told["seed"] + 1)
     carried = {k: view_of(array) for k, array in record.items() if k != keys.ENCODED}
     return {s.name: (arrays | carried)[s.name] for s in spec.arrays}
 
