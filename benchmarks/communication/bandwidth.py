@@ -11,7 +11,7 @@ from fedagent.wire.codec import decode, encode
 from fedagent.wire.codecs import codec_of
 from fedagent.wire.npy import of_bytes
 
-CODECS = ("packed", "half", "int8", "int4", "topk:0.05+int4", "randk:0.05", "powersgd:4")
+CODECS = ("packed", "half", "int8", "int4", "topk:0.1+int4", "randk:0.05", "powersgd:4")
 
 
 def measure(parameters: int, repetitions: int) -> dict[str, dict[str, float]]:
