@@ -17,7 +17,7 @@ The ConfigRecord ``keys.CODEC`` of a dispatch is the order:
 from collections.abc import Mapping
 from typing import Any, cast
 
-import torch
+import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message
 from flwr.clientapp.typing import ClientAppCallable
 
@@ -26,10 +26,11 @@ from fedagent._flower import ErrorCode, record_of
 from fedagent.arrays import NDArray
 from fedagent.client.mods.differences import Arrays, recall
 from fedagent.client.request import model_in
-from fedagent.model import FrozenVector, blocks
+from fedagent.model import FrozenVector, ModelSpec
 from fedagent.update import Kind
-from fedagent.wire.codec import UnencodableError, encode
+from fedagent.wire.codec import Bytes, UnencodableError, decode, encode, num_bytes
 from fedagent.wire.codecs import codec_of
+from fedagent.wire.half import Half
 from fedagent.wire.moves import difference, moved, spec_of
 from fedagent.wire.npy import of_bytes, view_of
 from fedagent.wire.packed import PACKED, unpack
@@ -37,6 +38,7 @@ from fedagent.wire.records import from_record, quick, records_of, to_record, vie
 
 _HELD, _RESIDUAL = "codec-held-", "codec-residual-"
 _VECTOR = "vector"
+_IN_STATE = Half("bfloat16")  # a Context travels with every job of a real node, though on no link
 
 
 def codec_mod(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
@@ -102,18 +104,19 @@ def _encode(
     if has_feedback:
         kept = recall(context, _RESIDUAL, told["tokens"])[-1:]
         for residual in kept:
-            _add(vector, residual[_VECTOR], float(told["feedback"]))
+            _add(vector, residual[_VECTOR], spec, float(told["feedback"]))
     codec = codec_of(told["up"])
     try:
         parts = encode(codec, vector, spec, told["seed"], keep_rest=has_feedback)
+        left = of_bytes(encode(_IN_STATE, vector, spec, 0)) if has_feedback else None
     except UnencodableError:
         if kept:
             context.state[_RESIDUAL + told["token"]] = to_record(kept[0])
         return
     carried = {k: array for k, array in records[name].items() if k not in spec.offsets}
     reply.content[name] = record_of(ArrayRecord, {keys.ENCODED: of_bytes(parts), **carried})
-    if has_feedback:
-        context.state[_RESIDUAL + told["token"]] = to_record({_VECTOR: vector})
+    if left is not None:
+        context.state[_RESIDUAL + told["token"]] = record_of(ArrayRecord, {_VECTOR: left})
 
 
 def _is_like(trained: Arrays, dispatched: Arrays) -> bool:
@@ -126,7 +129,9 @@ def _is_like(trained: Arrays, dispatched: Arrays) -> bool:
     )
 
 
-def _add(vector: NDArray, residual: NDArray, weight: float) -> None:
-    if residual.shape == vector.shape:  # another model has another residual
-        for total, part in blocks(torch.from_numpy(vector), torch.from_numpy(residual)):
-            total.add_(part, alpha=weight)
+def _add(vector: NDArray, residual: Bytes, spec: ModelSpec, weight: float) -> None:
+    if len(residual) != num_bytes(_IN_STATE, spec):
+        return  # it is another model's
+    left = np.empty_like(vector)
+    for place in decode(_IN_STATE, residual, spec, 0, left):
+        vector[place] += weight * left[place]
