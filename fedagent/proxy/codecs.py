@@ -1,7 +1,7 @@
 """What nodes can decode, what they hold, and what a dispatch therefore carries."""
 
 from dataclasses import dataclass
-from typing import cast
+from typing import ClassVar, cast
 
 from flwr.app import ArrayRecord, ConfigRecord, Message
 
@@ -49,11 +49,18 @@ class NodeCodecs:
     jobs : knows what they are doing.
     """
 
+    UNSAVED: ClassVar = ("_newest",)
+
     def __init__(self, coding: Coding | None, ledger: Ledger, jobs: Jobs) -> None:
         self._coding, self._ledger, self._jobs = coding, ledger, jobs
         self._can_decode: dict[int, None] = {}
         self._applied: dict[int, tuple[str, int]] = {}  # a node's last update: token, base version
         self._seed = 0
+        self._newest: tuple[Version, ArrayRecord] | None = None
+
+    def after_restore(self) -> None:
+        """Pack anew what is sent: a checkpoint holds nothing twice."""
+        self._newest = None
 
     # --- sending ------------------------------------------------------------------------------
 
@@ -77,7 +84,7 @@ class NodeCodecs:
         node_id = message.metadata.dst_node_id
         if kind is Kind.EVALUATE:
             if self._gets_packed(node_id):
-                message.content[key] = _packed(target)
+                message.content[key] = self._packed(target)
             return Order(base=base)
         self._seed += 2  # one for the reply, and the next for the difference that is sent
         seed = self._seed
@@ -87,7 +94,7 @@ class NodeCodecs:
             start, record = self._moved(coding, target, held[1], seed)
             told["held"] = held[0]
         elif self._gets_packed(node_id):
-            record = _packed(target)
+            record = self._packed(target)
         message.content[key] = record
         message.content[keys.CODEC] = told
         return Order(coding.up_text, seed, start or base)
@@ -152,6 +159,15 @@ class NodeCodecs:
             and (node_id in self._can_decode)
         )
 
+    def _packed(self, version: Version) -> ArrayRecord:
+        """Return a version as one array; that of the newest, which many nodes get, is kept."""
+        if self._newest is None or self._newest[0] is not version:
+            packed = pack(version.payload)
+            if version is not self._ledger.current:
+                return packed
+            self._newest = version, packed
+        return self._newest[1]
+
     def _held(self, node_id: int) -> tuple[str, Version] | None:
         return self._ledger.held(node_id) if self._coding and self._coding.moves_models else None
 
@@ -172,10 +188,3 @@ class NodeCodecs:
 
 def _spec(version: Version) -> ModelSpec:
     return cast(FrozenVector, version.vector).spec
-
-
-def _packed(version: Version) -> ArrayRecord:
-    """Return a version as one array, made once."""
-    if version.packed is None:
-        version.packed = pack(version.payload)
-    return cast(ArrayRecord, version.packed)

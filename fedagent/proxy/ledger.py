@@ -25,17 +25,15 @@ class Version:
         follows from the rest.
     carried : integer and boolean buffers by name.
     source : of a model that a rule keeps for some nodes, the tensor it was made of.
-    packed : the payload as one array, once somebody wanted it.
     """
 
-    UNSAVED: ClassVar = ("vector", "source", "packed")
+    UNSAVED: ClassVar = ("vector", "source")
 
     number: int
     vector: Vector
     payload: Any
     carried: Mapping[str, torch.Tensor] = field(default_factory=dict)
     source: torch.Tensor | None = field(default=None, repr=False)
-    packed: Any = field(default=None, repr=False)
     _references: int = field(default=0, repr=False)
 
 

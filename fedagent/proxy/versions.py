@@ -47,8 +47,7 @@ class Versions:
     def after_restore(self) -> None:
         """Let every version be what its bytes are: a checkpoint holds nothing twice."""
         for version in self._ledger.bases():
-            version.vector = self._frozen(version.payload)
-            version.source = version.packed = None
+            version.vector, version.source = self._frozen(version.payload), None
 
     @property
     def current(self) -> Version:
