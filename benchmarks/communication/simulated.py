@@ -30,10 +30,16 @@ SETTINGS: dict[str, tuple[str, ...]] = {
         'codec.up.around="topk:0.005"',
         "codec.feedback=none",
     ),
+    "randk:0.05": ("codec=topk", 'codec.up.around="randk:0.05"'),
+    "randk:0.05 without feedback": (
+        "codec=topk",
+        'codec.up.around="randk:0.05"',
+        "codec.feedback=none",
+    ),
     "qafel": ("codec=qafel",),
     "topk+int4 both ways": ("codec=[topk,int4]", "codec.down='topk:0.1+int4'"),
 }
-QUICK = ("none", "topk+int4", "topk+int4 both ways", "topk:0.005 without feedback")
+QUICK = ("none", "topk+int4", "topk+int4 both ways", "randk:0.05 without feedback")
 
 
 def measure(names: Sequence[str], seeds: Sequence[int], overrides: Sequence[str]) -> dict[str, Any]:
