@@ -59,6 +59,11 @@ class Coding:
             "would grow without end. Set feedback=none.",
         )
         require(
+            self.down is None or codec_of(self.down).is_contraction,
+            f"down={self.down}: with 2 bits the error is larger than the difference, and what the "
+            "node holds would move away from the model. Take int4.",
+        )
+        require(
             self.down is None or codec_of(self.down).is_exact,
             f"down={self.down}: proxy and node must hold the same bits, and powersgd's products "
             "differ between machines. Take another codec.",

@@ -215,6 +215,7 @@ def test_what_nobody_asked_for_is_refused():
         ({"up": "int9"}, "unknown"),
         ({"down": "nothing"}, "unknown"),
         ({"down": "powersgd:2"}, "same bits"),
+        ({"down": "int2"}, "move away"),
         ({"feedback": "some"}, "feedback"),
         ({"held_nodes": 0}, "held_nodes"),
     ],
