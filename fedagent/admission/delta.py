@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import torch
 from flwr.app import ArrayRecord
 
@@ -50,10 +51,17 @@ def decoded(
     except MalformedArrayError as error:
         raise RefusedError(Outcome.REJECTED, "codec", str(error)) from error
     delta = spec.empty()
+    fixed = np.concatenate(
+        [np.empty(0, np.int64)]
+        + [spec.offsets[name].start + own.positions for name, own in spec.fixed.items()]
+    )
 
     def read() -> Iterator[torch.Tensor]:
+        vector = delta.numpy()
         try:
-            for place in decode(codec, data, spec, dispatch.codec_seed, delta.numpy()):
+            for place in decode(codec, data, spec, dispatch.codec_seed, vector):
+                low, high = np.searchsorted(fixed, (place.start, place.stop))
+                vector[fixed[low:high]] = 0.0  # what is not trained
                 yield delta[place]
         except MalformedArrayError as error:
             raise RefusedError(Outcome.REJECTED, error.reason, str(error)) from error
@@ -61,10 +69,7 @@ def decoded(
     def is_finite(part: torch.Tensor) -> bool:
         return bool(torch.isfinite(part).all())
 
-    largest = _largest_change(read(), delta.dtype, num_examples, is_finite)
-    for name, fixed in spec.fixed.items():
-        delta[spec.offsets[name]][torch.from_numpy(fixed.positions)] = 0.0
-    return delta, largest
+    return delta, _largest_change(read(), delta.dtype, num_examples, is_finite)
 
 
 def _largest_change(
