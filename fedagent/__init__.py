@@ -16,10 +16,12 @@ if TYPE_CHECKING:
     from fedagent.strategies.presets import FedAsync, FedBuff, Hierarchical
     from fedagent.strategies.wrapping import asynchronous
     from fedagent.tasks.task import Task
+    from fedagent.wire.coding import Coding
 
 __all__ = [
     "AsyncOptions",
     "AsyncStrategy",
+    "Coding",
     "Collaborative",
     "FedAsync",
     "FedBuff",
@@ -33,6 +35,7 @@ __all__ = [
 _MODULES = {
     "AsyncOptions": "proxy.options",
     "AsyncStrategy": "strategies.async_strategy",
+    "Coding": "wire.coding",
     "Collaborative": "strategies.collaborative",
     "FedAsync": "strategies.presets",
     "FedBuff": "strategies.presets",

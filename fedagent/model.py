@@ -175,11 +175,11 @@ class FrozenVector:
     """
 
     def __init__(self, spec: ModelSpec, arrays: Mapping[str, NDArray]) -> None:
-        self._spec, self._arrays = spec, arrays
+        self.spec, self._arrays = spec, arrays
 
     def blocks(self) -> Iterator[torch.Tensor]:
         """Yield `BLOCK` elements at a time; views of the arrays where a block lies within one."""
-        if len(self._spec.block_parts) == 1:
+        if len(self.spec.block_parts) == 1:
             yield self._only_block
             return
         yield from self._all_blocks()
@@ -190,9 +190,9 @@ class FrozenVector:
         return next(self._all_blocks())
 
     def _all_blocks(self) -> Iterator[torch.Tensor]:
-        dtype = self._spec.numpy_dtype
-        flat = {name: reals(self._arrays[name]) for name in self._spec.offsets}
-        for parts, fixed in zip(self._spec.block_parts, self._spec.block_fixed, strict=True):
+        dtype = self.spec.numpy_dtype
+        flat = {name: reals(self._arrays[name]) for name in self.spec.offsets}
+        for parts, fixed in zip(self.spec.block_parts, self.spec.block_fixed, strict=True):
             if len(parts) == 1 and not len(fixed):
                 name, part = parts[0]
                 yield torch.from_numpy(np.asarray(flat[name][part], dtype))
@@ -207,7 +207,7 @@ class FrozenVector:
 
     def clone(self) -> torch.Tensor:
         """Return a copy in one piece."""
-        vector = self._spec.empty()
+        vector = self.spec.empty()
         for copied, block in blocks(vector, self):
             copied.copy_(block)
         return vector

@@ -63,6 +63,8 @@ class Dispatch:
     learning_rate : M_k asked for, or None when the ClientApp decides.
     bytes_down : serialised model bytes that were sent; 0 where nobody counted them.
     group : the group it belongs to, if the scheduler forms any.
+    codec : how its reply may be encoded; see `fedagent.wire.codecs`. Empty for not at all.
+    codec_seed : of the random bits of that.
     """
 
     message_id: str
@@ -76,6 +78,8 @@ class Dispatch:
     learning_rate: float | None = None
     bytes_down: int = 0
     group: Group | None = None
+    codec: str = ""
+    codec_seed: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)

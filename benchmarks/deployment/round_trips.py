@@ -23,6 +23,7 @@ class SetUp:
     updates_per_node: int
     prefetch: int = 0
     has_journal: bool = False
+    codec: str = ""
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def measure(
             APP,
             f'strategy="{set_up.strategy}" work="{work}" num-nodes={num_nodes} '
             f"num-updates={set_up.updates_per_node * num_nodes} prefetch={set_up.prefetch} "
-            f'results="{results}" checkpoints="{checkpoints}"',
+            f'results="{results}" checkpoints="{checkpoints}" codec="{set_up.codec}"',
             timeout=900,
         )
         if not results.is_file():

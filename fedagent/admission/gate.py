@@ -12,11 +12,12 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 from fedagent import keys
 from fedagent._flower import ErrorCode
 from fedagent.admission.carried import explained, taken_over
-from fedagent.admission.named import named_arrays, record_under
+from fedagent.admission.delta import decoded, difference
+from fedagent.admission.named import carried_arrays, named_arrays, record_under
 from fedagent.admission.refusal import RefusedError, refuse_unless
 from fedagent.errors import require
 from fedagent.formatting import printable
-from fedagent.model import FrozenVector, ModelSpec, Vector, blocks
+from fedagent.model import FrozenVector, ModelSpec, Vector
 from fedagent.update import Dispatch, Outcome, Rejection, Update
 from fedagent.wire.records import metrics_of, records_of
 
@@ -43,7 +44,6 @@ def failure_reason(code: int) -> str:
 
 
 _NAME_CHARACTERS = 20  # of a metric's name, on average
-_HEADROOM = 1e-6  # of the largest float: room for a sum over a million clients
 
 
 @dataclass(frozen=True)
@@ -98,8 +98,14 @@ class Admission:
             content = self._content(reply, dispatch)
             metrics = self._metrics(content)
             num_examples = self._num_examples(metrics)
-            arrays = named_arrays(record_under(self.arrayrecord_key, content), spec, base)
-            delta, largest_change = _delta(FrozenVector(spec, arrays), base, spec, num_examples)
+            record = record_under(self.arrayrecord_key, content)
+            if keys.ENCODED in record:
+                delta, largest_change = decoded(record, dispatch, spec, num_examples)
+                arrays = carried_arrays(record, spec)
+            else:
+                arrays = named_arrays(record, spec, base)
+                client = FrozenVector(spec, arrays)
+                delta, largest_change = difference(client, base, spec, num_examples)
             carried = self._carried(spec.carried(arrays), spec, base_carried or {})
         except RefusedError as refused:
             return refused.rejection
@@ -249,31 +255,3 @@ class Admission:
                 self._told.add(name)
                 logger.warning("%s", explained(name, spec))
         return taken
-
-
-def _delta(
-    client: FrozenVector, base: Vector, spec: ModelSpec, num_examples: float
-) -> tuple[torch.Tensor, float]:
-    """Return the (P,) client - base and its largest element, or refuse it: one pass over both."""
-    delta = spec.empty()
-    largest = 0.0
-    largest_step = _HEADROOM * torch.finfo(delta.dtype).max
-    for difference, trained, sent in blocks(delta, client, base):
-        torch.sub(trained, sent, out=difference)
-        low, high = difference.aminmax()
-        change = max(-float(low), float(high))
-        step = change * num_examples
-        if step <= largest_step:  # which NaN is not
-            largest = max(largest, change)
-            continue
-        refuse_unless(
-            all(bool(torch.isfinite(block).all()) for block in client.blocks()),
-            "non-finite",
-            "the client model holds NaN or infinity where the dispatched one does not",
-        )
-        raise RefusedError(
-            Outcome.REJECTED,
-            "too-large",
-            f"num-examples times a parameter's change is {step:.3g}: a sum of such steps overflows",
-        )
-    return delta, largest

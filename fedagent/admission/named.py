@@ -65,6 +65,22 @@ def named_arrays(record: ArrayRecord, spec: ModelSpec, base: Vector) -> dict[str
     return arrays
 
 
+def carried_arrays(record: ArrayRecord, spec: ModelSpec) -> dict[str, NDArray]:
+    """Read the arrays that came beside an encoded update: those that are carried, or some."""
+    carried = {s.name: s for s in spec.arrays if not s.is_averaged}
+    unknown = record.keys() - carried.keys() - {keys.ENCODED}
+    refuse_unless(
+        not unknown,
+        "keys",
+        f"the reply has arrays beside the encoded ones that the model does not carry: "
+        f"{sorted(unknown)[:5]}",
+    )
+    try:
+        return {name: read_array(record[name], s) for name, s in carried.items() if name in record}
+    except MalformedArrayError as error:
+        raise RefusedError(Outcome.REJECTED, error.reason, str(error)) from error
+
+
 def _by_the_models_names(record: ArrayRecord, names: tuple[str, ...]) -> Mapping[str, Array]:
     """Return the arrays of a list, on either side, under the names of those in their places."""
     received = tuple(record)

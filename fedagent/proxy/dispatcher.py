@@ -8,11 +8,11 @@ from flwr.app import Message
 from flwr.serverapp import Grid
 
 from fedagent._flower import is_from_node, pulls_over_network
-from fedagent.callbacks import Settlement
 from fedagent.grids import REMOTE, attributes_of
 from fedagent.nodes.backoff import Breaker
 from fedagent.nodes.deadlines import Deadlines
 from fedagent.nodes.membership import Membership
+from fedagent.proxy.codecs import NodeCodecs
 from fedagent.proxy.conduct import RUN_ENDED, Conduct
 from fedagent.proxy.ending import Ending
 from fedagent.proxy.jobs import Jobs
@@ -42,6 +42,7 @@ class Dispatcher:
     ledger, jobs, membership, statistics : of this run.
     slots : which jobs may be handed out now.
     outbox : builds the messages that hand them out.
+    codecs : what nodes can decode.
     conduct : what is learnt of single nodes.
     clock : of this run.
     """
@@ -60,7 +61,9 @@ class Dispatcher:
         self.membership, self._breaker = Membership(options.backoff), Breaker(options.backoff)
         books = self.membership, self.jobs, self.ledger, self._breaker, self.statistics
         self.slots = Slots(options, *books, self.attributes, rule)
-        self.outbox = Outbox(grid, options, self.jobs, self._ttl_s, over_network)
+        coding = options.coding(in_simulation=not over_network)
+        self.codecs = NodeCodecs(coding, self.ledger, self.jobs)
+        self.outbox = Outbox(grid, options, self.jobs, self._ttl_s, over_network, self.codecs)
         self._silence = Silence(max(timeout_s, deadline_s))
         self._refresh_at_s = 0.0
 
@@ -259,19 +262,7 @@ class Dispatcher:
             self._learn(dispatch, ending, duration_s)
         if ending.outcome is not Outcome.EXPIRED:
             self._release(dispatch, ending.succeeded)
-        observation = ending.observation if ending.outcome is Outcome.APPLIED else None
-        staleness = observation.staleness if observation else None
-        settlement = Settlement(
-            dispatch,
-            ending.outcome,
-            ending.reason,
-            ending.detail,
-            duration_s,
-            staleness,
-            ending.received_bytes,
-            observation.num_examples if observation else None,
-            ending.discount,
-        )
+        settlement = ending.settlement(dispatch, duration_s)
         for callback in self._options.callbacks:
             callback.on_settled(self.statistics, settlement)
 
@@ -285,6 +276,8 @@ class Dispatcher:
             self.statistics.weigh(dispatch.node_id, ending.weight)
         else:
             self._options.scheduler.lost(dispatch.node_id)
+        if ending.outcome is Outcome.APPLIED:
+            self.codecs.applied(dispatch)
         if ending.outcome in (Outcome.APPLIED, Outcome.REJECTED):
             self._deadlines.observe(dispatch.node_id, duration_s)
             self._node_info.observe(dispatch.node_id, duration_s, dispatch.local_steps)

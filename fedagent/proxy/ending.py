@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
+from fedagent.callbacks import Settlement
 from fedagent.scheduling import Observation
-from fedagent.update import Outcome, Rejection
+from fedagent.update import Dispatch, Outcome, Rejection
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,21 @@ class Ending:
     def succeeded(self) -> bool:
         """Whether the node did what it was asked to do, whatever became of its update."""
         return self.outcome is Outcome.APPLIED or not self.blames_node
+
+    def settlement(self, dispatch: Dispatch, duration_s: float) -> Settlement:
+        """Return what callbacks hear of it."""
+        update = self.observation if self.outcome is Outcome.APPLIED else None
+        return Settlement(
+            dispatch,
+            self.outcome,
+            self.reason,
+            self.detail,
+            duration_s,
+            staleness=update.staleness if update else None,
+            bytes_up=self.received_bytes,
+            num_examples=update.num_examples if update else None,
+            discount=self.discount,
+        )
 
 
 DROPPED = Ending(

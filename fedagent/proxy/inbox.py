@@ -46,6 +46,7 @@ class Inbox:
         if dispatch is None:
             return None
         num_bytes = 0 if reply.has_error() else payload_bytes(reply.content)
+        self._dispatcher.codecs.heard(reply, dispatch)
         update = self._admit(reply, dispatch)
         if isinstance(update, Rejection):
             self._dispatcher.close(dispatch, Ending.by(update, num_bytes))

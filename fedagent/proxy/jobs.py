@@ -113,9 +113,13 @@ class Jobs:
         """Return when the node could begin a job: when it was sent, or done with the one before."""
         return max(dispatch.sent_at_s, self._free_s.get(dispatch.node_id, 0.0))
 
+    def tokens(self, node_id: int) -> list[str]:
+        """Return the tokens of a node's jobs that have not ended, oldest first."""
+        return list(self._tokens.get(node_id, {}))
+
     def unapplied(self, node_id: int, newest: int) -> list[str]:
         """Return the tokens whose updates version `newest` of the node's model does not hold."""
         waiting = [(t, v) for t, v in self._received.pop(node_id, []) if v >= newest]
         if waiting:
             self._received[node_id] = waiting
-        return [*(token for token, _ in waiting), *self._tokens.get(node_id, {})]
+        return [*(token for token, _ in waiting), *self.tokens(node_id)]

@@ -66,6 +66,7 @@ class Ledger:
         self._due: list[tuple[float, str]] = []
         self._overdue: dict[str, Dispatch] = {}
         self._own_bases: dict[str, Version] = {}
+        self._held: OrderedDict[int, tuple[str, Version]] = OrderedDict()
         self._versions: dict[int, Version] = {}
         self.current: Version | None = None
 
@@ -111,6 +112,24 @@ class Ledger:
             return self.current.number - dispatch.version
         return max(0, newest - own.number)  # a rule whose work was undone counts anew
 
+    def hold(self, node_id: int, token: str, version: Version, limit: int) -> None:
+        """Note that a node holds a model, the one it got with the job of `token`.
+
+        Of more than `limit` nodes, the one of which this was said longest ago is forgotten.
+        """
+        self._held[node_id] = token, version
+        self._held.move_to_end(node_id)
+        if len(self._held) > limit:
+            self._held.popitem(last=False)
+
+    def held(self, node_id: int) -> tuple[str, Version] | None:
+        """Return the model that a node is known to hold, and the token of its job."""
+        return self._held.get(node_id)
+
+    def release_held(self, node_id: int) -> None:
+        """Note that nobody knows what a node holds."""
+        self._held.pop(node_id, None)
+
     def settle(self, message_id: str) -> Dispatch:
         """Close a dispatch; a second time raises KeyError."""
         dispatch = self._in_flight.pop(message_id)
@@ -148,8 +167,9 @@ class Ledger:
         return self._in_flight[self._due[0][1]] if self._due else None
 
     def bases(self) -> Iterator[Version]:
-        """Iterate over all models that are alive, those that only one node got too."""
-        return chain(self._versions.values(), self._own_bases.values())
+        """Iterate over all models that are alive, those that only one node got or holds too."""
+        held = (version for _, version in self._held.values())
+        return chain(self._versions.values(), self._own_bases.values(), held)
 
     def versions(self) -> list[int]:
         """Return the numbers of the versions that are alive."""
@@ -164,6 +184,7 @@ class Ledger:
             "current": None if self.current is None else self.current.number,
             "versions": [_plain(v) for v in self._versions.values()],
             "own_bases": {i: _plain(v) for i, v in self._own_bases.items()},
+            "held": [(n, token, _plain(v)) for n, (token, v) in self._held.items()],
             "in_flight": [asdict(d) for d in self._in_flight.values()],
             "overdue": [asdict(d) for d in self._overdue.values()],
         }
@@ -172,6 +193,7 @@ class Ledger:
         """Restore what `state_dict` returned, payloads excepted."""
         self._versions = {v["number"]: _version(v) for v in state["versions"]}
         self._own_bases = {i: _version(v) for i, v in state["own_bases"].items()}
+        self._held = OrderedDict((n, (token, _version(v))) for n, token, v in state["held"])
         self._in_flight, self._due, self._overdue = OrderedDict(), [], {}
         for fields in state["in_flight"]:
             self.open(_dispatch(fields))

@@ -18,6 +18,7 @@ from fedagent.proxy.robust import Robust
 from fedagent.scheduling import AutoConcurrency, PerNode, Scheduler, Uniform
 from fedagent.scheduling.per_node import require_prefetch
 from fedagent.stopping import Stopping
+from fedagent.wire.coding import Coding
 from fedagent.wire.records import common_metrics
 
 MetricsAggregation = Callable[[list[RecordDict], str], MetricRecord]
@@ -74,6 +75,9 @@ class AsyncOptions:
         leaves it to the rule. See `fedagent.rules.Periodic`.
     per_node : B_k, M_k and prefetch by device class.
     robust : what is done against nodes that lie; see `Robust`.
+    codec : how models and updates travel between fedagent's own nodes, or others with
+        `fedagent.client.mods.codec_mod`, and the proxy: a `Coding`, or its `up` alone, such as
+        ``["topk:0.05", "int4"]``; None for Flower's way. By default as one array on a real fleet.
     seed : of the sample of nodes that evaluates.
     checkpoint : when the run's state is saved, and whether it goes on from what was; None for
         never. On a real fleet updates are logged between two checkpoints, each before it counts.
@@ -114,6 +118,9 @@ class AsyncOptions:
     publish_every_s: float | None = None
     per_node: PerNode | None = None
     robust: Robust = field(default_factory=Robust)
+    codec: Coding | str | Sequence[str] | None = field(
+        default_factory=lambda: Coding(in_simulation=False)
+    )
     seed: int = 0
     checkpoint: Checkpoints | None = None
 
@@ -154,6 +161,7 @@ class AsyncOptions:
             require(getattr(self, name) >= 1, f"{name}={getattr(self, name)} must be at least 1.")
         require_prefetch(self.prefetch)
         require_policies(self.carried)
+        self.coding(in_simulation=True)
         require(
             self.membership_interval_s > 0,
             f"membership_interval_s={self.membership_interval_s} must be positive.",
@@ -169,6 +177,14 @@ class AsyncOptions:
             self.max_metric_values,
             arrayrecord_key=self.arrayrecord_key,
         )
+
+    def coding(self, in_simulation: bool) -> Coding | None:
+        """Return what is encoded, if anything is."""
+        wanted = self.codec
+        coding = wanted if isinstance(wanted, Coding) or wanted is None else Coding(wanted)
+        if coding is None or not coding.is_any or (in_simulation and not coding.in_simulation):
+            return None
+        return coding
 
     def prefetch_of(self, node_id: int, attributes: Attributes) -> int:
         """Return how many jobs may wait at a node."""

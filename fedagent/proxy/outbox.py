@@ -9,6 +9,7 @@ from flwr.serverapp import Grid
 
 from fedagent import keys
 from fedagent._flower import record_of
+from fedagent.proxy.codecs import NodeCodecs, Order
 from fedagent.proxy.jobs import Jobs
 from fedagent.proxy.ledger import Version
 from fedagent.proxy.options import AsyncOptions
@@ -49,6 +50,7 @@ class Outbox:
     jobs : the table of jobs.
     ttl_s : node id -> seconds after which the grid answers for it.
     over_network : whether the grid may fail for a while.
+    codecs : encodes what leaves for nodes that can decode it.
     """
 
     def __init__(
@@ -58,9 +60,10 @@ class Outbox:
         jobs: Jobs,
         ttl_s: Callable[[int], float],
         over_network: bool,
+        codecs: NodeCodecs,
     ) -> None:
         self._grid, self._options, self._jobs, self._ttl_s = grid, options, jobs, ttl_s
-        self._over_network = over_network
+        self._over_network, self._codecs = over_network, codecs
 
     def message(
         self,
@@ -112,9 +115,13 @@ class Outbox:
             config = message.content.get(self._options.configrecord_key)
             config = config if isinstance(config, ConfigRecord) else ConfigRecord()
             node_id, token = message.metadata.dst_node_id, str(config.get(keys.TOKEN, ""))
+            job = self._jobs.send(node_id, token) if kind is Kind.TRAIN else None
+            order = Order()
+            if job or kind is Kind.EVALUATE:
+                base, key = job.base if job else None, self._options.arrayrecord_key
+                order = self._codecs.prepare(message, key, kind, token, base)
             num_bytes = payload_bytes(message.content)
             message_id, refusal = self._pushed(message)
-            job = self._jobs.send(node_id, token) if kind is Kind.TRAIN else None
             dispatch = Dispatch(
                 message_id=message_id,
                 node_id=node_id,
@@ -127,9 +134,10 @@ class Outbox:
                 learning_rate=config.get(keys.LEARNING_RATE),  # type: ignore[arg-type]
                 bytes_down=num_bytes,
                 group=job.group if job else None,
+                codec=order.codec,
+                codec_seed=order.seed,
             )
-            base = job.base if job else None
-            yield Sent(dispatch, num_bytes, refusal, base, job is not None)
+            yield Sent(dispatch, num_bytes, refusal, order.base, job is not None)
 
     def _pushed(self, message: Message) -> tuple[str, str]:
         """Return the id of a message that the grid took, or an empty one, and why it did not.

@@ -70,6 +70,7 @@ class Replay:
                 "delete the .log files beside the checkpoints to go on without them."
             )
         base = self._composer.own_model(dispatch.node_id) if has_own_base else None
+        base = dispatcher.codecs.again(dispatch, base)
         self._scheduler.plan(dispatch.node_id, dispatch.sent_at_s)
         dispatcher.jobs.build(dispatch.node_id, dispatch.token, base)
         dispatcher.jobs.send(dispatch.node_id, dispatch.token)
@@ -86,6 +87,7 @@ class Replay:
             if dispatch.kind is Kind.EVALUATE:
                 self._evaluations.settle(dispatch)
             membership.release(dispatch.node_id, now_s)
+        self._dispatcher.codecs.forget()
         for message_id in list(ledger.awaited()):
             if late := ledger.late(message_id):
                 membership.release(late.node_id, now_s)

@@ -2,6 +2,7 @@
 
 import io
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
@@ -53,6 +54,13 @@ def serialised(array: NDArray) -> Array:
     header, dtype = _header_for(array.shape, array.dtype)
     data = b"".join((header, np.asarray(array, order="C").data))
     return array_of(Array, dtype, array.shape, NUMPY_STYPE, data)
+
+
+def of_bytes(parts: Sequence[Any]) -> Array:
+    """Return buffers, one after the other, as an array of bytes; each is copied once."""
+    size = sum(len(part) for part in parts)
+    header, dtype = _header_for((size,), np.dtype(np.uint8))
+    return array_of(Array, dtype, (size,), NUMPY_STYPE, b"".join((header, *parts)))
 
 
 def view_of(array: Array) -> NDArray:

@@ -6,10 +6,12 @@ import signal
 import threading
 
 import pytest
+from flwr.app import Context, RecordDict
 
 from benchmarks.reliability.local_grid import NODES, Counting, LocalGrid
-from fedagent import AsyncStrategy, Collaborative, FedBuff
+from fedagent import AsyncStrategy, Coding, Collaborative, FedBuff
 from fedagent.callbacks import Callback
+from fedagent.client.mods import codec_mod
 from fedagent.errors import CheckpointError, OutputError
 from fedagent.journal import Checkpoints, checkpoints
 from fedagent.mixing import ring
@@ -43,8 +45,23 @@ class Notes(Callback):
         return {token for token, outcome, _ in self.ended if outcome == "applied"}
 
 
-def started(folder, notes, build=None, resume=False, nodes=NODES, every=10, **options):
-    app = Counting(folder, JOBS)
+class Coded(Counting):
+    """The same behind a codec; its nodes begin with the process, and remember nothing before."""
+
+    def __init__(self, folder, size):
+        super().__init__(folder, size)
+        self.contexts = {}
+
+    def __call__(self, message):
+        node = message.metadata.dst_node_id
+        context = self.contexts.setdefault(node, Context(1, node, {}, RecordDict(), {}))
+        return codec_mod(message, context, lambda message, _: super(Coded, self).__call__(message))
+
+
+def started(
+    folder, notes, build=None, resume=False, nodes=NODES, every=10, app_of=Counting, **options
+):
+    app = app_of(folder, JOBS)
     saving = Checkpoints(folder / "checkpoints", "updates", every, resume=resume)
     settings = {"concurrency": 3, "fraction_evaluate": 0.0, "stopping": [MaxUpdates(60)]} | options
     build = build or (lambda **o: FedBuff(buffer_size=1, staleness=constant, **o))
@@ -94,6 +111,19 @@ def test_a_damaged_checkpoint_costs_nothing_as_the_logs_since_the_one_before_are
     assert min(notes.versions) < 30
     assert set(counts) == {0.0, 1.0}
     assert counts.sum() == proxy.statistics.num_updates == 60
+
+
+@pytest.mark.parametrize("at", [9, 37])
+@pytest.mark.parametrize("down", ["packed", "topk:1.0"])
+def test_models_that_moved_by_differences_move_again_when_the_log_is_read(down, at, tmp_path):
+    coding = {"codec": Coding("topk:1.0", down), "app_of": Coded}
+    killed(tmp_path, at, **coding)
+    killed(tmp_path, 45, resume=True, **coding)
+    notes = Notes()
+    proxy, counts = started(tmp_path, notes, resume=True, **coding)
+    assert set(counts) == {0.0, 1.0}
+    assert counts.sum() == proxy.statistics.num_updates == 60
+    assert not [reason for _, _, reason in notes.ended if reason == "mod-failed"]
 
 
 class Spoils(Notes):

@@ -1,6 +1,7 @@
 """Flower mods that a rule may need on its clients; `ClientSpec.mods` names them. And `Faults`."""
 
 from fedagent.client.mods.area import area_difference_mod
+from fedagent.client.mods.codec import codec_mod
 from fedagent.client.mods.continue_locally import continue_locally_mod
 from fedagent.client.mods.faults import Faults, Kind
 from fedagent.client.mods.partition_id import partition_id_mod
@@ -10,6 +11,7 @@ __all__ = [
     "Faults",
     "Kind",
     "area_difference_mod",
+    "codec_mod",
     "continue_locally_mod",
     "partition_id_mod",
     "sparse_rows_mod",

@@ -78,6 +78,7 @@ def _strategy(context: Context, num_nodes: int, num_updates: int) -> tuple[Strat
         concurrency=num_nodes,
         prefetch=int(context.run_config["prefetch"]),
         fraction_evaluate=0.0,
+        codec=str(context.run_config["codec"]) or None,
         checkpoint=Checkpoints(Path(folder), "updates", 100) if folder else None,
     )
     return ours, num_updates // num_nodes
@@ -88,4 +89,11 @@ def _initial(work: str) -> ArrayRecord:
         from fleet.model import build  # noqa: PLC0415
 
         return ArrayRecord(build().state_dict())
+    if work.startswith("resnet"):
+        from torchvision.models import resnet18  # noqa: PLC0415
+
+        state = resnet18().state_dict()
+        if work == "resnet-small":
+            state = {k: t.flatten()[: 1 + t.numel() // 64] for k, t in state.items()}
+        return ArrayRecord(state)
     return ArrayRecord([np.zeros(1_000, np.float32)])

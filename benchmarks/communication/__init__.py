@@ -1,0 +1,1 @@
+"""What codecs save, what they cost, and what they lose."""
