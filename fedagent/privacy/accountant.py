@@ -11,7 +11,9 @@ Nothing is gained from chance: who is in a release is decided by who is fast, wh
 """
 
 import math
+import sys
 from collections.abc import Mapping
+from contextlib import redirect_stderr
 from typing import Any
 
 from fedagent.errors import imported, require
@@ -92,4 +94,7 @@ def noise_multiplier_for(epsilon: float, delta: float, num_releases: int) -> flo
 
 
 def _library() -> Any:
-    return imported("dp_accounting", "fedagent[privacy]", "Accounting for differential privacy")
+    # It brings absl, whose log handler takes the standard error that it finds, and closes it one
+    # day, unless that is the process's own.
+    with redirect_stderr(sys.__stderr__):
+        return imported("dp_accounting", "fedagent[privacy]", "Accounting for differential privacy")
