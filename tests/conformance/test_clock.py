@@ -12,7 +12,7 @@ import fedagent
 from fedagent import AsyncStrategy
 from fedagent.errors import ConfigurationError
 from fedagent.privacy import Private
-from fedagent.rules import FedAT, Hierarchical, Periodic, Rule, RuleWrapper
+from fedagent.rules import FedAT, Hierarchical, OnePerNode, Periodic, Rule, RuleWrapper
 from tests.conformance.cases_clock import CLOCK_CASES, REFUSES_A_CLOCK
 from tests.conformance.clock import PERIOD_S, arrivals, oracle_moments, real_moments
 
@@ -21,6 +21,7 @@ HISTORY = arrivals()
 HAVE_ORACLES_ELSEWHERE = {
     FedAT: "tests/rules/test_fedat.py",
     Hierarchical: "tests/rules/test_hierarchical.py, tests/rules/test_periodic.py",
+    OnePerNode: "tests/rules/test_one_per_node.py",
     Periodic: "here: every case is under one",
     Private: "tests/privacy/test_rule.py",
     RuleWrapper: "tests/rules/test_wrapper.py",
