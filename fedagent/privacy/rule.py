@@ -17,7 +17,6 @@ server is trusted: it sees every update. Nodes, and whoever sees versions, are n
 docs/privacy.md.
 """
 
-import math
 import secrets
 from collections.abc import Mapping, Set
 from typing import Any
@@ -31,6 +30,7 @@ from fedagent.privacy.clipping import Clipping
 from fedagent.privacy.noise import Noise
 from fedagent.rules.base import Rule
 from fedagent.rules.combining import Combining
+from fedagent.rules.lengths import norm
 from fedagent.rules.staleness import Staleness, polynomial, validated
 from fedagent.rules.wrapper import RuleWrapper
 from fedagent.stopping import RunEnd
@@ -118,7 +118,7 @@ class Private(RuleWrapper):
         weight = self.staleness(update.staleness)
         if self._sum is None:
             self._sum = torch.zeros_like(update.delta)
-        factor = weight * self.clipping.factor(_norm(update.delta))
+        factor = weight * self.clipping.factor(norm(update.delta))
         self._sum.add_(update.delta, alpha=factor)
         self._num_waiting += 1
         self._barred.add(update.node_id)
@@ -242,12 +242,6 @@ class Private(RuleWrapper):
         self.accountant.load_state_dict(state["accountant"])
         self.clipping.load_state_dict(state["clipping"])
         self._noise.load_state_dict(state["noise"])
-
-
-def _norm(delta: torch.Tensor) -> float:
-    """Return the Euclidean norm of a (P,) update, summed in double precision."""
-    norms = (torch.linalg.vector_norm(b, dtype=torch.float64) for (b,) in blocks(delta))
-    return math.hypot(*map(float, norms))
 
 
 def _require_server_side(inner: Rule) -> None:

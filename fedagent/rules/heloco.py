@@ -35,6 +35,7 @@ import torch
 from fedagent.errors import require
 from fedagent.model import FlatModel, blocks
 from fedagent.rules.base import Rule
+from fedagent.rules.lengths import products
 from fedagent.update import Update
 
 _SHRINK, _TURN, _MOMENTUM_WEIGHT = 0.5, 1.0, 3.0
@@ -86,7 +87,8 @@ class HeLoCo(Rule):
 
     def _correct(self, delta: torch.Tensor, m: torch.Tensor) -> None:
         """Turn the update of one array towards its momentum, in place."""
-        norm, m_norm, product = _norms(delta, m)
+        squared, product, m_squared = products(delta, m)
+        norm, m_norm = math.sqrt(squared), math.sqrt(m_squared)
         if not m_norm > _NOTHING * norm > 0.0:
             return
         cosine = product / norm / m_norm
@@ -109,14 +111,3 @@ class HeLoCo(Rule):
         """Restore what `state_dict` returned."""
         momentum = state["momentum"]
         self._momentum = None if momentum is None else momentum.clone()
-
-
-def _norms(a: torch.Tensor, b: torch.Tensor) -> tuple[float, float, float]:
-    """Return |a|, |b| and a . b, in float64: the square of a large float32 overflows."""
-    a_square = b_square = product = 0.0
-    for part_a, part_b in blocks(a, b):
-        u, v = part_a.double(), part_b.double()
-        a_square += float(u @ u)
-        b_square += float(v @ v)
-        product += float(u @ v)
-    return math.sqrt(a_square), math.sqrt(b_square), product

@@ -5,9 +5,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import torch
 
-from fedagent.model import FlatModel, Vector, blocks
+from fedagent.model import FlatModel
 from fedagent.update import Outcome, Rejection, Update
 
 
@@ -76,19 +75,3 @@ class Votes:
 def refused(reason: str, detail: str, *, blames_node: bool = True) -> Rejection:
     """Return the rejection of an update."""
     return Rejection(Outcome.REJECTED, reason, detail, blames_node)
-
-
-def products(a: Vector, b: Vector) -> tuple[float, float, float]:
-    """Return |a|^2, a.b and |b|^2, summed in float64, which no finite float32 overflows."""
-    first = mixed = second = 0.0
-    for x, y in blocks(a, b):
-        x64, y64 = x.double(), y.double()
-        first += float(x64 @ x64)
-        mixed += float(x64 @ y64)
-        second += float(y64 @ y64)
-    return first, mixed, second
-
-
-def norm(vector: torch.Tensor) -> float:
-    """Return |vector|, in float64."""
-    return float(torch.linalg.vector_norm(vector, dtype=torch.float64))

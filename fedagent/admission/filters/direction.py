@@ -14,9 +14,10 @@ from typing import Any
 
 import torch
 
-from fedagent.admission.filters.base import Filter, Votes, products, refused
+from fedagent.admission.filters.base import Filter, Votes, refused
 from fedagent.errors import require
 from fedagent.model import FlatModel
+from fedagent.rules.lengths import products
 from fedagent.update import Rejection, Update
 
 

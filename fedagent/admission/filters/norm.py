@@ -13,9 +13,10 @@ update is ours: a node that answers fifty times as often drags it no further tha
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
-from fedagent.admission.filters.base import Filter, Votes, norm, refused
+from fedagent.admission.filters.base import Filter, Votes, refused
 from fedagent.errors import one_of, require
 from fedagent.model import FlatModel
+from fedagent.rules.lengths import norm
 from fedagent.update import Rejection, Update
 
 Action = Literal["clip", "refuse"]

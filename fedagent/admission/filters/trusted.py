@@ -21,9 +21,10 @@ from typing import Any, ClassVar
 
 import torch
 
-from fedagent.admission.filters.base import Filter, products, refused
+from fedagent.admission.filters.base import Filter, refused
 from fedagent.errors import ConfigurationError, require
 from fedagent.model import FlatModel
+from fedagent.rules.lengths import products
 from fedagent.update import Rejection, Update
 
 TrustedStep = Callable[[FlatModel], torch.Tensor]
