@@ -16,7 +16,7 @@ import numpy as np
 from flwr.app import Context, Message
 from flwr.clientapp.typing import ClientAppCallable
 
-from fedagent.client.mods.differences import Arrays
+from fedagent.client.mods.memory import Arrays
 from fedagent.client.request import model_in, partition_of
 from fedagent.client.spec import ClientSpec
 from fedagent.errors import Interval, check_fields, require

@@ -9,7 +9,7 @@ from flwr.app import Context, Message
 from flwr.clientapp.typing import ClientAppCallable
 
 from fedagent.client.attacks.attack import Attack
-from fedagent.client.mods.differences import Arrays
+from fedagent.client.mods.memory import Arrays
 from fedagent.errors import Interval
 
 Scale = Annotated[float, Interval("(0, inf)")]

@@ -6,7 +6,8 @@ from flwr.app import Context, Message
 from flwr.clientapp.typing import ClientAppCallable
 
 from fedagent import keys
-from fedagent.client.mods.differences import Arrays, moved, recall
+from fedagent.client.mods.differences import moved
+from fedagent.client.mods.memory import Arrays, keep, recall
 from fedagent.client.request import config_in, model_in
 from fedagent.errors import FedagentError
 from fedagent.update import Kind
@@ -39,7 +40,7 @@ def area_difference_mod(
     if reply.has_error():
         return reply
     name, record = model_in(reply)
-    context.state[f"{_KEPT}{num_applied + 1}"] = record
+    keep(context, f"{_KEPT}{num_applied + 1}", record)
     if last is not None:
         reply.content[name] = to_record(moved(dispatched, last, from_record(record)))
     return reply

@@ -24,7 +24,7 @@ from flwr.clientapp.typing import ClientAppCallable
 from fedagent import keys
 from fedagent._flower import ErrorCode, record_of
 from fedagent.arrays import NDArray
-from fedagent.client.mods.differences import Arrays, recall
+from fedagent.client.mods.memory import Arrays, keep, kept, recall
 from fedagent.client.request import model_in
 from fedagent.model import FrozenVector, ModelSpec
 from fedagent.update import Kind
@@ -38,7 +38,7 @@ from fedagent.wire.records import from_record, quick, records_of, to_record, vie
 
 _HELD, _RESIDUAL = "codec-held-", "codec-residual-"
 _VECTOR = "vector"
-_IN_STATE = Half("bfloat16")  # a Context travels with every job of a real node, though on no link
+_IN_STATE = Half("bfloat16")  # where mods have no folder, a Context carries it to every job
 
 
 def codec_mod(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
@@ -63,13 +63,13 @@ def codec_mod(message: Message, context: Context, call_next: ClientAppCallable) 
     if PACKED in record:
         message.content[name] = to_record(unpack(record))
     elif "held" in told:
-        if _HELD + told["held"] not in context.state:
+        if (held := kept(context, _HELD + told["held"])) is None:
             reason = f"Node {context.node_id} does not hold the model that this one belongs to."
             return Message(Error(ErrorCode.MOD_FAILED_PRECONDITION, reason), reply_to=message)
-        message.content[name] = to_record(_moved(record, told, context))
+        message.content[name] = to_record(_moved(record, told, held))
     record = quick(cast(ArrayRecord, message.content[name]))  # the app may empty its own
     if "down" in told:
-        context.state[_HELD + told["token"]] = record
+        keep(context, _HELD + told["token"], record)
     reply = call_next(message, context)
     if not reply.has_error() and message.metadata.message_type == Kind.TRAIN:
         if "up" in told:
@@ -78,9 +78,8 @@ def codec_mod(message: Message, context: Context, call_next: ClientAppCallable) 
     return reply
 
 
-def _moved(record: Mapping[str, Any], told: Mapping[str, Any], context: Context) -> Arrays:
+def _moved(record: Mapping[str, Any], told: Mapping[str, Any], held: Arrays) -> Arrays:
     """Return the model that the node holds and a difference make."""
-    held = views_of(context.state.array_records[_HELD + told["held"]])
     spec = spec_of(held, told.get("whole", ()))
     data = view_of(record[keys.ENCODED])
     codec, start = codec_of(told["down"]), FrozenVector(spec, held)
@@ -100,23 +99,23 @@ def _encode(
     spec = spec_of(dispatched, told.get("whole", ()))
     client = FrozenVector(spec, dispatched | trained)
     vector = difference(spec, client, FrozenVector(spec, dispatched))
-    has_feedback, kept = "feedback" in told, []
+    has_feedback, left_before = "feedback" in told, []
     if has_feedback:
-        kept = recall(context, _RESIDUAL, told["tokens"])[-1:]
-        for residual in kept:
+        left_before = recall(context, _RESIDUAL, told["tokens"])[-1:]
+        for residual in left_before:
             _add(vector, residual[_VECTOR], spec, float(told["feedback"]))
     codec = codec_of(told["up"])
     try:
         parts = encode(codec, vector, spec, told["seed"], keep_rest=has_feedback)
         left = of_bytes(encode(_IN_STATE, vector, spec, 0)) if has_feedback else None
     except UnencodableError:
-        if kept:
-            context.state[_RESIDUAL + told["token"]] = to_record(kept[0])
+        if left_before:
+            keep(context, _RESIDUAL + told["token"], to_record(left_before[0]))
         return
     carried = {k: array for k, array in records[name].items() if k not in spec.offsets}
     reply.content[name] = record_of(ArrayRecord, {keys.ENCODED: of_bytes(parts), **carried})
     if left is not None:
-        context.state[_RESIDUAL + told["token"]] = record_of(ArrayRecord, {_VECTOR: left})
+        keep(context, _RESIDUAL + told["token"], record_of(ArrayRecord, {_VECTOR: left}))
 
 
 def _is_like(trained: Arrays, dispatched: Arrays) -> bool:

@@ -6,7 +6,8 @@ from flwr.app import Context, Message
 from flwr.clientapp.typing import ClientAppCallable
 
 from fedagent import keys
-from fedagent.client.mods.differences import Arrays, moved, recall
+from fedagent.client.mods.differences import moved
+from fedagent.client.mods.memory import Arrays, keep, recall
 from fedagent.client.request import config_in, model_in
 from fedagent.update import Kind
 from fedagent.wire.records import from_record, to_record
@@ -49,7 +50,7 @@ def continue_locally_mod(
     name, record = model_in(reply)
     trained = from_record(record)
     delta = {k: y - start[k] for k, y in trained.items() if y.dtype.kind == "f"}
-    context.state[_KEPT + str(config[keys.TOKEN])] = to_record(delta)
+    keep(context, _KEPT + str(config[keys.TOKEN]), to_record(delta))
     if own:
         reply.content[name] = to_record(moved(dispatched, start, trained))
     return reply

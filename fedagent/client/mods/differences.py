@@ -1,24 +1,6 @@
-"""What mods share that answer with a difference: a memory of models, and the sum that is sent."""
+"""The sum that a mod sends which answers with a difference."""
 
-from collections.abc import Sequence
-
-from flwr.app import Context
-
-from fedagent.arrays import NDArray
-from fedagent.wire.records import from_record
-
-Arrays = dict[str, NDArray]
-
-
-def recall(context: Context, prefix: str, names: Sequence[str]) -> list[Arrays]:
-    """Return what the node keeps under `prefix` and these names, and forget all else under it.
-
-    Names under which nothing is kept are left out.
-    """
-    wanted = [prefix + name for name in names]
-    for key in [k for k in context.state if k.startswith(prefix) and k not in wanted]:
-        del context.state[key]
-    return [from_record(context.state.array_records[k]) for k in wanted if k in context.state]
+from fedagent.client.mods.memory import Arrays
 
 
 def moved(dispatched: Arrays, start: Arrays, trained: Arrays) -> Arrays:

@@ -23,10 +23,11 @@ from collections.abc import Sequence
 from multiprocessing.connection import Connection, Pipe
 from typing import Any, NoReturn, cast
 
-from fedagent import _flower
+from fedagent import _flower, keys
 from fedagent.deployment.proxies import sparing_loopback
 from fedagent.deployment.warm_node.idle import Idleness
 from fedagent.deployment.warm_node.programs import start_with
+from fedagent.process.folders import own_folder
 
 EXECUTORS = ("auto", "fork", "reuse", "flower")
 """How ClientApps are started; see ``fedagent node --help``."""
@@ -58,6 +59,7 @@ def node(arguments: Sequence[str]) -> NoReturn:
     if "port" not in _given(flowers):
         flags.port = free_port()
         flowers = [*flowers, f"--port={flags.port}"]
+    _make_room_for_mods()
     link, end = Pipe()
     executor = start_with(
         "fedagent.deployment.warm_node.executor",
@@ -127,6 +129,19 @@ def _be_flowers(flowers: Sequence[str], ours: argparse.Namespace) -> NoReturn:
             file=sys.stderr,
         )
     _flower.run_supernode(flowers, None)
+
+
+def _make_room_for_mods() -> None:
+    """Name a folder for what mods keep, see `fedagent.client.mods.memory`."""
+    try:
+        os.environ[keys.NODE_FOLDER] = str(own_folder("fedagent-node-"))
+    except OSError as error:
+        print(
+            f"fedagent node: WARNING: no folder for what mods keep: {error}. They keep it in "
+            "Flower's Context, which is slower with large models; set TMPDIR to a folder with "
+            "room.",
+            file=sys.stderr,
+        )
 
 
 def free_port() -> int:
