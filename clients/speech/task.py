@@ -35,7 +35,8 @@ class SpeechTask(Task):
     """Write down the digits that a speaker says one after the other.
 
     A sequence joins recordings of one speaker: to train, recordings drawn at random; to validate
-    and to test, held-out ones, always the same. The metric is the word error rate.
+    and to test, held-out ones, always the same. The metric is the word accuracy, 1 minus the word
+    error rate: below 0 if there are more errors than words.
 
     Parameters
     ----------
@@ -46,7 +47,7 @@ class SpeechTask(Task):
     shortest, longest : words of a sequence, 1 <= shortest <= longest.
     """
 
-    metric: ClassVar[Metric] = Metric("word-error-rate", "min")
+    metric: ClassVar[Metric] = Metric("word-accuracy")
     baseline_name: ClassVar[str] = "each alone"
     central: ClassVar[Mapping[str, Any]] = {}
 
@@ -144,10 +145,10 @@ class SpeechTask(Task):
         return (losses / batch.num_words.cpu()).mean()
 
     def measure(self, model: nn.Module, device: torch.device, partition_id: int | None) -> Metrics:
-        """Return the word error rate of sequences and the accuracy on single recordings.
+        """Return word accuracy and error rate of sequences, and the accuracy on single recordings.
 
         Of a node's validation recordings, or means over all speakers' tests, each counting the
-        same. The test also has ``word-error-rate-george`` and so on, and of both metrics that of
+        same. The test also has ``word-accuracy-george`` and so on, and of both accuracies that of
         the speaker it is worst for. ``num-examples`` are the words of the sequences.
         """
         if partition_id is not None:
@@ -172,8 +173,10 @@ class SpeechTask(Task):
     def _of_node(self, model: nn.Module, device: torch.device, node: int, part: str) -> Metrics:
         sequences, single = self.examined(node, part)
         is_right = likeliest(model, single, device) == single.digits[:, 0]
+        error_rate = word_error_rate(understood(model, sequences, device), sequences)
         return {
-            "word-error-rate": word_error_rate(understood(model, sequences, device), sequences),
+            "word-accuracy": 1 - error_rate,
+            "word-error-rate": error_rate,
             "accuracy": float(is_right.double().mean()),
             "num-examples": float(sequences.num_words.sum()),
         }

@@ -59,8 +59,8 @@ def test_fewer_nodes_are_the_first_speakers(task):
     assert [len(split.train) for split in two.splits] == [400, 400]
     assert torch.equal(two.splits[1].test, task.splits[1].test)
     found = two.evaluate(Hears(3), CPU)
-    assert "word-error-rate-jackson" in found
-    assert "word-error-rate-lucas" not in found
+    assert "word-accuracy-jackson" in found
+    assert "word-accuracy-lucas" not in found
 
 
 def test_a_node_standardises_by_what_it_trains_on_and_by_nothing_else(task):
@@ -144,9 +144,10 @@ def test_the_network_learns(kind):
 
 def test_the_test_metric_is_the_mean_of_the_speakers_and_names_the_worst(task):
     found = task.evaluate(Hears(3), CPU)
-    rates = [found[f"word-error-rate-{name}"] for name in SPEAKERS]
-    assert found["word-error-rate"] == pytest.approx(np.mean(rates))
-    assert found["word-error-rate-worst"] == max(rates)
+    shares = [found[f"word-accuracy-{name}"] for name in SPEAKERS]
+    assert found["word-accuracy"] == pytest.approx(np.mean(shares))
+    assert found["word-error-rate"] == pytest.approx(1 - found["word-accuracy"])
+    assert found["word-accuracy-worst"] == min(shares)
     assert found["accuracy"] == pytest.approx(0.1)
     assert found["accuracy-worst"] == pytest.approx(0.1)
     assert found["num-examples"] == 6 * 200

@@ -69,16 +69,18 @@ def _strategy(context: Context, num_nodes: int, num_updates: int) -> tuple[Strat
     if context.run_config["strategy"] == "fedavg":
         flowers = FedAvg(fraction_evaluate=0.0, min_train_nodes=1, min_available_nodes=num_nodes)
         return flowers, num_updates // num_nodes
-    from fedagent import FedBuff  # noqa: PLC0415  (Flower's set-up should not pay for it)
+    from fedagent import Coding, FedBuff  # noqa: PLC0415  (Flower's set-up should not pay for it)
     from fedagent.journal import Checkpoints  # noqa: PLC0415
 
     folder = str(context.run_config["checkpoints"])
+    up, _, way = str(context.run_config["codec"]).partition(" ")  # "int8", "int8 both ways"
+    codec = Coding(up=up, down=up if way else "packed") if up else None
     ours = FedBuff(
         buffer_size=2,
         concurrency=num_nodes,
         prefetch=int(context.run_config["prefetch"]),
         fraction_evaluate=0.0,
-        codec=str(context.run_config["codec"]) or None,
+        codec=codec,
         checkpoint=Checkpoints(Path(folder), "updates", 100) if folder else None,
     )
     return ours, num_updates // num_nodes
