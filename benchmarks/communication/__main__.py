@@ -39,7 +39,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--updates", type=int, help="of a simulated run; 800, 200 if quick")
     parser.add_argument("--model", help="of the simulated part: cnn, mlp if quick")
     parser.add_argument("--sizes", help="parameters, with commas; 1e7,1e8 or 1e7 if quick")
-    parser.add_argument("--codecs", default=",packed,int8,int8 both ways", help="of the real part; empty for none")
+    parser.add_argument(
+        "--codecs", default=",packed,int8,int8 both ways", help="of the real part; empty for none"
+    )
     options = parser.parse_args(arguments)
     parts, quick = options.only.split(","), options.quick
     results: dict[str, object] = dict.fromkeys(
