@@ -13,6 +13,7 @@ dp_gap     accuracy without privacy, less that at epsilon 8 with the noise of 10
 
 import argparse
 import statistics
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -66,6 +67,18 @@ def trained(epsilon: float | None, is_scaled: bool, seed: int, max_updates: int)
     world = World(fleet, seed, partition=iid, max_updates=max_updates, target=2.0)
     done = to_target(build, world)
     return done | {"epsilon": rule.accountant.epsilon() if epsilon else None}
+
+
+def gap(seeds: Sequence[int], max_updates: int) -> float:
+    """Return what epsilon 8 with the noise of the large population costs, in accuracy."""
+    none, private = (
+        statistics.mean(
+            trained(epsilon, epsilon is not None, seed, max_updates)["final_accuracy"]
+            for seed in seeds
+        )
+        for epsilon in (None, 8.0)
+    )
+    return none - private
 
 
 def main() -> None:
