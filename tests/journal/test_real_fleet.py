@@ -4,9 +4,11 @@ import errno
 import os
 import signal
 import threading
+from typing import ClassVar
 
+import numpy as np
 import pytest
-from flwr.app import Context, RecordDict
+from flwr.app import ArrayRecord, Context, RecordDict
 
 from benchmarks.reliability.local_grid import NODES, Counting, LocalGrid
 from fedagent import AsyncStrategy, Coding, Collaborative, FedBuff
@@ -15,7 +17,9 @@ from fedagent.client.mods import codec_mod
 from fedagent.errors import CheckpointError, OutputError
 from fedagent.journal import Checkpoints, checkpoints
 from fedagent.mixing import ring
+from fedagent.proxy.codecs import NodeCodecs
 from fedagent.rules import FedAT
+from fedagent.rules import FedBuff as FedBuffRule
 from fedagent.rules.staleness import constant
 from fedagent.scheduling import Paced, Tiers, Uniform
 from fedagent.stopping import MaxUpdates
@@ -55,7 +59,10 @@ class Coded(Counting):
     def __call__(self, message):
         node = message.metadata.dst_node_id
         context = self.contexts.setdefault(node, Context(1, node, {}, RecordDict(), {}))
-        return codec_mod(message, context, lambda message, _: super(Coded, self).__call__(message))
+        return codec_mod(message, context, lambda message, _: self.train(message))
+
+    def train(self, message):
+        return super().__call__(message)
 
 
 def started(
@@ -124,6 +131,52 @@ def test_models_that_moved_by_differences_move_again_when_the_log_is_read(down, 
     assert set(counts) == {0.0, 1.0}
     assert counts.sum() == proxy.statistics.num_updates == 60
     assert not [reason for _, _, reason in notes.ended if reason == "mod-failed"]
+
+
+class Uneven(Coded):
+    """Every job moves all of the model, so that differences are not what they stand for."""
+
+    def train(self, message):
+        reply = super().train(message)
+        (counts,) = reply.content["arrays"].to_numpy_ndarrays()
+        noise = np.random.default_rng(reply.content["metrics"]["job"]).normal(size=len(counts))
+        reply.content["arrays"] = ArrayRecord([(counts + noise).astype(np.float32)])
+        return reply
+
+
+class Based(FedBuffRule):
+    """Keeps from which model each update started, over all processes."""
+
+    bases: ClassVar = {}
+
+    def receive(self, model, update):
+        found = self.bases.setdefault(update.metrics["job"], [])
+        found.append(update.base.clone().numpy().tobytes())
+        return super().receive(model, update)
+
+
+def bases_after_a_kill(folder):
+    """Return, of updates that were applied and applied again from the log, where they started."""
+    Based.bases.clear()
+    settings = {
+        "codec": Coding("packed", "int4"),
+        "app_of": Uneven,
+        "build": lambda **options: AsyncStrategy(Based(1), **options),
+    }
+    killed(folder, 37, **settings)
+    started(folder, Notes(), resume=True, **settings)
+    return [found for found in Based.bases.values() if len(found) > 1]
+
+
+def test_an_update_that_the_log_applies_again_starts_where_it_did(tmp_path):
+    again = bases_after_a_kill(tmp_path)
+    assert len(again) >= 3
+    assert all(first == second for first, second in again)
+
+
+def test_a_log_that_moves_models_elsewhere_shows(tmp_path, monkeypatch):
+    monkeypatch.setattr(NodeCodecs, "again", lambda self, dispatch, base: base)
+    assert any(first != second for first, second in bases_after_a_kill(tmp_path))
 
 
 class Spoils(Notes):
