@@ -2,15 +2,16 @@
 
 **Bandwidth.** Encoding and decoding a vector, as a share of the speed at which it is copied.
 
-**Simulated.** The image application on a fleet of lognormal speeds and the links of phones: bytes
-per update, virtual seconds, and the mean accuracy of the last quarter of the evaluations, all at
-the same number of updates. With and without what joins the next update.
+**Simulated.** An application on a fleet of lognormal speeds and the links of phones: bytes per
+update and the mean metric of the last quarter of the evaluations, at the same number of updates;
+virtual seconds to within a point of what is reached without a codec. With and without what joins
+the next update.
 
 **Real.** Two nodes and a SuperLink on this machine, a model of 122 arrays that the nodes change a
 little: updates per second of Flower's way, array by array, and of one array.
 
 On the last line: ``bytes_ratio`` and ``accuracy_loss`` of ``topk+int4``, ``time_ratio`` of it
-both ways, ``deployment_ratio`` of ``packed``.
+both ways (0 if it never came to the target), ``deployment_ratio`` of ``packed``.
 
     python -m benchmarks.communication [--quick] [--seeds 1,2,3] [--only bandwidth,simulated,real]
 """
@@ -36,8 +37,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true", help="a glance, in about two minutes")
     parser.add_argument("--only", default=",".join(PARTS), help="parts, with commas")
     parser.add_argument("--seeds", default="1", help="of the simulated part, with commas")
+    parser.add_argument("--app", choices=simulated.WORLDS, default="vision", help="simulated one")
+    parser.add_argument("--settings", nargs="+", help="of the simulated part, besides none")
     parser.add_argument("--updates", type=int, help="of a simulated run; 800, 200 if quick")
-    parser.add_argument("--model", help="of the simulated part: cnn, mlp if quick")
+    parser.add_argument("--model", help="of vision: cnn, mlp if quick")
     parser.add_argument("--sizes", help="parameters, with commas; 1e7,1e8 or 1e7 if quick")
     parser.add_argument(
         "--codecs", default=",packed,int8,int8 both ways", help="of the real part; empty for none"
@@ -57,15 +60,17 @@ def main(arguments: list[str] | None = None) -> None:
         seeds = [int(seed) for seed in options.seeds.split(",")]
         model, updates = options.model or ("mlp" if quick else "cnn"), options.updates
         updates = updates or (200 if quick else 800)
-        words = (f"app.model={model}", f"stopping.max_updates={updates}")
+        words = [f"stopping.max_updates={updates}"]
+        words += [f"app.model={model}"] if options.app == "vision" else []
         names = simulated.QUICK if quick else tuple(simulated.SETTINGS)
-        runs = simulated.measure(names, seeds, words)
-        _print_table(f"{model}, {updates} updates", runs)
+        names = ("none", *options.settings) if options.settings else names
+        runs = simulated.measure(options.app, names, seeds, words)
+        _print_table(f"{options.app}, {updates} updates", runs)
         results |= {
             "simulated": runs,
-            "bytes_ratio": runs["topk+int4"]["up_ratio"],
-            "accuracy_loss": runs["topk+int4"]["loss"],
-            "time_ratio": runs["topk+int4 both ways"]["time_ratio"],
+            "bytes_ratio": runs.get("topk+int4", {}).get("up_ratio"),
+            "accuracy_loss": runs.get("topk+int4", {}).get("loss"),
+            "time_ratio": runs.get("topk+int4 both ways", {}).get("time_ratio"),
         }
     if "real" in parts:
         fleet = _real(options.codecs.split(","), quick)
