@@ -29,8 +29,8 @@ class Coding:
     ========= ==================================================================================
 
     Of an update that was refused or lost both go: Delta, and what it left; e is there again. So a
-    node keeps two residuals in its Context, of 2 bytes per parameter each (bfloat16), and Flower
-    takes a Context from process to process with every job of a real node.
+    node keeps two residuals, of 2 bytes per parameter each (bfloat16): in its Context, or in the
+    folder of ``fedagent node``.
 
     Parameters
     ----------
