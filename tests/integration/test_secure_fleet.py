@@ -111,6 +111,7 @@ def test_registered_devices_train_over_tls_and_an_unregistered_key_is_refused(fl
         log = flower.run(
             "display=false page=false partition=iid local_steps=32 tuned=paper "
             "strategy.buffer_size=2 fleet.num_nodes=2 concurrency=2 prefetch=1 "
+            "codec=[topk,int8] codec.down=int8 "  # nodes keep models and residuals between jobs
             f"stopping=target stopping.max_updates=200 target=0.9 output_dir={output}"
         )
         listed = fleet.command("flwr", "supernode", "list", "local", "--format=json")
@@ -118,5 +119,7 @@ def test_registered_devices_train_over_tls_and_an_unregistered_key_is_refused(fl
     summary = json.loads((output / "summary.json").read_text())
     assert summary["final_value"] >= 0.9, log
     assert summary["dispatches"]["applied"] == summary["num_updates"] <= 200
+    assert "failed" not in str(summary["dispatches"]), "nodes held what their proxy thought"
+    assert summary["bytes_up"] < summary["num_updates"] * 100_000, "a whole model has 488,000"
     nodes = json.loads(listed.stdout)["nodes"]
     assert [node["status"] for node in nodes] == ["online", "online"], "the stranger never joined"
