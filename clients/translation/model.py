@@ -1,7 +1,8 @@
 """A transformer that reads a sentence and writes another (Vaswani et al., arXiv 1706.03762).
 
 Layers are normalised before, not after, each part (Xiong et al., arXiv 2002.04745). One matrix
-embeds the pieces of both languages and scores what comes next. Shape legend: B sentences, S and T
+embeds the pieces of both languages and scores what comes next. What is learned first is which piece
+stands for which, so there is a short way for it (`Lexicon`). Shape legend: B sentences, S and T
 pieces of source and target, V pieces in the vocabulary, D the width.
 """
 
@@ -50,20 +51,19 @@ class Translator(nn.Module):
         for parameter in (*self.encoder.parameters(), *self.decoder.parameters()):
             if parameter.ndim > 1:  # torch copies one layer: without this all begin alike
                 nn.init.xavier_uniform_(parameter)
-        for layer in self.decoder.layers:
-            _look_at_the_same_place(layer.multihead_attn.in_proj_weight)
+        self.lexicon = Lexicon(width, heads)
+        for attention in (*(y.multihead_attn for y in self.decoder.layers), self.lexicon.attention):
+            _look_at_the_same_place(attention.in_proj_weight)
 
     def forward(self, source: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Return (B, T, V) scores of what follows each piece of (B, T) `target`."""
         length = target.shape[1]
         is_later = torch.ones(length, length, dtype=torch.bool, device=target.device).triu(1)
+        memory = self._encode(source)
         states = self.decoder(
-            self._embed(target),
-            self._encode(source),
-            tgt_mask=is_later,
-            memory_key_padding_mask=source == PAD,
+            self._embed(target), memory, tgt_mask=is_later, memory_key_padding_mask=source == PAD
         )
-        return self._scores(states)
+        return self._scores(states, memory, source)
 
     def translate(self, source: torch.Tensor, max_pieces: int) -> torch.Tensor:
         """Return (B, T) pieces of greedily decoded translations, T <= `max_pieces`."""
@@ -77,7 +77,7 @@ class Translator(nn.Module):
             for n, layer in enumerate(self.decoder.layers):
                 known[n] = torch.cat([known[n], layer.norm1(state)], 1)
                 state = _last_state(layer, state, known[n], memory, is_padding)
-            scores = self._scores(normalise(state[:, 0]))
+            scores = self._scores(normalise(state), memory, source)[:, 0]
             following = scores.argmax(-1).masked_fill(has_ended, PAD)
             written = torch.cat([written, following[:, None]], 1)
             has_ended |= following == END
@@ -88,12 +88,58 @@ class Translator(nn.Module):
         return found
 
     def _embed(self, pieces: torch.Tensor) -> torch.Tensor:
-        embedded = self.embedding(pieces) * math.sqrt(self.width)
+        embedded = self._meaning(pieces)
         found: torch.Tensor = self.dropout(embedded + positions(pieces.shape[1], embedded))
         return found
 
-    def _scores(self, states: torch.Tensor) -> torch.Tensor:
-        return states @ self.embedding.weight.T
+    def _meaning(self, pieces: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.embedding(pieces) * math.sqrt(self.width)
+        return found
+
+    def _scores(
+        self, states: torch.Tensor, memory: torch.Tensor, source: torch.Tensor
+    ) -> torch.Tensor:
+        said = self.lexicon(states, memory, source == PAD, self._meaning(source))
+        return (states + said) @ self.embedding.weight.T
+
+
+class Lexicon(nn.Module):
+    """What the source says where the decoder looks, added to what the decoder is about to say.
+
+    The embeddings of the source themselves, weighed by attention, go through one layer to the
+    output (Nguyen and Chiang, "Improving lexical choice in neural machine translation", NAACL
+    2018, arXiv 1710.01329), so that rare words need not find their way through encoder and decoder.
+
+    Parameters
+    ----------
+    width : D.
+    heads : of attention, which are averaged.
+    """
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(width, heads, batch_first=True)
+        self.inner, self.outer = nn.Linear(width, width), nn.Linear(width, width)
+
+    def forward(
+        self,
+        states: torch.Tensor,
+        memory: torch.Tensor,
+        is_padding: torch.Tensor,
+        meaning: torch.Tensor,
+    ) -> torch.Tensor:
+        """Return (B, T, D).
+
+        Parameters
+        ----------
+        states : (B, T, D) of the decoder.
+        memory, is_padding : (B, S, D) and (B, S), the encoded source.
+        meaning : (B, S, D) embeddings of the source.
+        """
+        _, weights = self.attention(states, memory, memory, key_padding_mask=is_padding)
+        seen = weights @ meaning
+        said: torch.Tensor = self.outer(seen + torch.tanh(self.inner(seen)))
+        return said
 
 
 @torch.no_grad()
