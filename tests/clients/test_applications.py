@@ -67,7 +67,6 @@ def case(request, root) -> Case:
         "traffic": lambda: TrafficTask(num_partitions=2, evaluate_every_h=499),
         "translation": lambda: TranslationTask(
             num_partitions=3,
-            max_characters=60,
             vocabulary_size=900,
             width=16,
             num_test=4,
