@@ -55,8 +55,8 @@ def measure(
     """Return what each setting does, over seeds: means; the first setting is without a codec.
 
     ``loss`` is in the metric's own units, of an error relative to what it is without a codec.
-    ``to_target_s`` is the time to within a point (of an error: 1 %) of the run without a codec, in
-    the mean of three evaluations; 0 if a seed never came there.
+    ``to_target_s`` is the time to within a point (of an error: 1 %) of the run without a codec, as
+    a mean of as many evaluations as its own; 0 if a seed never came there.
     """
     words = [*WORLDS[app], *overrides]
     metric = build_task(compose(shlex.join(words), CONF)).metric
@@ -90,18 +90,20 @@ def measure(
 def _of_one(overrides: Sequence[str], metric: Metric) -> dict[str, Any]:
     """Return bytes per update up and down, seconds, the mean metric of the last quarter, a curve.
 
-    The curve is (seconds, mean of this evaluation and the two before).
+    The curve is (seconds, mean of a quarter as many evaluations until then).
     """
     summary, evaluations = run(overrides)
     values = [line["metrics"][metric.name] for line in evaluations]
     times = [line["virtual_time_s"] for line in evaluations]
-    num_updates = summary["num_updates"]
+    num_updates, quarter = summary["num_updates"], max(1, len(values) // 4)
+    curve = [
+        (times[end - 1], statistics.mean(values[end - quarter : end]))
+        for end in range(quarter, len(values) + 1)
+    ]
     return {
         "up_bytes": summary["bytes_up"] / num_updates,
         "down_bytes": summary["bytes_down"] / num_updates,
-        "metric": statistics.mean(values[-max(1, len(values) // 4) :]),
+        "metric": curve[-1][1],
         "seconds": summary["virtual_time_s"],
-        "curve": [
-            (times[n], statistics.mean(values[n - 2 : n + 1])) for n in range(2, len(values))
-        ],
+        "curve": curve,
     }
