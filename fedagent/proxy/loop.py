@@ -104,7 +104,7 @@ class Proxy:
                     self._hand_out_work()
                     self._evaluations.ask_clients()
                     self._unmasking.ask()
-                    end = self._take_replies() or self._dispatcher.stalled()
+                    end = self._take_replies() or self._unmasking.stalled()
                     if end is None:  # and nothing is half done
                         self._checkpointing.save(now=must_end())
                         end = self._drain() if must_end() else None
@@ -217,15 +217,15 @@ class Proxy:
 
     def _finish_sums(self) -> None:
         """Publish the sums of updates that were counted already, if there is time for them."""
-        self._unmasking.ask()
         while self._is_awaited(self._unmasking.is_under_way):
+            self._unmasking.ask()
             self._take_replies()
             self._publishing.advance(lambda: not self._limits.allow_version)
         self._unmasking.end()
 
     def _is_awaited(self, is_under_way: bool) -> bool:
         """Whether what is under way after the end is worth a wait."""
-        return is_under_way and not self._limits.are_past and not self._dispatcher.stalled()
+        return is_under_way and not self._limits.are_past and not self._unmasking.stalled()
 
     def _tell_end(self, end: RunEnd, because: BaseException | None = None) -> None:
         if self._is_told:  # and what a callback made of it is the error now

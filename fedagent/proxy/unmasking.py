@@ -16,6 +16,7 @@ from fedagent.proxy.ending import Ending
 from fedagent.proxy.options import AsyncOptions
 from fedagent.rules import Rule
 from fedagent.scheduling import Assignment
+from fedagent.stopping import RunEnd
 from fedagent.update import Dispatch, Kind, Rejection
 from fedagent.update import Outcome as JobOutcome
 from fedagent.wire.records import payload_bytes, to_record
@@ -43,23 +44,39 @@ class Unmasking:
         self._rule = rule if isinstance(rule, SecureSums) else None
         self._model = model
         self._sums: dict[int, Gathering] = {}  # by node
+        self._to_ask: list[Gathering] = []
         self._ended: list[Outcome] = []
         self._told: set[str] = set()
 
     @property
     def is_under_way(self) -> bool:
-        """Whether any sum is."""
-        return bool(self._sums)
+        """Whether any sum is, or can begin."""
+        return bool(self._sums) or self._can_begin
+
+    @property
+    def _can_begin(self) -> bool:
+        return self._rule is not None and self._rule.can_admit
+
+    def stalled(self) -> RunEnd | None:
+        """Return why the run cannot go on, unless there is something to ask."""
+        return None if self._to_ask or self._can_begin else self._dispatcher.stalled()
 
     def ask(self) -> None:
-        """Begin sums of the nodes that are ready."""
-        while self._rule is not None and (members := self._rule.take_members()):
+        """Begin sums of the nodes that are ready, and ask what is to be asked next in others."""
+        while self._rule is not None and self._rule.can_admit:
             assert self._options.secure is not None
+            members = self._rule.take_members()
             needed = self._options.secure.members_needed(len(members))
             limit = self._options.secure.limit
             gathering = Gathering(members, needed, limit, self._model.spec.num_parameters)
             self._sums |= dict.fromkeys(members, gathering)
-            self._ask_all(gathering)
+            self._to_ask.append(gathering)
+        while self._to_ask:
+            gathering = self._to_ask.pop(0)
+            messages = self._messages(gathering)
+            asked = {d.node_id for d in self._dispatcher.send(Kind.UNMASK, messages)}
+            for node_id in gathering.awaited.keys() - asked:
+                gathering.lose(node_id)
             self._go_on(gathering)
 
     def take(self, dispatch: Dispatch, reply: Message) -> None:
@@ -88,7 +105,7 @@ class Unmasking:
 
     def give_up(self, reason: str) -> None:
         """Forget all sums, and the updates that nodes keep for others."""
-        self._sums = {}
+        self._sums, self._to_ask = {}, []
         if self._rule is not None:
             self._rule.give_up(reason)
             statistics = self._dispatcher.statistics
@@ -108,17 +125,14 @@ class Unmasking:
         self._rule.settle(outcome)
 
     def _go_on(self, gathering: Gathering) -> None:
-        """Begin the next stage if the one under way is over, and note the end."""
-        while not gathering.awaited and gathering.outcome is None:
-            gathering.advance()
-            self._ask_all(gathering)
-        if gathering.outcome is not None:
+        """If a stage is over, let the next one be asked for, or note the end."""
+        if gathering.awaited:
+            return
+        gathering.advance()
+        if gathering.outcome is None:
+            self._to_ask.append(gathering)
+        else:
             self._end(gathering.outcome)
-
-    def _ask_all(self, gathering: Gathering) -> None:
-        asked = {d.node_id for d in self._dispatcher.send(Kind.UNMASK, self._messages(gathering))}
-        for node_id in gathering.awaited.keys() - asked:
-            gathering.lose(node_id)
 
     def _messages(self, gathering: Gathering) -> Iterator[Message]:
         for node_id in gathering.awaited:

@@ -4,7 +4,7 @@ from fedagent.privacy.secure.fixed_point import FixedPoint
 from fedagent.privacy.secure.gathering import Gathering, Outcome
 from fedagent.privacy.secure.member import Member, UnsafeQuestionError
 from fedagent.privacy.secure.rule import SecureSums
-from fedagent.privacy.secure.stages import SMALLEST, Question, Stage, answer_of
+from fedagent.privacy.secure.stages import Question, Stage, answer_of
 
 __all__ = [
     "FixedPoint",
@@ -12,7 +12,6 @@ __all__ = [
     "Member",
     "Outcome",
     "Question",
-    "SMALLEST",
     "SecureSums",
     "Stage",
     "UnsafeQuestionError",

@@ -73,12 +73,16 @@ class SecureSums(RuleWrapper):
 
     # --- what a run asks for ------------------------------------------------------------------
 
-    def take_members(self) -> dict[int, bytes] | None:
-        """Return the keys of the K nodes that are admitted to a sum; None before there are K."""
+    @property
+    def can_admit(self) -> bool:
+        """Whether K nodes are ready."""
         size = self.inner.updates_per_version
-        if size is None or len(self._waiting) < size:
-            return None
-        members = {node_id: self._waiting.pop(node_id) for node_id in list(self._waiting)[:size]}
+        return size is not None and len(self._waiting) >= size
+
+    def take_members(self) -> dict[int, bytes]:
+        """Return the keys of K nodes that are admitted to a sum, those that wait longest."""
+        first = list(self._waiting)[: self.inner.updates_per_version]
+        members = {node_id: self._waiting.pop(node_id) for node_id in first}
         self._admitted |= {node_id: ready.staleness for node_id, ready in members.items()}
         return {node_id: ready.keys for node_id, ready in members.items()}
 
