@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fedagent.proxy.options import AsyncOptions
     from fedagent.proxy.robust import Robust
+    from fedagent.proxy.secure import SecureAggregation
     from fedagent.simulation import run_simulation
     from fedagent.strategies.async_strategy import AsyncStrategy
     from fedagent.strategies.collaborative import Collaborative
@@ -27,6 +28,7 @@ __all__ = [
     "FedBuff",
     "Hierarchical",
     "Robust",
+    "SecureAggregation",
     "Task",
     "asynchronous",
     "run_simulation",
@@ -41,6 +43,7 @@ _MODULES = {
     "FedBuff": "strategies.presets",
     "Hierarchical": "strategies.presets",
     "Robust": "proxy.robust",
+    "SecureAggregation": "proxy.secure",
     "Task": "tasks.task",
     "asynchronous": "strategies.wrapping",
     "run_simulation": "simulation",

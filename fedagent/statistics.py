@@ -76,7 +76,8 @@ class Statistics:
         nothing to do; 0 under Flower's own strategies.
     outcomes : train dispatches that ended, by outcome and reason, such as
         ``{("applied", ""): 90, ("rejected", "non-finite"): 2}``; beyond `MOST_REASONS`, "other".
-    evaluation_outcomes : the same for federated evaluation.
+    evaluation_outcomes, unmasking_outcomes : the same for federated evaluation, and for answers
+        that secure sums take.
     unsolicited : replies that settled no dispatch (unknown, second or late), by reason.
     bytes_down, bytes_up : serialised model bytes sent to and received from nodes.
     node_bytes_between_regions : the part of both that left its region; known in simulation.
@@ -115,6 +116,7 @@ class Statistics:
     num_idle: int = 0
     outcomes: Counter[tuple[str, str]] = field(default_factory=Counter)
     evaluation_outcomes: Counter[tuple[str, str]] = field(default_factory=Counter)
+    unmasking_outcomes: Counter[tuple[str, str]] = field(default_factory=Counter)
     unsolicited: Counter[str] = field(default_factory=Counter)
     bytes_down: int = 0
     bytes_up: int = 0
@@ -202,6 +204,9 @@ class Statistics:
         """Count the end of one dispatch that its node could begin at `begun_s` (when sent)."""
         self.bytes_up += payload_bytes
         self.node_bytes_between_regions += payload_bytes * is_remote
+        if dispatch.kind is Kind.UNMASK:
+            _count(self.unmasking_outcomes, outcome, reason)
+            return
         if dispatch.kind is Kind.EVALUATE:
             _count(self.evaluation_outcomes, outcome, reason)
             return

@@ -18,6 +18,13 @@ class Kind(StrEnum):
 
     TRAIN = "train"
     EVALUATE = "evaluate"
+    UNMASK = "unmask"
+    """To do its part in a secure sum that its update is in."""
+
+    @property
+    def message_type(self) -> str:
+        """Flower's word for it: every ClientApp knows ``train``, and a mod the rest."""
+        return str(Kind.TRAIN if self is Kind.UNMASK else self)
 
 
 class Outcome(StrEnum):
@@ -102,6 +109,8 @@ class Update:
     local_steps : B_k that was asked for, or None.
     arrived_s : when it arrived, in seconds since the run began.
     group : the group that its job belonged to, or None.
+    sealed : public keys of a node that keeps the change itself, and then `delta` and `base` are
+        empty; see `fedagent.privacy.secure`.
     """
 
     node_id: int
@@ -116,6 +125,7 @@ class Update:
     local_steps: int | None = None
     arrived_s: float = 0.0
     group: Group | None = None
+    sealed: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

@@ -139,7 +139,7 @@ def protect(cfg: DictConfig, task: Task, strategy: Strategy) -> None:
     ConfigurationError
         If Flower's own rounds are asked for what they do not have.
     """
-    asked = sorted(key for key in cfg.about if key.split(".")[0] in ("robust", "filters"))
+    asked = sorted(key for key in cfg.about if key.split(".")[0] in ("robust", "filters", "secure"))
     require(
         not asked or isinstance(strategy, AsyncStrategy),
         f"{', '.join(asked)}: {type(strategy).__name__} runs Flower's own rounds, in which nothing "

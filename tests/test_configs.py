@@ -22,6 +22,7 @@ EXTRA = {
     "strategy=hierarchical": ["strategy.send_every=2", "strategy.edge.buffer_size=1"],
     "strategy=halos": ["strategy.send_every=2"],
     **{f"robust={name}": ["strategy=fedbuff"] for name in GROUPS["robust"] if name != "none"},
+    "secure=on": ["strategy=fedbuff", "buffer_size=3"],
     "runtime=processes": ["runtime.workers=2"],
     "monitor=mlflow": [
         "monitor.mlflow.tracking_uri=sqlite:///${output_dir}/mlflow.db",

@@ -95,7 +95,7 @@ class Admission:
         if not spec.arrays:  # a model that only its rule understands
             return self._whole(reply, dispatch, base, staleness, now_s, begun_s)
         try:
-            content = self._content(reply, dispatch)
+            content = self.content(reply, dispatch)
             metrics = self._metrics(content)
             num_examples = self._num_examples(metrics)
             record = record_under(self.arrayrecord_key, content)
@@ -155,13 +155,14 @@ class Admission:
     def check_metrics(self, reply: Message, dispatch: Dispatch) -> MetricRecord | Rejection:
         """Return the metrics of the reply to an evaluate dispatch, or refuse it."""
         try:
-            metrics = self._metrics(self._content(reply, dispatch))
+            metrics = self._metrics(self.content(reply, dispatch))
             self._num_examples(metrics)
         except RefusedError as refused:
             return refused.rejection
         return metrics
 
-    def _content(self, reply: Message, dispatch: Dispatch) -> RecordDict:
+    def content(self, reply: Message, dispatch: Dispatch) -> RecordDict:
+        """Return what a reply holds; raise RefusedError where it answers another dispatch."""
         if reply.has_error():
             code = reply.error.code
             raise RefusedError(

@@ -180,6 +180,7 @@ class _Totals:
         by_kind = {
             Kind.TRAIN: statistics.outcomes,
             Kind.EVALUATE: statistics.evaluation_outcomes,
+            Kind.UNMASK: statistics.unmasking_outcomes,
         }
         for kind, outcomes in by_kind.items():
             for (outcome, reason), count in dict(outcomes).items():  # a copy: it goes on changing

@@ -13,6 +13,7 @@ from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import ClientAppCallable, Mod
 
 from fedagent.client.mods.codec import codec_mod
+from fedagent.client.mods.secure import secure_mod
 from fedagent.client.private import fit_private, keep, train_part
 from fedagent.client.request import asked, partition_of, reply_to
 from fedagent.client.shared_batches import train_group
@@ -38,7 +39,7 @@ class TaskApp(ClientApp):
     """A ClientApp for any `Task`; see `build_client_app`."""
 
     def __init__(self, build: Callable[[UserConfig], ClientSpec], mods: Sequence[Mod]) -> None:
-        super().__init__(mods=[codec_mod, *mods, self._mods_of_the_run])
+        super().__init__(mods=[codec_mod, secure_mod, *mods, self._mods_of_the_run])
         self._build, self._has_mods = build, bool(mods)
         self.train()(self._train_on_node)
         self.evaluate()(self._evaluate_on_node)

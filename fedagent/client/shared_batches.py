@@ -10,7 +10,7 @@ from flwr.app import Context, Message
 
 from fedagent import keys
 from fedagent.client.device import tensors_of
-from fedagent.client.request import asked, model_in, partition_of, reply_to
+from fedagent.client.request import asked, config_in, model_in, partition_of, reply_to
 from fedagent.client.spec import LoadedClient
 from fedagent.client.trainer import LocalTraining
 from fedagent.client.vectorised import ClientShare
@@ -97,7 +97,8 @@ def _draw(
         num_bytes = training.local_steps * sum(t.nbytes for t in tensors_of(batches))
         # What cannot be trained as one batch.
         is_special = not client.is_all_shared or training.precision != "float32"
-        is_special |= keys.CODEC in message.content  # which is the business of a mod
+        # The business of mods.
+        is_special |= keys.CODEC in message.content or keys.SECURE in config_in(message)[1]
         if client.mods or num_bytes > room or is_special:
             return None
         batches += islice(endless, training.local_steps - 1)

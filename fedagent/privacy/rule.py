@@ -172,6 +172,10 @@ class Private(RuleWrapper):
         """Refuse: the noise is that of a mean, and clipping bounds every node already."""
         Rule.combine_with(self, combining)
 
+    def weigh_equally(self) -> None:
+        """Refuse: single updates are clipped here."""
+        Rule.weigh_equally(self)
+
     @property
     def allows_filters(self) -> bool:
         """No: a node's update would change what becomes of others', and the noise hides less."""

@@ -34,6 +34,7 @@ from fedagent.callbacks import Callback
 from fedagent.errors import CheckpointError
 from fedagent.journal import Checkpoints, Lock, Log, NotNow, capture, restore
 from fedagent.journal.kinds import Path as Way
+from fedagent.privacy.secure import Outcome
 from fedagent.statistics import Statistics
 from fedagent.update import Dispatch
 
@@ -50,12 +51,14 @@ class Event:
     nodes : all that are connected; None if they are the same as before.
     sent : what nodes were asked, and whether each got a model of its own.
     replies : what came back.
+    sums : how secure sums ended, whose parts came between.
     """
 
     now_s: float = 0.0
     nodes: list[int] | None = None
     sent: list[tuple[Dispatch, bool]] = field(default_factory=list)
     replies: list[Message] = field(default_factory=list)
+    sums: list[Outcome] = field(default_factory=list)
 
 
 class _Root:
@@ -243,13 +246,17 @@ class Checkpointing:
             joined = None if is_known else list(nodes)
             self._note(Event(self._statistics.now_s, joined, replies=replies))
 
+    def summed(self, outcome: Outcome) -> None:
+        """Note how a secure sum ended; return when the disk has it."""
+        self._note(Event(self._statistics.now_s, sums=[outcome]))
+
     def due(self) -> None:
         """Note that the rule has something to do by the clock."""
         self._note(Event(self._statistics.now_s))
 
     def _note(self, event: Event) -> None:
         if self._log is not None:
-            self._log.append(capture(event), is_urgent=bool(event.replies))
+            self._log.append(capture(event), is_urgent=bool(event.replies or event.sums))
 
     @property
     def _count(self) -> int:

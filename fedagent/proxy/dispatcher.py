@@ -3,6 +3,7 @@
 import logging
 import math
 from collections.abc import Iterable, Mapping
+from functools import partial
 
 from flwr.app import Message
 from flwr.serverapp import Grid
@@ -143,7 +144,8 @@ class Dispatcher:
     def send(self, kind: Kind, messages: Iterable[Message]) -> list[Dispatch]:
         """Send messages; return the dispatches that the grid took."""
         taken = []
-        for sent in self.outbox.send(kind, messages, self.statistics, self._deadline_s):
+        deadline_s = partial(self._deadline_s, kind=kind)
+        for sent in self.outbox.send(kind, messages, self.statistics, deadline_s):
             dispatch = sent.dispatch
             if not sent.is_assigned:  # an evaluation, or a message that an override made itself
                 self.membership.take(dispatch.node_id)
@@ -165,7 +167,10 @@ class Dispatcher:
             self._options.scheduler.lost(job.node_id)
         return taken
 
-    def _deadline_s(self, node_id: int) -> float:
+    def _deadline_s(self, node_id: int, kind: Kind = Kind.TRAIN) -> float:
+        secure = self._options.secure
+        if kind is Kind.UNMASK and secure is not None and secure.deadline_s is not None:
+            return secure.deadline_s
         return self._deadlines.for_node(node_id) * self._queue_length
 
     def _ttl_s(self, node_id: int) -> float:
@@ -246,7 +251,7 @@ class Dispatcher:
 
     def begun_s(self, dispatch: Dispatch) -> float:
         """Return when the node of a dispatch in flight could begin with it."""
-        if dispatch.kind is Kind.EVALUATE:
+        if dispatch.kind is not Kind.TRAIN:
             return dispatch.sent_at_s
         return self.jobs.begun_s(dispatch)
 
@@ -284,7 +289,7 @@ class Dispatcher:
 
     def _release(self, dispatch: Dispatch, succeeded: bool) -> None:
         now_s = self.statistics.now_s
-        if dispatch.kind is Kind.EVALUATE:  # whether a node can evaluate says nothing of training
+        if dispatch.kind is not Kind.TRAIN:  # whether a node can do it says nothing of training
             self.membership.release(dispatch.node_id, now_s)
             return
         self.membership.release(dispatch.node_id, now_s, succeeded)

@@ -13,7 +13,7 @@ from fedagent.proxy.server_evaluation import Moment, ServerEvaluation
 from fedagent.proxy.versions import Versions
 from fedagent.rules import Rule
 from fedagent.statistics import Evaluation, Statistics
-from fedagent.update import Dispatch
+from fedagent.update import Dispatch, Kind
 
 logger = logging.getLogger("flwr.fedagent")
 
@@ -31,6 +31,7 @@ class Evaluations:
     statistics, result, callbacks : where metrics go.
     """
 
+    KIND: ClassVar = Kind.EVALUATE
     UNSAVED: ClassVar = ("_callbacks",)
 
     def __init__(

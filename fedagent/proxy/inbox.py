@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from flwr.app import Message
 
+from fedagent.admission.sealed import kept_update
 from fedagent.proxy.dispatcher import Dispatcher
 from fedagent.proxy.ending import Ending
 from fedagent.proxy.options import AsyncOptions
@@ -37,7 +38,7 @@ class Inbox:
         self, options: AsyncOptions, dispatcher: Dispatcher, versions: Versions, rule: Rule
     ) -> None:
         self._admission = options.admission
-        self._robust = options.robust
+        self._robust, self._keeps_updates = options.robust, options.secure is not None
         self._dispatcher, self._versions, self._rule = dispatcher, versions, rule
 
     def read(self, reply: Message) -> Received | None:
@@ -72,6 +73,10 @@ class Inbox:
     def _admit(self, reply: Message, dispatch: Dispatch) -> Update | Rejection:
         """Turn a reply into an update, or refuse it."""
         ledger = self._dispatcher.ledger
+        if self._keeps_updates:
+            staleness, now_s = ledger.staleness(dispatch), self._dispatcher.statistics.now_s
+            begun_s = self._dispatcher.begun_s(dispatch)
+            return kept_update(self._admission, reply, dispatch, staleness, now_s, begun_s)
         base = ledger.base(dispatch)
         return self._admission.check(
             reply,

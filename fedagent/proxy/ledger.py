@@ -2,12 +2,13 @@
 
 import heapq
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import asdict, dataclass, field
 from itertools import chain
 from typing import Any, ClassVar
 
 import torch
+from flwr.app import Message
 
 from fedagent.model import Vector
 from fedagent.update import Dispatch, Group, Kind
@@ -92,6 +93,11 @@ class Ledger:
     def get(self, message_id: str) -> Dispatch | None:
         """Return the dispatch in flight under this id, or None."""
         return self._in_flight.get(message_id)
+
+    def work_in(self, replies: Iterable[Message]) -> list[Message]:
+        """Return the replies that answer train dispatches in flight."""
+        asked = [(self._in_flight.get(r.metadata.reply_to_message_id), r) for r in replies]
+        return [reply for dispatch, reply in asked if dispatch and dispatch.kind is Kind.TRAIN]
 
     def base(self, dispatch: Dispatch) -> Version:
         """Return the model that a dispatch in flight started from."""

@@ -9,7 +9,7 @@ One thread owns the model. Nothing here knows whether time is real or simulated.
 
 import logging
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import ClassVar, cast
 
@@ -26,18 +26,20 @@ from fedagent.proxy.ending import DROPPED, Ending
 from fedagent.proxy.evaluations import Evaluations
 from fedagent.proxy.federated_evaluation import FederatedEvaluation
 from fedagent.proxy.inbox import Inbox
+from fedagent.proxy.limits import Limits
 from fedagent.proxy.options import AsyncOptions
 from fedagent.proxy.publishing import Publishing
 from fedagent.proxy.replay import Replay
 from fedagent.proxy.rounds import RoundConfig, Rounds
-from fedagent.proxy.run_end import RunResult, ShouldStop
+from fedagent.proxy.run_end import RunResult
 from fedagent.proxy.run_request import RunRequest
 from fedagent.proxy.safeguard import Safeguard
 from fedagent.proxy.server_evaluation import ServerEvaluation
 from fedagent.proxy.termination import termination
+from fedagent.proxy.unmasking import Unmasking
 from fedagent.proxy.versions import Versions
 from fedagent.rules import Rule
-from fedagent.stopping import MaxRounds, RunEnd, Stopping, first_reason, next_due_s
+from fedagent.stopping import RunEnd
 from fedagent.update import Kind
 
 logger = logging.getLogger("flwr.fedagent")
@@ -50,7 +52,7 @@ class Proxy:
     (``configure_train`` and so on), so that a subclass that overrides them is heard.
     """
 
-    UNSAVED: ClassVar = ("_request", "_stopping", "_limit_s", "_checkpointing")
+    UNSAVED: ClassVar = ("_request", "_limits", "_checkpointing")
 
     def __init__(
         self,
@@ -74,10 +76,7 @@ class Proxy:
         filed = partial(options.aggregate, is_train=True), self.result.train_metrics_clientapp
         self._rounds = Rounds(rule, self.statistics, *filed)
         tell_statistics(grid, self.statistics)
-        self._stopping: list[Stopping] = [MaxRounds(request.num_rounds), *options.stopping]
-        if request.should_stop is not None:  # first: it is asked after the last round too
-            self._stopping.insert(0, ShouldStop(request.should_stop, self.result))
-        self._limit_s = next_due_s(self._stopping)
+        self._limits = Limits(request, options, self.statistics, self.result)
         self._clients = FederatedEvaluation(strategy, options, grid, self._dispatcher)
         server = ServerEvaluation(request.evaluate_fn, not self.statistics.is_virtual)
         told = self.statistics, self.result, options.callbacks
@@ -85,7 +84,10 @@ class Proxy:
         self._evaluations = Evaluations(
             server, self._clients, self._versions, request.evaluate_config, rule, *told
         )
-        self._replay = Replay(self._dispatcher, self._composer, self._evaluations, options)
+        self._unmasking = Unmasking(options, self._dispatcher, rule, self._model)
+        asked = self._evaluations, self._unmasking
+        self._others: Mapping[Kind, Evaluations | Unmasking] = {each.KIND: each for each in asked}
+        self._replay = Replay(self._dispatcher, self._composer, *asked, options)
         kinds = {"rule": type(rule).__name__, "scheduler": type(options.scheduler).__name__}
         about = {"model": str(self._model.spec.arrays), **kinds}
         saving = options.checkpoint, options.callbacks, self.statistics
@@ -96,12 +98,13 @@ class Proxy:
         self._versions.publish()
         self._rule.on_start(self._model)
         try:
-            end = self._begin() or self._completed()
+            end = self._begin() or self._limits.end()
             with termination() as must_end:
                 while end is None:
                     self._hand_out_work()
                     self._evaluations.ask_clients()
-                    end = self._take_replies() or self._dispatcher.stalled()
+                    self._unmasking.ask()
+                    end = self._take_replies() or self._unmasking.stalled()
                     if end is None:  # and nothing is half done
                         self._checkpointing.save(now=must_end())
                         end = self._drain() if must_end() else None
@@ -134,11 +137,6 @@ class Proxy:
         self._checkpointing.begin()
         return end
 
-    def _completed(self) -> RunEnd | None:
-        """Return the end that a stopping condition makes, if one holds."""
-        reason = first_reason(self._stopping, self.statistics)
-        return RunEnd("completed", reason) if reason is not None else None
-
     # --- the loop's two halves ----------------------------------------------------------------
 
     def _hand_out_work(self) -> None:
@@ -154,36 +152,31 @@ class Proxy:
     def _take_replies(self) -> RunEnd | None:
         """Take in what has come, or wait a little. Return the end, if a condition holds."""
         due_s = math.inf if self._is_over else self._rule.next_due_s()
-        replies = self._dispatcher.pull(min(self._limit_s, due_s))
-        self._checkpointing.came(
-            list(filter(self._is_work, replies)), self._dispatcher.membership.nodes
-        )
+        replies = self._dispatcher.pull(min(self._limits.until_s, due_s))
+        self._checkpointing.came(self._ledger.work_in(replies), self._dispatcher.membership.nodes)
         self._evaluations.collect()
         end = self._take_in(replies)
         for dispatch in self._dispatcher.expire_overdue():
-            if dispatch.kind is Kind.EVALUATE:
-                self._evaluations.settle(dispatch)
+            if other := self._others.get(dispatch.kind):
+                other.settle(dispatch)
+        if self._unmasking.tell_rule(self._checkpointing.summed):
+            self._advance()
         return end
 
     def _take_in(self, replies: Iterable[Message]) -> RunEnd | None:
         """Take in what has come by now. Return the end, if a condition holds."""
         self._advance()
-        end = self._completed()
+        end = self._limits.end()
         for reply in replies:
             self._take(reply, is_over=end is not None)
-            end = end or self._completed()
+            end = end or self._limits.end()
         return end
 
-    def _is_work(self, reply: Message) -> bool:
-        dispatch = self._ledger.get(reply.metadata.reply_to_message_id)
-        return dispatch is not None and dispatch.kind is Kind.TRAIN
-
     def _take(self, reply: Message, is_over: bool) -> None:
-        dispatch = self._dispatcher.match(reply)
-        if dispatch is None:
+        if (dispatch := self._dispatcher.match(reply)) is None:
             return
-        if dispatch.kind is Kind.EVALUATE:
-            self._evaluations.take(dispatch, reply)
+        if other := self._others.get(dispatch.kind):
+            other.take(dispatch, reply)
         elif not is_over:  # or it came after the end and expires with the run
             self._strategy.aggregate_train(self._rounds.current, [reply])
             if self._ledger.get(dispatch.message_id) is not None:
@@ -196,8 +189,8 @@ class Proxy:
         """
         drain_s = 0.0 if self.statistics.is_virtual else self._options.drain_s
         logger.info("SIGTERM: no new work; %g s for the %d in flight", drain_s, len(self._ledger))
-        self._limit_s = min(self._limit_s, self.statistics.now_s + drain_s)
-        while len(self._ledger) and self.statistics.now_s < self._limit_s:
+        self._limits.until_s = min(self._limits.until_s, self.statistics.now_s + drain_s)
+        while len(self._ledger) and not self._limits.are_past:
             if end := self._take_replies():
                 return end
         return RunEnd("stopped", "SIGTERM")
@@ -205,23 +198,34 @@ class Proxy:
     def _end(self, end: RunEnd) -> None:
         (logger.error if end.has_failed else logger.info)("Run ends: %s", end)
         self._is_over = True
-        # A limit has done its work, and must not keep the clock from moving; a drain has not.
-        self._limit_s = self._limit_s if end.kind == "stopped" else math.inf
         self._dispatcher.end_all(Kind.TRAIN)
+        self._finish_sums()
+        # A limit has done its work, and must not keep the clock from moving; a drain has not.
+        self._limits.until_s = self._limits.until_s if end.kind == "stopped" else math.inf
         if self._rounds.has_versions:  # the end came within a round
             self._rounds.close()
         self._evaluations.evaluate()
         self._evaluations.collect(wait=True)
         trained_s = self.statistics.now_s
         self._evaluations.ask_clients(is_over=True)
-        while self._evaluations.are_awaited and not self._dispatcher.stalled():
-            if self.statistics.now_s >= self._limit_s:
-                break
+        while self._is_awaited(self._evaluations.are_awaited):
             self._take_replies()
         for dispatch in self._dispatcher.end_all(Kind.EVALUATE):
             self._evaluations.settle(dispatch)
         self.statistics.now_s = trained_s  # how long training took, not its examination
         self._tell_end(end)
+
+    def _finish_sums(self) -> None:
+        """Publish the sums of updates that were counted already, if there is time for them."""
+        while self._is_awaited(self._unmasking.is_under_way):
+            self._unmasking.ask()
+            self._take_replies()
+            self._publishing.advance(lambda: not self._limits.allow_version)
+        self._unmasking.end()
+
+    def _is_awaited(self, is_under_way: bool) -> bool:
+        """Whether what is under way after the end is worth a wait."""
+        return is_under_way and not self._limits.are_past and not self._unmasking.stalled()
 
     def _tell_end(self, end: RunEnd, because: BaseException | None = None) -> None:
         if self._is_told:  # and what a callback made of it is the error now
@@ -280,7 +284,7 @@ class Proxy:
         """Let the rule do what is due by now."""
         if self._publishing.is_due():
             self._checkpointing.due()
-        self._publishing.advance(lambda: self._is_over or self._completed() is not None)
+        self._publishing.advance(lambda: self._is_over or self._limits.end() is not None)
 
     # --- rounds -------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from fedagent.journal import Checkpoints
 from fedagent.nodes.backoff import Backoff
 from fedagent.nodes.geography import Attributes
 from fedagent.proxy.robust import Robust
+from fedagent.proxy.secure import SecureAggregation
 from fedagent.scheduling import AutoConcurrency, PerNode, Scheduler, Uniform
 from fedagent.scheduling.per_node import require_prefetch
 from fedagent.stopping import Stopping
@@ -78,6 +79,8 @@ class AsyncOptions:
     codec : how models and updates travel between fedagent's own nodes, or others with
         `fedagent.client.mods.codec_mod`, and the proxy: a `Coding`, or its `up` alone, such as
         ``["topk:0.05", "int4"]``; None for Flower's way. By default as one array on a real fleet.
+    secure : sums of buffers under masks, of which the proxy sees nothing else; None for updates
+        that it sees. See `SecureAggregation`.
     seed : of the sample of nodes that evaluates.
     checkpoint : when the run's state is saved, and whether it goes on from what was; None for
         never. On a real fleet updates are logged between two checkpoints, each before it counts.
@@ -121,6 +124,7 @@ class AsyncOptions:
     codec: Coding | str | Sequence[str] | None = field(
         default_factory=lambda: Coding(in_simulation=False)
     )
+    secure: SecureAggregation | None = None
     seed: int = 0
     checkpoint: Checkpoints | None = None
 

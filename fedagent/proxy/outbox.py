@@ -93,7 +93,7 @@ class Outbox:
             },
         )
         ttl_s = self._ttl_s(job.node_id)
-        return Message(content, dst_node_id=job.node_id, message_type=str(kind), ttl=ttl_s)
+        return Message(content, dst_node_id=job.node_id, message_type=kind.message_type, ttl=ttl_s)
 
     def send(
         self,

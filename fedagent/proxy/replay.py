@@ -17,6 +17,7 @@ from fedagent.proxy.dispatcher import Dispatcher
 from fedagent.proxy.ending import INTERRUPTED
 from fedagent.proxy.evaluations import Evaluations
 from fedagent.proxy.options import AsyncOptions
+from fedagent.proxy.unmasking import Unmasking
 from fedagent.stopping import RunEnd
 from fedagent.update import Dispatch, Kind
 
@@ -28,7 +29,7 @@ class Replay:
 
     Parameters
     ----------
-    dispatcher, evaluations : of the run, as its checkpoint says.
+    dispatcher, evaluations, unmasking : of the run, as its checkpoint says.
     composer : says which model a node gets.
     options : of which the scheduler hears again of the jobs that it gave out.
     """
@@ -38,10 +39,12 @@ class Replay:
         dispatcher: Dispatcher,
         composer: Composer,
         evaluations: Evaluations,
+        unmasking: Unmasking,
         options: AsyncOptions,
     ) -> None:
         self._dispatcher, self._composer = dispatcher, composer
-        self._evaluations, self._scheduler = evaluations, options.scheduler
+        self._evaluations, self._unmasking = evaluations, unmasking
+        self._scheduler = options.scheduler
 
     def play(self, events: Iterable[Event], take_in: TakeIn) -> None:
         """Let all happen again; `take_in` is what the loop does with replies.
@@ -57,6 +60,9 @@ class Replay:
                 self._dispatcher.see(event.nodes)
             if take_in(event.replies) is not None:
                 break
+            for outcome in event.sums:
+                self._unmasking.settle_again(outcome)
+                take_in([])
             for dispatch, has_own_base in event.sent:
                 self._send_again(dispatch, has_own_base)
         self._interrupt()
@@ -87,6 +93,7 @@ class Replay:
             if dispatch.kind is Kind.EVALUATE:
                 self._evaluations.settle(dispatch)
             membership.release(dispatch.node_id, now_s)
+        self._unmasking.give_up(INTERRUPTED.reason)
         self._dispatcher.codecs.forget()
         for message_id in list(ledger.awaited()):
             if late := ledger.late(message_id):

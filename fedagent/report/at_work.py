@@ -13,6 +13,7 @@ from fedagent.update import Dispatch, Kind
 AT_WORK_FILE = "at_work.json"
 EVERY_S = 1.0
 """Wall seconds from one writing to the next."""
+_DOES = {Kind.TRAIN: "trains", Kind.EVALUATE: "evaluates", Kind.UNMASK: "unmasks"}
 
 
 class AtWork:
@@ -93,7 +94,7 @@ def read_at_work(directory: Path) -> tuple[float, Mapping[str, list[str]]]:
 
 
 def _in_words(job: Mapping[str, Any], now_s: float) -> str:
-    what = "evaluates" if job["kind"] == Kind.EVALUATE else "trains"
+    what = _DOES[Kind(job["kind"])]
     steps = "" if job["local_steps"] is None else f", {job['local_steps']:,} steps"
     since = duration(max(0.0, now_s - job["sent_s"]))
     return f"{what} version {job['version']:,}{steps}, for {since}"

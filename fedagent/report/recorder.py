@@ -225,6 +225,7 @@ class Recorder(Callback):
             "dispatches": statistics.by_outcome(),
             "in_flight": statistics.in_flight,
             "evaluations": Statistics(outcomes=statistics.evaluation_outcomes).by_outcome(),
+            "unmasking": Statistics(outcomes=statistics.unmasking_outcomes).by_outcome(),
             "buffered": statistics.buffered,
             "lost": dict(sorted(statistics.lost.items())),
             "most_influential_nodes": statistics.most_influential(),

@@ -69,6 +69,21 @@ class Rule(ABC):
             "FedStaleWeight or Rennala, or filters that look at single updates."
         )
 
+    def weigh_equally(self) -> None:
+        """Let all updates of a buffer weigh the same from now on, whatever is in them.
+
+        Then one update that is their mean, as late as the latest, moves the model as they would.
+
+        Raises
+        ------
+        ConfigurationError
+            If the rule goes by more than that.
+        """
+        raise ConfigurationError(
+            f"{type(self).__name__} goes by single updates, or by what each of them weighs, and a "
+            "secure sum shows it neither: take FedBuff or FADAS."
+        )
+
     def model_for(self, node_id: int) -> torch.Tensor | None:
         """Return the (P,) model that `node_id` is to train or evaluate; None: the published one.
 

@@ -63,6 +63,9 @@ class FADAS(BufferedRule):
         self._tau_max = 0
         self._moments: dict[str, torch.Tensor] = {}
 
+    def weigh_equally(self) -> None:
+        """They do."""
+
     def add(self, model: FlatModel, update: Update) -> None:
         """Add Delta_i to the buffer."""
         self.buffer.add(update.delta)

@@ -71,6 +71,21 @@ class FedBuff(BufferedRule):
         super().combine_with(combining)
         self.weighted = False
 
+    def weigh_equally(self) -> None:
+        """Leave the examples out; refuse if the staleness weighs.
+
+        Raises
+        ------
+        ConfigurationError
+            If s(tau) is not 1.
+        """
+        require(
+            all(self.staleness(tau) == 1.0 for tau in (1, 10, 1000)),
+            "FedBuff: staleness weighs single updates, and secure sums have none: take "
+            "staleness=constant.",
+        )
+        self.weighted = False
+
     def add(self, model: FlatModel, update: Update) -> None:
         """Add n_i s(tau_i) Delta_i to the buffer, and n_i or n_i s(tau_i) to the divisor."""
         examples = update.num_examples if self.weighted else 1.0

@@ -59,6 +59,10 @@ class RuleWrapper(Rule):
         """Let the inner rule combine so."""
         self.inner.combine_with(combining)
 
+    def weigh_equally(self) -> None:
+        """Let the inner rule weigh so."""
+        self.inner.weigh_equally()
+
     def model_for(self, node_id: int) -> torch.Tensor | None:
         """Ask the inner rule."""
         return self.inner.model_for(node_id)

@@ -47,7 +47,7 @@ class AsyncStrategy(Strategy):
         if self.options.concurrency == "auto":
             found = AutoConcurrency(rule.typical_staleness)
             self.options = replace(self.options, concurrency=found)
-        self.rule = _timed(self.options.robust.around(rule), self.options)
+        self.rule = _timed(_secured(self.options.robust.around(rule), self.options), self.options)
         self._stateful: list[Any] = [self.rule, self.options.scheduler, self.options.robust]
         self._fresh = [each.state_dict() for each in self._stateful]
         self._proxy: Proxy | None = None
@@ -168,6 +168,13 @@ class AsyncStrategy(Strategy):
             each.load_state_dict(state)  # an earlier run's leftovers are not ours
         self._proxy = Proxy(self, self.rule, self.options, grid, request)
         return self._proxy.run()
+
+
+def _secured(rule: rules.Rule, options: AsyncOptions) -> rules.Rule:
+    """Return the rule as it works with sums of updates, if it shall see no others."""
+    if options.secure is None:
+        return rule
+    return options.secure.around(rule, options.robust, options.coding(in_simulation=False))
 
 
 def _timed(rule: rules.Rule, options: AsyncOptions) -> rules.Rule:

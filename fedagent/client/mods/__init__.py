@@ -5,6 +5,7 @@ from fedagent.client.mods.codec import codec_mod
 from fedagent.client.mods.continue_locally import continue_locally_mod
 from fedagent.client.mods.faults import Faults, Kind
 from fedagent.client.mods.partition_id import partition_id_mod
+from fedagent.client.mods.secure import secure_mod
 from fedagent.client.mods.sparse_rows import sparse_rows_mod
 
 __all__ = [
@@ -14,5 +15,6 @@ __all__ = [
     "codec_mod",
     "continue_locally_mod",
     "partition_id_mod",
+    "secure_mod",
     "sparse_rows_mod",
 ]

@@ -24,6 +24,7 @@ from flwr.clientapp.typing import ClientAppCallable
 from fedagent import keys
 from fedagent._flower import ErrorCode, record_of
 from fedagent.arrays import NDArray
+from fedagent.client.mods.differences import is_like
 from fedagent.client.mods.memory import Arrays, keep, kept, recall
 from fedagent.client.request import model_in
 from fedagent.model import FrozenVector, ModelSpec
@@ -94,7 +95,7 @@ def _encode(
     """Encode the model in a reply, unless it cannot be: then the gate sees it as it is."""
     records = records_of(reply.content, ArrayRecord)
     name = name if name in records or len(records) != 1 else next(iter(records))
-    if name not in records or not _is_like(trained := from_record(records[name]), dispatched):
+    if name not in records or not is_like(trained := from_record(records[name]), dispatched):
         return
     spec = spec_of(dispatched, told.get("whole", ()))
     client = FrozenVector(spec, dispatched | trained)
@@ -116,16 +117,6 @@ def _encode(
     reply.content[name] = record_of(ArrayRecord, {keys.ENCODED: of_bytes(parts), **carried})
     if left is not None:
         keep(context, _RESIDUAL + told["token"], record_of(ArrayRecord, {_VECTOR: left}))
-
-
-def _is_like(trained: Arrays, dispatched: Arrays) -> bool:
-    """Whether a reply holds nothing but arrays of the dispatched ones' names and shapes."""
-    return bool(trained) and all(
-        name in dispatched
-        and array.shape == dispatched[name].shape
-        and array.dtype.kind == dispatched[name].dtype.kind
-        for name, array in trained.items()
-    )
 
 
 def _add(vector: NDArray, residual: Bytes, spec: ModelSpec, weight: float) -> None:
