@@ -194,18 +194,15 @@ class FrozenVector:
     def _all_blocks(self, scratch: torch.Tensor | None = None) -> Iterator[torch.Tensor]:
         dtype = self.spec.numpy_dtype
         flat = {name: reals(self._arrays[name]) for name in self.spec.offsets}
-        for number, parts in enumerate(self.spec.block_parts):
-            pieces, fixed = (
-                [flat[name][part] for name, part in parts],
-                self.spec.block_fixed[number],
-            )
+        of_blocks = zip(self.spec.block_parts, self.spec.block_fixed, strict=True)
+        for number, (parts, fixed) in enumerate(of_blocks):
+            pieces = [flat[name][part] for name, part in parts]
             if len(pieces) == 1 and not len(fixed):
                 yield torch.from_numpy(np.asarray(pieces[0], dtype))
                 continue
             begin, size = number * BLOCK, sum(map(len, pieces))
             block = np.empty(size, dtype) if scratch is None else scratch.numpy()[begin:][:size]
-            if pieces:
-                np.concatenate(pieces, out=block)
+            np.concatenate([block[:0], *pieces], out=block)  # a model may have no parts
             block[fixed] = 0
             yield torch.from_numpy(block)
 
