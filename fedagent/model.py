@@ -177,31 +177,32 @@ class FrozenVector:
     def __init__(self, spec: ModelSpec, arrays: Mapping[str, NDArray]) -> None:
         self.spec, self._arrays = spec, arrays
 
-    def blocks(self) -> Iterator[torch.Tensor]:
-        """Yield `BLOCK` elements at a time; views of the arrays where a block lies within one."""
-        if len(self.spec.block_parts) == 1:
-            yield self._only_block
-            return
-        yield from self._all_blocks()
+    def blocks(self, scratch: torch.Tensor | None = None) -> Iterator[torch.Tensor]:
+        """Yield `BLOCK` elements at a time; views of the arrays where a block lies within one.
+
+        The others are put together in the (P,) `scratch`, each in its place, if it is given; if
+        not, the only block of a small model is kept for the next time.
+        """
+        is_kept = scratch is None and len(self.spec.block_parts) == 1
+        yield from (self._only_block,) if is_kept else self._all_blocks(scratch)
 
     @cached_property
     def _only_block(self) -> torch.Tensor:
         """All of a small model: put together once, for all updates of it."""
         return next(self._all_blocks())
 
-    def _all_blocks(self) -> Iterator[torch.Tensor]:
+    def _all_blocks(self, scratch: torch.Tensor | None = None) -> Iterator[torch.Tensor]:
         dtype = self.spec.numpy_dtype
         flat = {name: reals(self._arrays[name]) for name in self.spec.offsets}
-        for parts, fixed in zip(self.spec.block_parts, self.spec.block_fixed, strict=True):
-            if len(parts) == 1 and not len(fixed):
-                name, part = parts[0]
-                yield torch.from_numpy(np.asarray(flat[name][part], dtype))
-                continue
+        of_blocks = zip(self.spec.block_parts, self.spec.block_fixed, strict=True)
+        for number, (parts, fixed) in enumerate(of_blocks):
             pieces = [flat[name][part] for name, part in parts]
-            block, end = np.empty(sum(map(len, pieces)), dtype), 0
-            for piece in pieces:
-                begin, end = end, end + len(piece)
-                block[begin:end] = piece
+            if len(pieces) == 1 and not len(fixed):
+                yield torch.from_numpy(np.asarray(pieces[0], dtype))
+                continue
+            begin, size = number * BLOCK, sum(map(len, pieces))
+            block = np.empty(size, dtype) if scratch is None else scratch.numpy()[begin:][:size]
+            np.concatenate([block[:0], *pieces], out=block)  # a model may have no parts
             block[fixed] = 0
             yield torch.from_numpy(block)
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from fedagent import model as module
 from fedagent.errors import ConfigurationError
-from fedagent.model import FlatModel, FrozenVector, ModelSpec, blocks
+from fedagent.model import BLOCK, FlatModel, FrozenVector, ModelSpec, blocks
 
 FLOATS = ("float16", "float32", "float64")
 UNSIGNED = ("uint8", "uint16", "uint32", "uint64")
@@ -403,3 +403,15 @@ def test_a_policy_for_arrays_that_are_not_there_is_refused():
 
     with pytest.raises(ConfigurationError, match=r"'\*\.steps': \.\.\.} fits no array.*'step'"):
         ModelSpec.of(arrays, {"*.steps": "newest"})
+
+
+@pytest.mark.parametrize("shapes", [[(3,), (2, 2)], [(2, BLOCK), (5,), (3,)]])
+def test_blocks_are_the_same_wherever_they_are_put_together(shapes):
+    rng = np.random.default_rng(0)
+    arrays = {str(i): rng.normal(size=shape).astype(np.float32) for i, shape in enumerate(shapes)}
+    spec = ModelSpec.of(arrays)
+    scratch = spec.empty()
+    alone, there = FrozenVector(spec, arrays), FrozenVector(spec, arrays).blocks(scratch)
+    for block, same in zip(alone.blocks(), there, strict=True):
+        assert torch.equal(block, same)
+    assert torch.equal(scratch[-3:], alone.clone()[-3:]), "in the memory that was given"

@@ -68,16 +68,19 @@ def _clients(name: str, model: str, quick: bool) -> int:
 
 def summarise(samples: dict[str, dict[str, list[Sample]]]) -> dict[str, dict[str, dict]]:
     """Return medians by model and engine; ratios are medians of the repetitions' ratios."""
-    summary: dict[str, dict[str, dict]] = {"clients_per_s": {}, "ratio": {}, "cpu_ms": {}}
+    units = ("clients_per_s", "ratio", "cpu_ms", "own_cpu_ms")
+    summary: dict[str, dict[str, dict]] = {unit: {} for unit in units}
     for model, by_engine in samples.items():
         for part in summary.values():
             part[model] = {}
         for name, taken in by_engine.items():
             speeds = [s.clients / s.wall_s for s in taken]
-            cpu_ms = [1e3 * s.cpu_s / s.clients for s in taken if s.cpu_s is not None]
             summary["clients_per_s"][model][name] = round(statistics.median(speeds), 1)
-            if cpu_ms:
-                summary["cpu_ms"][model][name] = round(statistics.median(cpu_ms), 2)
+            for unit, field in (("cpu_ms", "cpu_s"), ("own_cpu_ms", "own_cpu_s")):
+                used = [(getattr(s, field), s.clients) for s in taken]
+                if all(seconds is not None for seconds, _ in used):
+                    ms = statistics.median(1e3 * seconds / clients for seconds, clients in used)
+                    summary[unit][model][name] = round(ms, 3)
             if reference := by_engine.get("bare"):
                 ratios = [v * b.wall_s / b.clients for v, b in zip(speeds, reference, strict=False)]
                 summary["ratio"][model][name] = round(statistics.median(ratios), 3)
@@ -85,10 +88,11 @@ def summarise(samples: dict[str, dict[str, list[Sample]]]) -> dict[str, dict[str
 
 
 def print_table(summary: dict[str, dict[str, dict]], absent: dict[str, str]) -> None:
-    print("| model | engine | clients/s | to bare | CPU ms per client |\n|---|---|---|---|---|")
+    print("| model | engine | clients/s | to bare | CPU ms per client | its own process's |")
+    print("|---|---|---|---|---|---|")
     for model, speeds in summary["clients_per_s"].items():
         for name, speed in speeds.items():
-            ratio, cpu = (summary[k][model].get(name, "-") for k in ("ratio", "cpu_ms"))
-            print(f"| {model} | {name} | {speed} | {ratio} | {cpu} |")
+            others = (summary[k][model].get(name, "-") for k in ("ratio", "cpu_ms", "own_cpu_ms"))
+            print(f"| {model} | {name} | {speed} | {' | '.join(map(str, others))} |")
     for name, reason in absent.items():
         print(f"\n{name} is absent: {reason}")

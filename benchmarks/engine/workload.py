@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from multiprocessing import active_children, get_context
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
@@ -37,11 +38,13 @@ class Sample:
     clients : jobs done, >= 1.
     wall_s : seconds that passed.
     cpu_s : seconds of work of the process and its children; None where it cannot be told.
+    own_cpu_s : the process's own part of them: of an engine with workers the server's.
     """
 
     clients: int
     wall_s: float
     cpu_s: float | None = None
+    own_cpu_s: float | None = None
 
     def __post_init__(self) -> None:
         require(self.clients >= 1, "A sample needs a client: ask an engine for a cohort at least.")
@@ -51,16 +54,20 @@ class Stopwatch:
     """Wall and CPU seconds since it was made."""
 
     def __init__(self) -> None:
-        self._wall_s, self._cpu_s = time.perf_counter(), _cpu_s()
+        self._begun = _read()
 
     def sample(self, clients: int) -> Sample:
         """Return what was used up to now."""
-        return Sample(clients, time.perf_counter() - self._wall_s, _cpu_s() - self._cpu_s)
+        wall_s, own_s, workers_s = (
+            now - begun for now, begun in zip(_read(), self._begun, strict=True)
+        )
+        return Sample(clients, wall_s, own_s + workers_s, own_s)
 
 
-def _cpu_s() -> float:
-    """Return the CPU seconds of this process and of the worker processes that are alive."""
-    return time.process_time() + sum(_cpu_s_of(child.pid) for child in active_children())
+def _read() -> tuple[float, float, float]:
+    """Return wall seconds, and CPU seconds of this process and of its workers that are alive."""
+    workers_s = sum(_cpu_s_of(child.pid) for child in active_children())
+    return time.perf_counter(), time.process_time(), workers_s
 
 
 def _cpu_s_of(pid: int | None) -> float:
@@ -79,10 +86,13 @@ def images() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def partition(node: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return what a node trains on."""
-    rows = slice(node * EXAMPLES, (node + 1) * EXAMPLES)
+    """Return what a node trains on: made when it is asked for beyond the first 80."""
     pixels, labels = images()
-    return pixels[rows], labels[rows]
+    if node < NODES:
+        rows = slice(node * EXAMPLES, (node + 1) * EXAMPLES)
+        return pixels[rows], labels[rows]
+    drawn = torch.from_numpy(np.random.default_rng(node).integers(len(labels), size=EXAMPLES))
+    return pixels[drawn], labels[drawn]
 
 
 @lru_cache

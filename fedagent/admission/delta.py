@@ -25,7 +25,9 @@ def difference(
     delta = spec.empty()
 
     def subtracted() -> Iterator[torch.Tensor]:
-        for part, trained, sent in blocks(delta, client, base):
+        for (part, sent), trained in zip(
+            blocks(delta, base), client.blocks(scratch=delta), strict=True
+        ):
             yield torch.sub(trained, sent, out=part)
 
     def is_finite(part: torch.Tensor) -> bool:

@@ -77,11 +77,11 @@ class Deadlines:
 
     def for_node(self, node_id: int) -> float:
         """Return how many seconds a node may take."""
-        own = max(self._durations.get(node_id, ()), default=math.nan)
-        usual = np.fmax(own, self._p95())  # of what is known
+        own, all_s = max(self._durations.get(node_id, ()), default=math.nan), self._p95()
+        usual = own if math.isnan(all_s) or own > all_s else all_s  # of what is known
         if math.isnan(usual):
             return self._limit_s
-        return min(self._limit_s, max(self._floor_s, self._factor * float(usual)))
+        return min(self._limit_s, max(self._floor_s, self._factor * usual))
 
     def _p95(self) -> float:
         # A percentile takes all nodes: again only when a tenth of them have news.

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from functools import partial
 from typing import ClassVar, NamedTuple
 
-import numpy as np
 from flwr.app import ConfigRecord, Error, Message, RecordDict, UserConfig
 
 from fedagent import keys
@@ -173,7 +172,6 @@ class Engine:
 
     def _item(self, job: SimulatedJob) -> WorkItem:
         node = job.node
-        entropy = np.random.SeedSequence([self._seed, node.index, node.jobs_begun])
         return WorkItem(
             message=job.message,
             run_id=self.run.run_id,
@@ -181,7 +179,7 @@ class Engine:
             node_config={"partition-id": node.index, "num-partitions": self._fleet.num_nodes},
             run_config=self._run_config,
             state=node.state,
-            seed=int(entropy.generate_state(1, np.uint64)[0]),
+            seed=(self._seed, node.index, node.jobs_begun),
         )
 
     def _steps(self, message: Message) -> int:

@@ -3,7 +3,6 @@
 import math
 from collections import deque
 from collections.abc import Mapping
-from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import lru_cache
 from types import MappingProxyType
@@ -14,6 +13,7 @@ from flwr.app import Error, Message, RecordDict
 from fedagent.nodes.population import Population
 from fedagent.simulation.fleets import Fleet
 from fedagent.simulation.profiles import NodeProfile
+from fedagent.simulation.workers.base import Pending
 from fedagent.simulation.workers.work import ClientResult
 from fedagent.update import Dispatch
 
@@ -49,7 +49,7 @@ class SimulatedJob:
     dispatch: Dispatch
     begun_s: float
     ready_s: float = 0.0
-    work: "Future[ClientResult] | None" = None
+    work: Pending[ClientResult] | None = None
     content: RecordDict | Error | None = None
     reply_bytes: int = 0
     leaves_s: float = math.inf

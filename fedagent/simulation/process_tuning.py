@@ -7,12 +7,14 @@ library cannot undo: see `keep_freed_memory`.
 import ctypes
 import gc
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import wraps
 from typing import Any
 
 import torch
 from torch.autograd import profiler
+from torch.optim import Optimizer, optimizer
 
 from fedagent._flower import quick_records
 from fedagent.wire.npy import serialised
@@ -24,7 +26,13 @@ _LARGEST_BLOCK, _KEPT_BYTES = 32 << 20, 256 << 20  # the first is the most that 
 @contextmanager
 def process_tuned() -> Iterator[None]:
     """Tune this process; undo it at the end."""
-    with quick_records(serialised), no_idle_marks(), freed_memory_kept(), old_objects_left_alone():
+    with (
+        quick_records(serialised),
+        no_idle_marks(),
+        no_idle_compiler(),
+        freed_memory_kept(),
+        old_objects_left_alone(),
+    ):
         yield
 
 
@@ -110,3 +118,64 @@ def no_idle_marks() -> Iterator[None]:
         yield
     finally:
         profiler.record_function = torchs_own  # type: ignore[misc]
+
+
+@contextmanager
+def no_idle_compiler() -> Iterator[None]:
+    """Let optimizers do without PyTorch's compiler while nothing has imported it.
+
+    They tell it what it must not compile, and import it for that: two seconds of work and 160 MB in
+    every process that makes an optimizer, whether anything is ever compiled or not. A class whose
+    ``step`` PyTorch has wrapped meanwhile keeps what this put there, which does the same.
+    """
+    before = [
+        (kind, name, method, _INSTEAD[method.__code__](method))
+        for kind in list(vars(torch.optim).values())
+        if isinstance(kind, type) and issubclass(kind, Optimizer)
+        for name, method in vars(kind).items()
+        if getattr(method, "__code__", None) in _INSTEAD
+    ]
+    for kind, name, _, instead in before:
+        setattr(kind, name, instead)
+    try:
+        yield
+    finally:
+        for kind, name, method, instead in before:
+            if vars(kind)[name] is instead:
+                setattr(kind, name, method)
+
+
+def _kept_off(method: Any) -> Callable[..., Any]:
+    """Stand for a method that the compiler is to leave alone."""
+
+    @wraps(method)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        is_idle = "torch._dynamo" not in sys.modules
+        return (method.__wrapped__ if is_idle else method)(*args, **kwargs)
+
+    call._torchdynamo_disable = True  # type: ignore[attr-defined]
+    return call
+
+
+def _without_gradients(step: Any) -> Callable[..., Any]:
+    """Stand for a step, which takes gradients only if its optimizer is differentiable."""
+
+    @wraps(step)
+    def call(self: Optimizer, *args: Any, **kwargs: Any) -> Any:
+        if "torch._dynamo" in sys.modules:
+            return step(self, *args, **kwargs)
+        with torch.set_grad_enabled(self.defaults["differentiable"]):
+            return step.__wrapped__(self, *args, **kwargs)
+
+    return call
+
+
+_INSTEAD = {
+    wrapper(lambda: None).__code__: stand_in
+    for wrapper, stand_in in (
+        (getattr(torch, "_disable_dynamo", None), _kept_off),
+        (getattr(optimizer, "_use_grad_for_differentiable", None), _without_gradients),
+    )
+    if wrapper is not None  # another version of PyTorch goes its own way
+}
+"""The code that all functions of a wrapper of PyTorch's share, and what stands for one of them."""

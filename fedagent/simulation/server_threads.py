@@ -4,7 +4,7 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Set
+from collections.abc import Iterable, Set
 from concurrent.futures import thread as pools
 from types import FrameType
 
@@ -51,19 +51,21 @@ class ServerThreads:
         ----------
         asleep : threads of which the caller knows that they are at rest.
         """
-        if not self._all_at_rest(asleep):
-            return False
-        if not self.others():
+        if not (others := self.others()):
             return True
+        if not self._are_at_rest(others, asleep):
+            return False
         # A pool's thread that has just been given something is, for an instant, not seen with it.
         time.sleep(_GIVES_WAY_S)
-        return self._all_at_rest(asleep)
+        return self._are_at_rest(self.others(), asleep)
 
     def _counts(self, thread: threading.Thread) -> bool:
         return thread in self._own or not (thread.daemon or thread in self._before)
 
-    def _all_at_rest(self, asleep: Set[threading.Thread]) -> bool:
-        others = [thread for thread in self.others() if thread not in asleep]
+    def _are_at_rest(
+        self, threads: Iterable[threading.Thread], asleep: Set[threading.Thread]
+    ) -> bool:
+        others = [thread for thread in threads if thread not in asleep]
         if not others:
             return True
         frames = sys._current_frames()

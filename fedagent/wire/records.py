@@ -7,11 +7,13 @@ from typing import Any, TypeVar
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
-from fedagent._flower import array_of, record_of
+from fedagent._flower import array_of, entries_of, record_of
 from fedagent.arrays import NDArray
 from fedagent.wire.npy import QuickArray, serialised, view_of
 
 R = TypeVar("R", ArrayRecord, ConfigRecord, MetricRecord)
+
+_KINDS = (ArrayRecord, ConfigRecord, MetricRecord)
 
 
 def quick(record: ArrayRecord) -> ArrayRecord:
@@ -46,8 +48,9 @@ def records_of(content: RecordDict, kind: type[R]) -> dict[str, R]:
     """
     return {
         name: record
-        for name, record in content.items()
-        if type(record) is kind or isinstance(record, kind)  # which takes longer: an abstract class
+        for name, record in entries_of(content).items()
+        # To ask whether it is an instance takes longer: these are abstract classes.
+        if type(record) is kind or (type(record) not in _KINDS and isinstance(record, kind))
     }
 
 
@@ -63,7 +66,7 @@ def payload_bytes(content: RecordDict) -> int:
     """Return the serialised bytes of all arrays in a message's content."""
     num_bytes = 0
     for record in records_of(content, ArrayRecord).values():
-        for array in record.values():
+        for array in entries_of(record).values():
             num_bytes += len(array.data)
     return num_bytes
 

@@ -10,6 +10,7 @@ from flwr.app import Array
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from fedagent.simulation.process_tuning import (
+    no_idle_compiler,
     no_idle_marks,
     old_objects_left_alone,
     process_tuned,
@@ -65,6 +66,55 @@ def test_a_profiler_that_is_on_finds_every_mark():
     assert expected
     with no_idle_marks():
         assert marks_of(a_step) == expected
+
+
+WITHOUT_COMPILER = """
+import sys
+import torch
+from fedagent.simulation.process_tuning import process_tuned
+
+def train(kind):
+    torch.manual_seed(1)
+    model = torch.nn.Linear(3, 2)
+    optimizer = kind(model.parameters(), lr=0.1)
+    for _ in range(3):
+        optimizer.zero_grad()
+        model(torch.ones(3)).square().sum().backward()
+        optimizer.step()
+    assert all(value.requires_grad for value in model.parameters())
+    return [value.detach().clone() for value in model.parameters()], optimizer.state_dict()
+
+def step_that_is_differentiable():
+    start = torch.ones(1, requires_grad=True)
+    value = start * 1.0
+    value.grad = torch.ones(1)
+    torch.optim.SGD([value], lr=0.1, differentiable=True).step()
+    return value
+
+kinds = [torch.optim.SGD, torch.optim.AdamW, torch.optim.RMSprop]
+with process_tuned():
+    tuned = [train(kind) for kind in kinds]
+    assert "AddBackward" in str(step_that_is_differentiable().grad_fn)
+    is_imported = "torch._dynamo" in sys.modules
+    compiled = torch.compile(torch.nn.Linear(3, 2), backend="eager")
+    compiled(torch.ones(3))
+    again = [train(kind) for kind in kinds]
+print(is_imported, str(tuned) == str(again) == str([train(kind) for kind in kinds]))
+"""
+
+
+def test_optimizers_do_the_same_without_the_compiler_until_something_is_compiled():
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_COMPILER], check=True, capture_output=True, text=True
+    )
+    assert done.stdout.split() == ["False", "True"]
+
+
+def test_optimizers_are_as_before_at_the_end():
+    before = dict(vars(torch.optim.Optimizer))
+    with no_idle_compiler():
+        assert dict(vars(torch.optim.Optimizer)) != before
+    assert dict(vars(torch.optim.Optimizer)) == before
 
 
 def test_no_mark_is_made_while_no_profiler_is_on(monkeypatch):

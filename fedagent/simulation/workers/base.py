@@ -2,8 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from concurrent.futures import Future
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from flwr.app import Error
 from flwr.clientapp import ClientApp
@@ -16,6 +15,37 @@ T = TypeVar("T")
 Work = WorkItem | Sequence[WorkItem]
 
 
+class Pending(Generic[T]):
+    """What an item was submitted for: once it has come, a result or what was raised instead.
+
+    A `Future` for one thread, without its locks.
+    """
+
+    __slots__ = ("_error", "_is_done", "_result")
+
+    def __init__(self) -> None:
+        self._is_done = False
+        self._error: Exception | None = None
+
+    def done(self) -> bool:
+        """Return whether it has come."""
+        return self._is_done
+
+    def result(self) -> T:
+        """Return the result that has come, or raise what was raised instead."""
+        if self._error is not None:
+            raise self._error
+        return self._result
+
+    def set_result(self, result: T) -> None:
+        """Note the result."""
+        self._result, self._is_done = result, True
+
+    def set_exception(self, error: Exception) -> None:
+        """Note what was raised instead."""
+        self._error, self._is_done = error, True
+
+
 class Executor(ABC):
     """Does work items in any order, in parallel or not; each result is fetched once.
 
@@ -24,17 +54,17 @@ class Executor(ABC):
     """
 
     @abstractmethod
-    def submit(self, item: WorkItem, due_s: float = 0.0) -> "Future[ClientResult]":
+    def submit(self, item: WorkItem, due_s: float = 0.0) -> Pending[ClientResult]:
         """Take in an item; it may run at any time from now on."""
 
     @abstractmethod
     def submit_all(
         self, items: Sequence[WorkItem], due_s: float = 0.0
-    ) -> "Future[list[ClientResult]]":
+    ) -> Pending[list[ClientResult]]:
         """Take in items that one worker does together, see `run_clients`; if it dies, all fail."""
 
     @abstractmethod
-    def result(self, future: "Future[T]") -> T:
+    def result(self, future: Pending[T]) -> T:
         """Return what was submitted for, waiting for that only."""
 
     def close(self) -> None:

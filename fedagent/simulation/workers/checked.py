@@ -5,7 +5,6 @@ That is what "the same bytes for any number of workers" rests on.
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, TypeVar, cast
 
@@ -14,7 +13,7 @@ from flwr.app import Array, ArrayRecord, Error, RecordDict
 
 from fedagent.arrays import NDArray
 from fedagent.formatting import printable
-from fedagent.simulation.workers.base import Executor
+from fedagent.simulation.workers.base import Executor, Pending
 from fedagent.simulation.workers.work import ClientResult, WorkItem
 
 logger = logging.getLogger("flwr.fedagent")
@@ -51,9 +50,9 @@ class CheckedExecutor(Executor):
         self._executor, self._afresh = executor, afresh
         self._num_items = self._num_checked = 0
         self._is_same = True
-        self._to_check: dict[Future[Any], WorkItem] = {}
+        self._to_check: dict[Pending[Any], WorkItem] = {}
 
-    def submit(self, item: WorkItem, due_s: float = 0.0) -> "Future[ClientResult]":
+    def submit(self, item: WorkItem, due_s: float = 0.0) -> Pending[ClientResult]:
         """Hand the item on."""
         future = self._executor.submit(item, due_s)
         self._num_items += 1
@@ -63,11 +62,11 @@ class CheckedExecutor(Executor):
 
     def submit_all(
         self, items: Sequence[WorkItem], due_s: float = 0.0
-    ) -> "Future[list[ClientResult]]":
+    ) -> Pending[list[ClientResult]]:
         """Hand the items on; batches are not done twice."""
         return self._executor.submit_all(items, due_s)
 
-    def result(self, future: "Future[T]") -> T:
+    def result(self, future: Pending[T]) -> T:
         """Return the answer, after a look at the same item's in another process."""
         result = self._executor.result(future)
         item = self._to_check.pop(future, None)

@@ -10,7 +10,6 @@ import multiprocessing
 import sys
 import time
 from collections.abc import Sequence
-from concurrent.futures import Future
 from multiprocessing.connection import Connection, wait
 from typing import Any, TypeVar, cast
 
@@ -19,7 +18,7 @@ from flwr.clientapp import ClientApp
 
 from fedagent.errors import ConfigurationError, require
 from fedagent.process.forking import ForkingThread
-from fedagent.simulation.workers.base import Executor, Work
+from fedagent.simulation.workers.base import Executor, Pending, Work
 from fedagent.simulation.workers.work import ClientResult, WorkItem, load_app
 from fedagent.simulation.workers.worker import Task, Worker
 
@@ -62,17 +61,17 @@ class Processes(Executor):
         self._looked_s = time.monotonic()
         self._numbers = itertools.count()
 
-    def submit(self, item: WorkItem, due_s: float = 0.0) -> "Future[ClientResult]":
+    def submit(self, item: WorkItem, due_s: float = 0.0) -> Pending[ClientResult]:
         """Hand the item to the least busy worker, or keep it until one has room."""
         return self._queue(item, due_s)
 
     def submit_all(
         self, items: Sequence[WorkItem], due_s: float = 0.0
-    ) -> "Future[list[ClientResult]]":
+    ) -> Pending[list[ClientResult]]:
         """Hand the items to the least busy worker, or keep them until one has room."""
         return self._queue(items, due_s)
 
-    def result(self, future: "Future[T]") -> T:
+    def result(self, future: Pending[T]) -> T:
         """Wait for a worker's answer, and hand on work meanwhile."""
         while not future.done():
             self._take_answers(timeout_s=_LOOK_EVERY_S)
@@ -90,10 +89,10 @@ class Processes(Executor):
         if self._forks is not None:
             self._forks.close()
 
-    def _queue(self, work: Work, due_s: float) -> "Future[Any]":
+    def _queue(self, work: Work, due_s: float) -> Pending[Any]:
         if not self._workers:
             self._start()
-        task = Task(due_s, next(self._numbers), work, Future())
+        task = Task(due_s, next(self._numbers), work, Pending())
         heapq.heappush(self._waiting, task)
         self._hand_on()
         return task.future

@@ -1,7 +1,7 @@
 """The global random generators: each job starts from its own seed, and the server notices none."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 
@@ -60,12 +60,14 @@ def forget_spare_normal() -> None:
     np.random.set_bit_generator(np.random.get_bit_generator())  # type: ignore[attr-defined]
 
 
-def seed_generators(seed: int) -> None:
-    """Seed the global generators of ``random``, NumPy and torch.
+def seed_generators(seed: int | Sequence[int]) -> None:
+    """Seed the global generators of ``random``, NumPy and torch; of several numbers with a mix.
 
     Without an accelerator ``torch.manual_seed`` queues a call and a stack trace for one that never
     comes: a tenth of a small job's time, and memory that grows with every job.
     """
+    if not isinstance(seed, int):
+        seed = int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0])
     random.seed(seed)
     np.random.seed(seed % 2**32)
     if _has_accelerator():

@@ -4,21 +4,24 @@ import faulthandler
 import logging
 import math
 import pickle
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, TypeVar, cast
 
 import torch
 from flwr.clientapp import ClientApp
 
 from fedagent.errors import ConfigurationError, imported, require
-from fedagent.simulation.workers.base import Executor, Work, crash_of, run_work
+from fedagent.simulation.workers.base import Executor, Pending, Work, crash_of, run_work
 from fedagent.simulation.workers.shared_memory import pickled
 from fedagent.simulation.workers.work import ClientResult, WorkItem, load_app
 
+logger = logging.getLogger("flwr.fedagent")
+
 T = TypeVar("T")
+
+_TRIES = 3  # of a task whose machine dies
 
 
 class Ray(Executor):
@@ -66,47 +69,53 @@ class Ray(Executor):
         self._task = ray.remote(num_cpus=1, max_retries=0)(_run)
         self._job_limit_s = job_limit_s
         self._stored: dict[int, tuple[bytes, Any]] = {}
-        self._under_way: dict[Future[Any], tuple[Work, Any]] = {}
+        self._under_way: dict[Pending[Any], tuple[Work, Callable[[], Any], Any]] = {}
 
-    def submit(self, item: WorkItem, due_s: float = 0.0) -> "Future[ClientResult]":
+    def submit(self, item: WorkItem, due_s: float = 0.0) -> Pending[ClientResult]:
         """Hand the item to the cluster, whose own scheduler orders the tasks."""
         return self._begin(item)
 
     def submit_all(
         self, items: Sequence[WorkItem], due_s: float = 0.0
-    ) -> "Future[list[ClientResult]]":
+    ) -> Pending[list[ClientResult]]:
         """Hand the items to the cluster as one task."""
         return self._begin(items)
 
-    def result(self, future: "Future[T]") -> T:
+    def result(self, future: Pending[T]) -> T:
         """Wait for a task's answer."""
-        work, reference = self._under_way.pop(future)
-        try:
-            content, arrays = self._ray.get(reference)
-            return cast(T, pickle.loads(content, buffers=arrays))
-        except self._ray.exceptions.RayError:
-            return cast(T, crash_of(work))
+        work, begin, reference = self._under_way.pop(future)
+        errors = self._ray.exceptions
+        for tried in range(_TRIES):
+            if tried:
+                logger.warning("A machine of the Ray cluster is gone; its job is done again.")
+                reference = begin()
+            try:
+                content, arrays = self._ray.get(reference)
+                return cast(T, pickle.loads(content, buffers=arrays))
+            except (errors.NodeDiedError, errors.ObjectLostError):
+                continue
+            except errors.RayError:
+                break
+        return cast(T, crash_of(work))
 
     def close(self) -> None:
         """Cancel what was not fetched; stop Ray, if it was started here."""
-        for _, reference in self._under_way.values():
+        for *_, reference in self._under_way.values():
             with suppress(self._ray.exceptions.RayError):
                 self._ray.cancel(reference, force=True)
         if self._owns_ray:
             self._ray.shutdown()
 
-    def _begin(self, work: Work) -> "Future[Any]":
+    def _begin(self, work: Work) -> Pending[Any]:
         content, arrays = pickled(work)
         # What was stored for the work before is most of what this one needs: its version.
         self._stored = {
             id(data): self._stored.get(id(data)) or (data, self._ray.put(data)) for data in arrays
         }
         stored = [self._stored[id(data)][1] for data in arrays]
-        future: Future[Any] = Future()
-        self._under_way[future] = (
-            work,
-            self._task.remote(self._app, self._job_limit_s, content, *stored),
-        )
+        begin = partial(self._task.remote, self._app, self._job_limit_s, content, *stored)
+        future: Pending[Any] = Pending()
+        self._under_way[future] = work, begin, begin()
         return future
 
 

@@ -4,14 +4,13 @@ import logging
 import math
 import time
 from collections.abc import Sequence
-from concurrent.futures import Future
 from itertools import pairwise
 from typing import Any, Literal, TypeVar
 
 from flwr.app import Error
 
 from fedagent._flower import ErrorCode
-from fedagent.simulation.workers.base import Executor
+from fedagent.simulation.workers.base import Executor, Pending
 from fedagent.simulation.workers.work import ClientResult, WorkItem
 
 logger = logging.getLogger("flwr.fedagent")
@@ -48,24 +47,24 @@ class VectorisedExecutor(Executor):
         self._is_grouping = True
         self._trials = list(_TRIALS) if mode == "auto" else []
         self._seconds: dict[bool, float] = {}
-        self._held: dict[Future[Any], WorkItem] = {}
-        self._groups: dict[Future[Any], _Group] = {}
+        self._held: dict[Pending[Any], WorkItem] = {}
+        self._groups: dict[Pending[Any], _Group] = {}
 
-    def submit(self, item: WorkItem, due_s: float = 0.0) -> "Future[ClientResult]":
+    def submit(self, item: WorkItem, due_s: float = 0.0) -> Pending[ClientResult]:
         """Hold the item until somebody asks for a result."""
         if not self._is_grouping and not self._trials:
             return self._executor.submit(item, due_s)
-        future: Future[ClientResult] = Future()
+        future: Pending[ClientResult] = Pending()
         self._held[future] = item
         return future
 
     def submit_all(
         self, items: Sequence[WorkItem], due_s: float = 0.0
-    ) -> "Future[list[ClientResult]]":
+    ) -> Pending[list[ClientResult]]:
         """Hand on what is a group already."""
         return self._executor.submit_all(items, due_s)
 
-    def result(self, future: "Future[T]") -> T:
+    def result(self, future: Pending[T]) -> T:
         """Return a result; the first call after items were submitted begins all of them."""
         if future in self._held:
             self._begin()
@@ -86,14 +85,14 @@ class VectorisedExecutor(Executor):
         else:
             self._deal(held, self._is_grouping)
 
-    def _deal(self, held: "dict[Future[Any], WorkItem]", as_one_batch: bool) -> "list[_Group]":
+    def _deal(self, held: dict[Pending[Any], WorkItem], as_one_batch: bool) -> "list[_Group]":
         dealt = _dealt(list(held), self._size if as_one_batch else 1)
         groups = [_Group(self._executor, futures, [held[f] for f in futures]) for futures in dealt]
         for group, futures in zip(groups, dealt, strict=True):
             self._groups.update(dict.fromkeys(futures, group))
         return groups
 
-    def _try(self, held: "dict[Future[Any], WorkItem]") -> None:
+    def _try(self, held: dict[Pending[Any], WorkItem]) -> None:
         """Do a batch in the way whose turn it is, and note the time; after the last one decide.
 
         The first batch of each way pays for imports and the like; the second one's time stays.
@@ -119,7 +118,7 @@ class _Group:
     def __init__(
         self,
         executor: Executor,
-        futures: "Sequence[Future[ClientResult]]",
+        futures: Sequence[Pending[ClientResult]],
         items: Sequence[WorkItem],
     ) -> None:
         self._executor, self._futures, self._items = executor, futures, items

@@ -36,7 +36,7 @@ class WorkItem(NamedTuple):
     message : the request.
     run_id, node_id, node_config, run_config : what the node's Context holds.
     state : the node's Context state, which comes back with the result.
-    seed : of the global generators while the ClientApp runs; from (run seed, node, job).
+    seed : of the global generators while the ClientApp runs: (run seed, node, job), or one number.
     """
 
     message: Message
@@ -45,7 +45,7 @@ class WorkItem(NamedTuple):
     node_config: UserConfig
     run_config: UserConfig
     state: RecordDict
-    seed: int
+    seed: int | Sequence[int]
 
 
 class ClientResult(NamedTuple):

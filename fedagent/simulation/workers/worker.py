@@ -3,7 +3,6 @@
 import heapq
 import mmap
 import signal
-from concurrent.futures import Future
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple, cast
@@ -14,7 +13,7 @@ from flwr.clientapp import ClientApp
 from fedagent.process.forking import ForkingThread, end_with_parent, kill_group, lead_group
 from fedagent.process.watching import NOTHING, CurrentJob, JobWatch
 from fedagent.simulation.process_tuning import process_tuned
-from fedagent.simulation.workers.base import DIED, Work, crash_of, run_work
+from fedagent.simulation.workers.base import DIED, Pending, Work, crash_of, run_work
 from fedagent.simulation.workers.shared_memory import SharedMemoryChannel, shared_memory
 from fedagent.simulation.workers.work import WorkItem, load_app
 
@@ -29,7 +28,7 @@ class Task(NamedTuple):
     due_s: float
     number: int
     work: Work
-    future: "Future[Any]"
+    future: Pending[Any]
 
 
 class Worker:

@@ -1,0 +1,1 @@
+"""Seconds from a command to its end, beside Flower's simulation."""
