@@ -21,8 +21,6 @@ from fedagent.wire.records import from_record, quick, records_of, to_record
 
 logger = logging.getLogger("flwr.fedagent")
 
-_MEMBER = "secure-member"
-
 
 def secure_mod(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
     """Keep what a ClientApp has trained, where its proxy asks for that, and answer its questions.
@@ -47,7 +45,7 @@ def secure_mod(message: Message, context: Context, call_next: ClientAppCallable)
     if change is None:
         return _refusal(message, "the reply holds no finite model like the one that was sent")
     member = Member(change)
-    context.state[_MEMBER] = to_record(member.to_arrays())
+    context.state[keys.KEPT] = to_record(member.to_arrays())
     reply.content[keys.SEALED] = to_record({"keys": member.public_keys})
     return reply
 
@@ -69,9 +67,9 @@ def _taken_out(content: RecordDict, name: str, dispatched: Arrays) -> NDArray | 
 def _answer(message: Message, context: Context) -> Message:
     """Answer a question about the update that this node keeps."""
     name, config = config_in(message)
-    if _MEMBER not in context.state:
+    if keys.KEPT not in context.state:
         return _refusal(message, "this node keeps no update: it was started anew since its job")
-    member = Member.of_arrays(from_record(context.state.array_records[_MEMBER]))
+    member = Member.of_arrays(from_record(context.state.array_records[keys.KEPT]))
     question = Question(
         Stage(int(cast(int, config[keys.SECURE]))),
         int(cast(int, config["threshold"])),
@@ -86,9 +84,9 @@ def _answer(message: Message, context: Context) -> Message:
     except UnsafeQuestionError as error:
         return _refusal(message, str(error))
     if question.stage is Stage.REVEAL:
-        del context.state[_MEMBER]
+        del context.state[keys.KEPT]
     else:
-        context.state[_MEMBER] = to_record(member.to_arrays())
+        context.state[keys.KEPT] = to_record(member.to_arrays())
     token = ConfigRecord({keys.TOKEN: config[keys.TOKEN]})
     return Message(RecordDict({keys.SEALED: to_record(answer), name: token}), reply_to=message)
 
