@@ -34,7 +34,7 @@ from fedagent.callbacks import Callback
 from fedagent.errors import CheckpointError
 from fedagent.journal import Checkpoints, Lock, Log, NotNow, capture, restore
 from fedagent.journal.kinds import Path as Way
-from fedagent.privacy.secure import Outcome
+from fedagent.privacy.secure import SumEnd
 from fedagent.statistics import Statistics
 from fedagent.update import Dispatch
 
@@ -58,7 +58,7 @@ class Event:
     nodes: list[int] | None = None
     sent: list[tuple[Dispatch, bool]] = field(default_factory=list)
     replies: list[Message] = field(default_factory=list)
-    sums: list[Outcome] = field(default_factory=list)
+    sums: list[SumEnd] = field(default_factory=list)
 
 
 class _Root:
@@ -246,7 +246,7 @@ class Checkpointing:
             joined = None if is_known else list(nodes)
             self._note(Event(self._statistics.now_s, joined, replies=replies))
 
-    def summed(self, outcome: Outcome) -> None:
+    def summed(self, outcome: SumEnd) -> None:
         """Note how a secure sum ended; return when the disk has it."""
         self._note(Event(self._statistics.now_s, sums=[outcome]))
 

@@ -9,7 +9,7 @@ from flwr.app import ConfigRecord, Message
 from fedagent import keys
 from fedagent.admission.sealed import sealed_arrays
 from fedagent.model import FlatModel
-from fedagent.privacy.secure import Gathering, Outcome, SecureSums
+from fedagent.privacy.secure import Gathering, SecureSums, SumEnd
 from fedagent.proxy.conduct import RUN_ENDED
 from fedagent.proxy.dispatcher import Dispatcher
 from fedagent.proxy.ending import Ending
@@ -17,8 +17,7 @@ from fedagent.proxy.options import AsyncOptions
 from fedagent.rules import Rule
 from fedagent.scheduling import Assignment
 from fedagent.stopping import RunEnd
-from fedagent.update import Dispatch, Kind, Rejection
-from fedagent.update import Outcome as JobOutcome
+from fedagent.update import Dispatch, Kind, Outcome, Rejection
 from fedagent.wire.records import payload_bytes, to_record
 
 logger = logging.getLogger("flwr.fedagent")
@@ -45,7 +44,7 @@ class Unmasking:
         self._model = model
         self._sums: dict[int, Gathering] = {}  # by node
         self._to_ask: list[Gathering] = []
-        self._ended: list[Outcome] = []
+        self._ended: list[SumEnd] = []
         self._told: set[str] = set()
 
     @property
@@ -88,7 +87,7 @@ class Unmasking:
             self._dispatcher.close(dispatch, Ending.by(found, num_bytes))
             self.settle(dispatch)
             return
-        self._dispatcher.close(dispatch, Ending(JobOutcome.APPLIED, received_bytes=num_bytes))
+        self._dispatcher.close(dispatch, Ending(Outcome.APPLIED, received_bytes=num_bytes))
         gathering.answer(dispatch.node_id, found)
         self._go_on(gathering)
 
@@ -111,7 +110,7 @@ class Unmasking:
             statistics = self._dispatcher.statistics
             statistics.buffered, statistics.lost = self._rule.pending, self._rule.lost
 
-    def tell_rule(self, note: Callable[[Outcome], None]) -> bool:
+    def tell_rule(self, note: Callable[[SumEnd], None]) -> bool:
         """Tell the rule how sums have ended, after `note` was; return whether any has."""
         ended, self._ended = self._ended, []
         for outcome in ended:
@@ -119,7 +118,7 @@ class Unmasking:
             self.settle_again(outcome)
         return bool(ended)
 
-    def settle_again(self, outcome: Outcome) -> None:
+    def settle_again(self, outcome: SumEnd) -> None:
         """Tell the rule how a sum has ended."""
         assert self._rule is not None
         self._rule.settle(outcome)
@@ -150,7 +149,7 @@ class Unmasking:
             job = Assignment(node_id)
             yield self._dispatcher.outbox.message(Kind.UNMASK, arrays, config, job)
 
-    def _end(self, outcome: Outcome) -> None:
+    def _end(self, outcome: SumEnd) -> None:
         for node_id in outcome.members:
             del self._sums[node_id]
         self._ended.append(outcome)

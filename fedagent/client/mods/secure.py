@@ -22,7 +22,7 @@ from fedagent.wire.records import from_record, quick, records_of, to_record
 
 logger = logging.getLogger("flwr.fedagent")
 
-_MEMBER, _CHANGE = "secure-member", "secure-change"
+_CHANGE = "secure-change"
 
 
 def secure_mod(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
@@ -72,9 +72,9 @@ def _answer(message: Message, context: Context) -> Message:
     """Answer a question about the update that this node keeps."""
     name, config = config_in(message)
     change = kept(context, _CHANGE)
-    if change is None or _MEMBER not in context.state:
+    if change is None or keys.KEPT not in context.state:
         return _refusal(message, "this node keeps no update: it was started anew since its job")
-    member = Member.of_arrays(from_record(context.state.array_records[_MEMBER]) | change)
+    member = Member.of_arrays(from_record(context.state.array_records[keys.KEPT]) | change)
     question = Question(
         Stage(int(cast(int, config[keys.SECURE]))),
         int(cast(int, config["threshold"])),
@@ -89,7 +89,7 @@ def _answer(message: Message, context: Context) -> Message:
     except UnsafeQuestionError as error:
         return _refusal(message, str(error))
     if question.stage is Stage.REVEAL:
-        del context.state[_MEMBER]
+        del context.state[keys.KEPT]
         recall(context, _CHANGE, [])
     else:
         _remember(context, member)
@@ -100,7 +100,7 @@ def _answer(message: Message, context: Context) -> Message:
 def _remember(context: Context, member: Member) -> None:
     arrays = member.to_arrays()
     keep(context, _CHANGE, to_record({"change": arrays.pop("change")}))
-    context.state[_MEMBER] = to_record(arrays)
+    context.state[keys.KEPT] = to_record(arrays)
 
 
 @lru_cache

@@ -18,7 +18,7 @@ BAD_SHARES = "bad-shares"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Outcome:
+class SumEnd:
     """How a secure sum ended.
 
     Attributes
@@ -67,7 +67,7 @@ class Gathering:
         self._members = self._sharers = tuple(range(number))
         self._answered: list[int] = []
         self.stage = Stage.SHARE
-        self.outcome: Outcome | None = None
+        self.outcome: SumEnd | None = None
         self.awaited = dict.fromkeys(self._node_ids)
 
     @property
@@ -118,11 +118,11 @@ class Gathering:
 
     def _end(self, reason: str) -> None:
         if reason:
-            self.outcome = Outcome(self._node_ids, reason=reason)
+            self.outcome = SumEnd(self._node_ids, reason=reason)
             return
         survivors = tuple(self._node_ids[place] for place in self._members)
         total = FixedPoint(self._limit, len(self._node_ids)).decode(self._total)
-        self.outcome = Outcome(self._node_ids, survivors, total)
+        self.outcome = SumEnd(self._node_ids, survivors, total)
 
     def _unmask(self) -> bool:
         """Take the masks off the sum; return whether the shares allow it.

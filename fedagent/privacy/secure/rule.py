@@ -18,13 +18,12 @@ import torch
 from fedagent import keys
 from fedagent.errors import require
 from fedagent.model import FlatModel, blocks
-from fedagent.privacy.secure.gathering import Outcome
+from fedagent.privacy.secure.gathering import SumEnd
 from fedagent.privacy.secure.stages import SMALLEST, Stage
 from fedagent.rules.base import Rule
 from fedagent.rules.wrapper import RuleWrapper
 from fedagent.stopping import RunEnd
-from fedagent.update import Outcome as JobOutcome
-from fedagent.update import Rejection, Update
+from fedagent.update import Outcome, Rejection, Update
 
 _SERVER = -1  # whose update the inner rule receives
 VANISHED = "vanished"
@@ -67,7 +66,7 @@ class SecureSums(RuleWrapper):
         )
         self._waiting: dict[int, Ready] = {}
         self._admitted: dict[int, int] = {}  # staleness by node
-        self._outcomes: list[Outcome] = []
+        self._outcomes: list[SumEnd] = []
         self._lost: dict[str, int] = {}
         self._withdrawn: dict[int, float] = {}
 
@@ -86,7 +85,7 @@ class SecureSums(RuleWrapper):
         self._admitted |= {node_id: ready.staleness for node_id, ready in members.items()}
         return {node_id: ready.keys for node_id, ready in members.items()}
 
-    def settle(self, outcome: Outcome) -> None:
+    def settle(self, outcome: SumEnd) -> None:
         """Take in how a sum ended; `advance` does the rest."""
         for node_id in outcome.members:
             if node_id in self._waiting:  # of a run that goes on, which asks nobody again
@@ -122,7 +121,7 @@ class SecureSums(RuleWrapper):
         """Refuse a second update of a node that keeps one."""
         if update.node_id in self.barred:
             detail = "the node keeps an update already"
-            return Rejection(JobOutcome.REJECTED, "secure", detail, blames_node=False)
+            return Rejection(Outcome.REJECTED, "secure", detail, blames_node=False)
         return self.inner.rejection(update)
 
     def receive(self, model: FlatModel, update: Update) -> bool:

@@ -11,6 +11,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 from flwr.app import Array, ArrayRecord, Error, RecordDict
 
+from fedagent import keys
 from fedagent.arrays import NDArray
 from fedagent.formatting import printable
 from fedagent.simulation.workers.base import Executor, Pending
@@ -124,7 +125,8 @@ def _between_records(mine: RecordDict, others: RecordDict, where: str) -> Iterat
     for name in [name for name in mine if name in others]:
         a, b = mine[name], others[name]
         yield from _between_names(a, b, f"{where}entries of {name!r}")
-        for key in [key for key in a if key in b]:
+        is_drawn = name in (keys.SEALED, keys.KEPT)  # but for an update, which is computed
+        for key in [key for key in a if key in b and (key == keys.CHANGE or not is_drawn)]:
             if isinstance(a, ArrayRecord) and isinstance(b, ArrayRecord):
                 yield from _between_arrays(a[key], b[key], f"{where}array {key!r}")
             elif repr(a[key]) != repr(b[key]):  # by which NaN is NaN

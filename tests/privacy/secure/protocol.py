@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection
 
 import numpy as np
 
-from fedagent.privacy.secure import Gathering, Member, Outcome, Question, Stage
+from fedagent.privacy.secure import Gathering, Member, Question, Stage, SumEnd
 
 Relay = Callable[[Question, Member], Question]
 Say = Callable[[Stage, int, dict], dict]
@@ -36,7 +36,7 @@ class Talk:
         self._vanish, self._say = vanish or {}, say
         self.heard: dict[Stage, dict[int, dict]] = {}
 
-    def run(self) -> Outcome:
+    def run(self) -> SumEnd:
         gathering, gone = self.gathering, set()
         while gathering.outcome is None:
             gone |= set(self._vanish.get(gathering.stage, ()))

@@ -23,14 +23,16 @@ from fedagent.errors import ConfigurationError
 from fedagent.journal import Checkpoints
 from fedagent.mixing import ring
 from fedagent.privacy import Private
-from fedagent.privacy.secure import Stage
+from fedagent.privacy.secure import Member, Stage
 from fedagent.rules import CA2FL, FADAS, Median, Rennala
 from fedagent.rules.staleness import constant
 from fedagent.simulation import Equal, Lognormal, Reliability, Scripted
 from fedagent.simulation.grid import SimulationGrid
+from fedagent.simulation.workers.checked import first_difference
+from fedagent.simulation.workers.work import ClientResult
 from fedagent.stopping import MaxUpdates, MaxVersions
 from fedagent.update import Kind
-from fedagent.wire.records import digest
+from fedagent.wire.records import digest, to_record
 from tests.toy import Log, client_app, run
 
 JOBS, K = 400, 4
@@ -188,6 +190,18 @@ def test_the_bytes_of_the_model_do_not_depend_on_keys_or_workers():
     done = [run(secured(), FLEET, rounds=4, client=client, workers=w) for w in (0, 0, 2)]
     assert len({digest(each.result.arrays) for each in done}) == 1
     assert len({each.virtual_time_s for each in done}) == 1
+
+
+def kept(change):
+    member = Member(np.full(3, change, np.float32))
+    state = RecordDict({keys.KEPT: to_record(member.to_arrays())})
+    reply = RecordDict({keys.SEALED: to_record({"keys": member.public_keys})})
+    return ClientResult(reply, state)
+
+
+def test_a_look_at_what_workers_do_compares_updates_and_no_keys():
+    assert first_difference(kept(1.0), kept(1.0)) is None
+    assert "array 'change' differs" in first_difference(kept(1.0), kept(2.0))
 
 
 class Killed(BaseException):
