@@ -165,7 +165,7 @@ def test_others_go_on_training_while_a_sum_waits_for_a_member():
     slow = {5: {"latency_s": 5.0}}
     fleet = Scripted(num_nodes=8, times=(1.0,) * 8, profiles=slow)
     log = Log()
-    counts_of(secured(callbacks=[log]), fleet, rounds=40)
+    counts_of(secured(callbacks=[log]), fleet, rounds=25)
     asked = [s for s in log.settlements if s.dispatch.kind is Kind.UNMASK]
     slowest = max(asked, key=lambda s: s.duration_s)
     assert slowest.duration_s == 5.0
@@ -219,7 +219,7 @@ class Kill(Log):
             raise Killed
 
 
-@pytest.mark.parametrize(("at", "kind"), [(14, Kind.TRAIN), (29, Kind.UNMASK), (70, Kind.UNMASK)])
+@pytest.mark.parametrize(("at", "kind"), [(14, Kind.TRAIN), (29, Kind.UNMASK)])
 def test_a_simulation_that_is_killed_goes_on_to_the_same_bytes(at, kind, tmp_path):
     def start(resume, *callbacks):
         saving = Checkpoints(tmp_path, "updates", 1, resume=resume, in_simulation=True)
@@ -455,9 +455,7 @@ class SecureCounting(Counting):
         return codec_mod(message, context, keeping)
 
 
-@pytest.mark.parametrize(
-    ("at", "kind"), [(3, Kind.TRAIN), (25, Kind.TRAIN), (30, Kind.UNMASK), (47, Kind.UNMASK)]
-)
+@pytest.mark.parametrize(("at", "kind"), [(3, Kind.TRAIN), (25, Kind.TRAIN), (47, Kind.UNMASK)])
 def test_a_run_on_a_real_fleet_goes_on_and_what_nodes_kept_is_counted_as_lost(at, kind, tmp_path):
     def started(resume, *callbacks):
         app = SecureCounting(tmp_path)
