@@ -15,7 +15,7 @@ import io
 import mmap
 import pickle
 from multiprocessing.connection import Connection
-from typing import Any, cast
+from typing import Any
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
@@ -129,7 +129,13 @@ def pickled(content: object) -> tuple[bytes, list[bytes]]:
     stream = io.BytesIO()
     buffers: list[pickle.PickleBuffer] = []
     _Pickler(stream, protocol=5, buffer_callback=buffers.append).dump(content)
-    return stream.getvalue(), [cast(bytes, buffer.raw().obj) for buffer in buffers]
+    return stream.getvalue(), [_whole(buffer.raw()) for buffer in buffers]
+
+
+def _whole(view: memoryview) -> bytes:
+    """Return the very bytes that were pickled, by which they are known; a copy of anything else."""
+    data = view.obj
+    return data if type(data) is bytes and len(data) == view.nbytes else view.tobytes()
 
 
 def _reduced(content: RecordDict) -> tuple[Any, ...]:

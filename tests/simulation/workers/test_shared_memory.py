@@ -6,7 +6,7 @@ import threading
 
 import numpy as np
 import pytest
-from flwr.app import Array, ArrayRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from fedagent.errors import FedagentError
 from fedagent.simulation.workers import shared_memory as channels
@@ -98,6 +98,32 @@ def test_the_same_bytes_are_sent_once():
     assert len(sent_in_the_pipe(ours, theirs, version)) > 4 * LARGE
     assert len(sent_in_the_pipe(ours, theirs, version)) < 2000
     assert len(sent_in_the_pipe(ours, theirs, content(1.0))) > 4 * LARGE, "equal, not the same"
+
+
+def test_data_that_is_a_part_of_other_bytes_arrives_as_that_part():
+    ours, theirs = ends(shared_memory())
+    record = ArrayRecord({"w": Array("uint8", (3,), "raw", b"")})
+    record["w"].data = memoryview(b"0123456789")[2:5]
+    ours.send(RecordDict({"arrays": record}))
+    assert theirs.receive()["arrays"]["w"].data == b"234"
+
+
+class OwnRecord(ConfigRecord):
+    """A record of a kind of the user's own."""
+
+
+def test_records_of_every_kind_arrive_as_what_they_were():
+    ours, theirs = ends(shared_memory())
+    records = {
+        "arrays": content(1.0)["arrays"],
+        "config": ConfigRecord({"on": True, "names": ["a"]}),
+        "metrics": MetricRecord({"x": [1.0, 2.0]}),
+        "own": OwnRecord({"y": 1}),
+    }
+    ours.send(RecordDict(records))
+    arrived = theirs.receive()
+    assert arrived == RecordDict(records)
+    assert [type(record) for record in arrived.values()] == list(map(type, records.values()))
 
 
 def test_what_cannot_be_pickled_does_not_disturb_the_next():
