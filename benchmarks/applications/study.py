@@ -127,8 +127,16 @@ APPLICATIONS = {
         quick=("stopping.max_updates=10", "local_steps=8", "app.evaluate_every_h=67"),
     ),
     "translation": Application(
-        {"fedavg": (), "fedbuff": ()},
-        "fedbuff",
+        {
+            "fedavg": (
+                "client=adam",
+                "learning_rate=0.003",
+                "local_steps=32",
+                "stopping.max_updates=150",
+            ),
+            "fadas": (),
+        },
+        "fadas",
         seeds=(1,),
         quick=("stopping.max_updates=10", "local_steps=2", "app.num_test=20", "app.width=32"),
     ),
