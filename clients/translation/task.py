@@ -31,10 +31,7 @@ from fedagent.tasks import (
 _EVALUATION_BATCH_SIZE = 100
 _NUM_SHOWN = 24
 _ALIKE = 8  # batches that are sorted by length together
-_PER_PIECE, _BEYOND = (
-    1.5,
-    8,
-)  # pieces of a translation at most: so many for each of the source, and more
+_PER_PIECE, _BEYOND = 1.5, 8  # pieces of a translation at most: for each of the source, and more
 
 
 class Examples(NamedTuple):
