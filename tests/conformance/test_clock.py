@@ -12,6 +12,7 @@ import fedagent
 from fedagent import AsyncStrategy
 from fedagent.errors import ConfigurationError
 from fedagent.privacy import Private
+from fedagent.privacy.secure import SecureSums
 from fedagent.rules import FedAT, Hierarchical, OnePerNode, Periodic, Rule, RuleWrapper
 from tests.conformance.cases_clock import CLOCK_CASES, REFUSES_A_CLOCK
 from tests.conformance.clock import PERIOD_S, arrivals, oracle_moments, real_moments
@@ -24,6 +25,7 @@ HAVE_ORACLES_ELSEWHERE = {
     OnePerNode: "tests/rules/test_one_per_node.py",
     Periodic: "here: every case is under one",
     Private: "tests/privacy/test_rule.py",
+    SecureSums: "tests/privacy/secure/test_runs.py",
     RuleWrapper: "tests/rules/test_wrapper.py",
 }
 
