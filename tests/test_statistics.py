@@ -98,7 +98,11 @@ def test_reasons_without_end_are_counted_together(kind):
     for code in range(5000):
         statistics.dispatched(kind, 0)
         statistics.settled(dispatch(kind), Outcome.FAILED, f"error-{code}", 0)
-    outcomes = statistics.outcomes if kind is Kind.TRAIN else statistics.evaluation_outcomes
+    outcomes = {
+        Kind.TRAIN: statistics.outcomes,
+        Kind.EVALUATE: statistics.evaluation_outcomes,
+        Kind.UNMASK: statistics.unmasking_outcomes,
+    }[kind]
     assert outcomes.total() == 5000
     assert outcomes[Outcome.FAILED, "error-0"] == 1
     assert outcomes[Outcome.FAILED, OTHER] == 5000 - MOST_REASONS

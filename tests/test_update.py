@@ -57,5 +57,5 @@ def test_a_rejection_blames_its_node_unless_it_says_otherwise():
 
 
 def test_kinds_and_outcomes_are_the_words_that_files_and_messages_hold():
-    assert [str(kind) for kind in Kind] == ["train", "evaluate"]
+    assert [str(kind) for kind in Kind] == ["train", "evaluate", "unmask"]
     assert [str(outcome) for outcome in Outcome] == ["applied", "rejected", "failed", "expired"]

@@ -36,7 +36,7 @@ class SpeechTask(Task):
 
     A sequence joins recordings of one speaker: to train, recordings drawn at random; to validate
     and to test, held-out ones, always the same. The metric is the word accuracy, 1 minus the word
-    error rate: below 0 if there are more errors than words.
+    error rate, or 0 if there are more errors than words.
 
     Parameters
     ----------
@@ -175,7 +175,7 @@ class SpeechTask(Task):
         is_right = likeliest(model, single, device) == single.digits[:, 0]
         error_rate = word_error_rate(understood(model, sequences, device), sequences)
         return {
-            "word-accuracy": 1 - error_rate,
+            "word-accuracy": max(0.0, 1 - error_rate),
             "word-error-rate": error_rate,
             "accuracy": float(is_right.double().mean()),
             "num-examples": float(sequences.num_words.sum()),

@@ -4,7 +4,7 @@ import random
 
 import pytest
 import torch
-from flwr.app import ArrayRecord
+from flwr.app import ArrayRecord, RecordDict
 from flwr.serverapp.strategy import DifferentialPrivacyServerSideFixedClipping, FedAvg
 
 from fedagent.errors import ConfigurationError
@@ -56,7 +56,7 @@ def test_a_round_takes_exactly_its_deadline_and_late_replies_are_late(limit):
     assert seen.num_updates == 20
     # The third node does one job after the other, whenever they were sent: until 5, 10, ..., 30.
     assert seen.unsolicited == {"late": 6}
-    reply = payload_bytes({"arrays": ArrayRecord(model().state_dict())})
+    reply = payload_bytes(RecordDict({"arrays": ArrayRecord(model().state_dict())}))
     assert seen.bytes_up == (20 + 6) * reply
     assert seen.bytes_down == 30 * reply
     assert seen.useful_s == 10 * (1.0 + 2.0)
