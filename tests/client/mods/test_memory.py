@@ -72,7 +72,7 @@ def test_the_context_is_light_where_there_is_a_folder(place):
     assert size == (0 if place == "folder" else 8 * 10**5)
 
 
-def test_a_name_is_no_path(place, tmp_path):
+def test_a_name_is_no_path(tmp_path):
     state = context()
     keep(state, "../../outside", to_record({"a": np.ones(1)}))
     assert kept(state, "../../outside")["a"][0] == 1
@@ -80,9 +80,8 @@ def test_a_name_is_no_path(place, tmp_path):
     assert not (tmp_path.parent / "outside").exists()
 
 
-def test_what_ended_runs_left_goes_after_a_week(place, tmp_path):
-    if place == "context":
-        return
+@pytest.mark.parametrize("place", ["folder"], indirect=True)
+def test_what_ended_runs_left_goes_after_a_week(tmp_path):
     first, second = context(run_id=1), context(run_id=2)
     for state in (first, second):
         keep(state, "x", to_record({"a": np.ones(1)}))
@@ -93,12 +92,10 @@ def test_what_ended_runs_left_goes_after_a_week(place, tmp_path):
     assert kept(second, "x") is not None
 
 
-def test_what_another_process_has_removed_is_not_held(place, tmp_path):
+@pytest.mark.parametrize("place", ["folder"], indirect=True)
+def test_what_another_process_has_removed_is_not_held(tmp_path):
     state = context()
     keep(state, "x", to_record({"a": np.ones(1)}))
-    if place == "folder":
-        next(tmp_path.iterdir()).unlink()
-        assert kept(state, "x") is None
-        assert recall(state, "x", [""]) == []
-    else:
-        assert kept(state, "x") is not None
+    next(tmp_path.iterdir()).unlink()
+    assert kept(state, "x") is None
+    assert recall(state, "x", [""]) == []
