@@ -8,6 +8,7 @@ from fedagent.admission.filters import (
     AFLGuard,
     ClaimBound,
     Direction,
+    FLTrust,
     NormBound,
     RateCap,
     StalenessGroups,
@@ -16,6 +17,7 @@ from fedagent.admission.filters import (
 from fedagent.admission.quarantine import Quarantine
 from fedagent.errors import ConfigurationError
 from fedagent.model import FlatModel, ModelSpec
+from fedagent.rules import FedBuff
 from fedagent.update import Rejection, Update
 
 
@@ -122,6 +124,38 @@ def test_zeno_takes_what_leads_down_and_makes_it_as_long_as_its_own():
     assert judged(ZenoPlusPlus(trusted_step([]), eps=0.1), 0.0, 1.0) == [0.0, 2.0]
 
 
+def test_fltrust_weighs_by_the_cosine_and_makes_all_as_long_as_its_own():
+    trust, x = FLTrust(trusted_step([])), model()
+    found = trust.judge(update(30.0, 40.0, examples=1e9), x)
+    assert found.delta.tolist() == pytest.approx([1.2, 1.6])
+    assert found.num_examples == pytest.approx(0.6)
+    for delta in ([-0.1, 0.0], [0.0, 1.0], [0.0, 0.0]):
+        assert judged(trust, *delta) == "not-trusted"
+
+
+def test_a_buffer_of_what_fltrust_takes_is_the_papers_mean():
+    generator = np.random.default_rng(3)
+    deltas = generator.normal(size=(6, 4))
+    own = np.array([2.0, 0.0, 0.0, 0.0])
+    x, rule = model(*np.zeros(4)), FedBuff(buffer_size=99, staleness=lambda tau: 1.0)
+    trust = FLTrust(lambda _: torch.from_numpy(own))
+    for delta in deltas:
+        found = trust.judge(update(*delta, examples=float(generator.integers(1, 99))), x)
+        if isinstance(found, Update):
+            rule.receive(x, found)
+    rule.flush(x)
+    lengths = np.linalg.norm(deltas, axis=1)
+    scores = np.maximum(0.0, deltas @ own / lengths / 2.0)
+    assert 0 < (scores > 0).sum() < len(deltas)
+    expected = scores @ (2.0 * deltas / lengths[:, None]) / scores.sum()
+    np.testing.assert_allclose(x.vector.numpy(), expected)
+
+
+def test_where_the_server_stands_still_fltrust_says_nothing():
+    still = FLTrust(lambda x: torch.zeros(2, dtype=torch.float64))
+    assert judged(still, -3.0, 4.0) == [-3.0, 4.0]
+
+
 def test_the_servers_own_step_is_made_anew_for_a_new_version_only():
     calls: list[int] = []
     zeno, x = ZenoPlusPlus(trusted_step(calls), refresh_every=2), model()
@@ -171,6 +205,7 @@ FILTERS = {
     "direction": lambda: Direction(0.0),
     "aflguard": lambda: AFLGuard(trusted_step([]), radius=1.0),
     "zeno": lambda: ZenoPlusPlus(trusted_step([])),
+    "fltrust": lambda: FLTrust(trusted_step([])),
     "groups": lambda: StalenessGroups(patience=3),
     "all": lambda: Quarantine([Direction(0.0), NormBound(), RateCap(3, 9)], limit=1.0),
 }
@@ -215,6 +250,7 @@ def test_a_filter_goes_on_from_where_another_was(build):
         lambda: AFLGuard(radius=0.0),
         lambda: AFLGuard(refresh_every=0),
         lambda: ZenoPlusPlus(rho=-1.0),
+        lambda: FLTrust(refresh_every=0),
         lambda: StalenessGroups(gap=0.5),
         lambda: StalenessGroups(memory=1),
         lambda: StalenessGroups(patience=2),

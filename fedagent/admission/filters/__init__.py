@@ -6,12 +6,13 @@ from fedagent.admission.filters.direction import Direction
 from fedagent.admission.filters.norm import NormBound
 from fedagent.admission.filters.rate import RateCap
 from fedagent.admission.filters.staleness_groups import StalenessGroups
-from fedagent.admission.filters.trusted import AFLGuard, TrustedSet, ZenoPlusPlus
+from fedagent.admission.filters.trusted import AFLGuard, FLTrust, TrustedSet, ZenoPlusPlus
 
 __all__ = [
     "AFLGuard",
     "ClaimBound",
     "Direction",
+    "FLTrust",
     "Filter",
     "NormBound",
     "RateCap",

@@ -5,18 +5,23 @@ Shape legend: g, (P,), what the clients' training changes of the newest model on
     AFLGuard       refused, if |Delta - g| > lambda |g|
     ZenoPlusPlus   Delta <- Delta |g| / |Delta|,
                    refused, if <g, Delta> - rho |Delta|^2 < -eps |g|^2
+    FLTrust        Delta <- Delta |g| / |Delta|,   n <- cos(Delta, g),
+                   refused, if that is not positive
 
 Fang, Liu, Gong, Bentley, "AFLGuard: Byzantine-robust Asynchronous Federated Learning",
 arXiv 2212.06325, Algorithm 1. Xie, Koyejo, Gupta, "Zeno++: Robust Fully Asynchronous SGD",
 arXiv 1903.07020, Algorithm 1, with steps downhill for its gradients, and eps relative to |g|^2 so
-that one number suits all of a run. Both hold whatever share of the nodes lies, and as far as the
-trusted examples are like everybody's.
+that one number suits all of a run. Cao, Fang, Liu, Gong, "FLTrust: Byzantine-robust Federated
+Learning via Trust Bootstrapping", arXiv 2012.13995, equations 2 to 4: their mean of a round is that
+of a buffer, of any rule that weighs by examples n. All three hold whatever share of the nodes lies,
+and as far as the trusted examples are like everybody's.
 
 g is computed anew every `refresh_every` versions.
 """
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -32,7 +37,7 @@ TrustedStep = Callable[[FlatModel], torch.Tensor]
 
 
 class TrustedSet(Filter):
-    """What the two share.
+    """What the three share.
 
     Parameters
     ----------
@@ -140,3 +145,27 @@ class ZenoPlusPlus(TrustedSet):
             return refused("low-score", f"its score on the trusted examples is {score:.3g}")
         update.delta.mul_(scale)
         return update
+
+
+class FLTrust(TrustedSet):
+    """Trusts an update as far as it goes the server's own way, and makes all equally long.
+
+    What a liar can hide in a step that still leads down counts as little as that step does. How
+    many examples a node claims does not count.
+
+    Parameters
+    ----------
+    step, refresh_every : see `TrustedSet`.
+    """
+
+    def compare(
+        self, update: Update, length2: float, both: float, own2: float
+    ) -> Update | Rejection:
+        """Weigh the update by its cosine with g."""
+        if not own2:
+            return update
+        trust = both / (length2 * own2) ** 0.5 if length2 else 0.0
+        if trust <= 0:
+            return refused("not-trusted", f"its cosine with the server's own step is {trust:.3g}")
+        update.delta.mul_((own2 / length2) ** 0.5)
+        return replace(update, num_examples=trust)
