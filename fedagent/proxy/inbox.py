@@ -91,10 +91,14 @@ class Inbox:
 
     def _judged(self, update: Update) -> Update | Rejection:
         """Let the rule, then the run's options, refuse or change an update."""
-        refusal = self._rule.rejection(update) or self._robust.over_its_share(
-            update.node_id, self._rule.influence(update), self._dispatcher.statistics
-        )
-        return refusal or self._robust.gate.judge(update, self._versions.model)
+        if (refusal := self._rule.rejection(update)) is not None:
+            return refusal
+        judged = self._robust.gate.judge(update, self._versions.model)
+        if isinstance(judged, Rejection):
+            return judged
+        weight = self._rule.influence(judged)  # which filters may have lowered
+        statistics = self._dispatcher.statistics
+        return self._robust.over_its_share(update.node_id, weight, statistics) or judged
 
 
 def _why_nothing(update: Update, discount: float) -> str:

@@ -1,5 +1,7 @@
 """What a run does against nodes that lie, from end to end."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -12,7 +14,7 @@ from flwr.serverapp.strategy import (
 )
 
 from fedagent import AsyncStrategy, FedAsync, FedBuff, Robust, asynchronous
-from fedagent.admission.filters import NormBound
+from fedagent.admission.filters import Filter, NormBound
 from fedagent.client.attacks import Attackers, SignFlip
 from fedagent.errors import ConfigurationError
 from fedagent.privacy import Private
@@ -78,6 +80,27 @@ def test_a_node_that_answers_twenty_times_as_often_stays_under_its_cap():
     assert shares[1] <= 0.3
     assert statistics.outcomes["rejected", "over-its-share"] > 20
     assert next(iter(statistics.most_influential().items())) == (1001, shares[1])
+
+
+class OneExample(Filter):
+    """Takes nobody for more than one example."""
+
+    def judge(self, update, model):
+        return replace(update, num_examples=1.0)
+
+
+def test_a_nodes_share_is_of_the_weight_that_filters_leave():
+    strategy = FedBuff(
+        buffer_size=2,
+        fraction_evaluate=0.0,
+        staleness=lambda tau: 1.0,
+        robust=Robust(filters=[OneExample()], max_influence=0.35),
+        stopping=[MaxUpdates(60)],
+    )
+    train(strategy, (0.7, 1.0, 1.0, 1.0, 1.0), rounds=1000)  # one has a quarter, and claims 10
+    statistics = strategy.proxy.statistics
+    assert statistics.applied_weight == 60
+    assert not statistics.outcomes["rejected", "over-its-share"]
 
 
 def test_somebody_is_always_heard_however_small_the_cap():
