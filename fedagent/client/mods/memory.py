@@ -29,14 +29,14 @@ def keep(context: Context, name: str, record: ArrayRecord) -> None:
     if (folder := _folder()) is None:
         context.state[name] = record
         return
-    for old in folder.glob("*.npz"):  # a run that has ended tells nobody
+    for old in folder.glob("*.npy"):  # a run that has ended tells nobody
         if time.time() - old.stat().st_mtime > _WEEK_S:
             old.unlink(missing_ok=True)
     path = _path(folder, context, name)
-    arrays = from_record(record)
     draft = path.with_suffix(f".{os.getpid()}")
-    with draft.open("wb") as file:
-        np.savez(file, np.array(list(arrays)), *arrays.values())
+    with draft.open("wb") as file:  # one after the other, as they are: npz adds checksums, slowly
+        np.save(file, np.array(list(record), str))
+        file.writelines(array.data for array in record.values())
     draft.replace(path)
     context.state[name] = to_record({})
 
@@ -48,11 +48,10 @@ def kept(context: Context, name: str) -> Arrays | None:
     if (folder := _folder()) is None:
         return from_record(context.state.array_records[name])
     try:
-        with np.load(_path(folder, context, name)) as file:
-            names, *arrays = (file[part] for part in file.files)
+        with _path(folder, context, name).open("rb") as file:
+            return {array: np.load(file) for array in np.load(file).tolist()}
     except FileNotFoundError:
         return None
-    return dict(zip(names.tolist(), arrays, strict=True))
 
 
 def recall(context: Context, prefix: str, names: Sequence[str]) -> list[Arrays]:
@@ -77,4 +76,4 @@ def _folder() -> Path | None:
 def _path(folder: Path, context: Context, name: str) -> Path:
     """Return a name's file; the name may be a proxy's word, and so is no part of a path."""
     own = f"{context.run_id} {context.node_id} {name}"
-    return folder / f"{hashlib.sha256(own.encode()).hexdigest()}.npz"
+    return folder / f"{hashlib.sha256(own.encode()).hexdigest()}.npy"
