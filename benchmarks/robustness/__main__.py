@@ -13,8 +13,9 @@
                 long
 
 Attackers are a random or the fastest fifth of the nodes. A run's metric is its mean over the last
-quarter of the run, losses are points (hundredths) below the plain run in which nobody lies. One row more, of mnist: a node that answers 50 times as often as
-others, whose share of all weight is to stay under a cap of 5 %.
+quarter of the run, losses are points (hundredths) below the plain run in which nobody lies. One row
+more, of mnist: a node that answers 50 times as often as others, whose share of all weight is to
+stay under a cap of 5 %.
 
     python -m benchmarks.robustness [--quick] [--app medical] [--seeds 1 2] [--settings trusted]
 

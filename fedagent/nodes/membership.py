@@ -6,7 +6,7 @@ Pure: the caller passes the time, in seconds on the run's clock.
 import heapq
 import math
 from collections import Counter
-from collections.abc import Container, Iterable
+from collections.abc import Collection, Iterable
 
 from fedagent.nodes.backoff import Backoff
 from fedagent.nodes.idle import IdleNodes
@@ -148,11 +148,11 @@ class Membership:
 
     def _rejoin(self, node_id: int) -> None:
         is_free = node_id not in self._jobs and node_id not in self._resting
-        if is_free and node_id in self._registered:
+        if is_free and node_id in self.registered:
             self.idle.add(node_id)
 
     @property
-    def _registered(self) -> Container[int]:
+    def registered(self) -> Collection[int]:
         """Nodes that may be idle; a population leaves out by itself those that are not there."""
         known = self._known
         return known.registered if isinstance(known, Population) else known

@@ -12,6 +12,7 @@ of T releases, which is what a node pays that is in one release of a tree.
 """
 
 import math
+import secrets
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,19 +27,27 @@ class Noise:
 
     Parameters
     ----------
-    seed : of the generator.
+    seed : of the generator; None for one that nobody knows, another whenever it begins anew.
     tree_releases : T >= 1, releases of a tree, after which another begins; None for no tree.
     """
 
-    def __init__(self, seed: int, tree_releases: int | None = None) -> None:
+    def __init__(self, seed: int | None, tree_releases: int | None = None) -> None:
         require(
             tree_releases is None or tree_releases >= 1,
             f"tree_releases={tree_releases} must be at least 1, or null for noise without a tree.",
         )
         self.tree_releases = tree_releases
-        self._generator = torch.Generator().manual_seed(seed)
+        self._seed = seed
+        self._generator: torch.Generator | None = None
         self._levels: dict[int, torch.Tensor] = {}
         self._num_releases = 0  # of this tree
+
+    def begin(self) -> torch.Generator:
+        """Return the generator, which is seeded the first time."""
+        if self._generator is None:
+            seed = secrets.randbits(63) if self._seed is None else self._seed
+            self._generator = torch.Generator().manual_seed(seed)
+        return self._generator
 
     @property
     def draws_per_contribution(self) -> int:
@@ -70,21 +79,23 @@ class Noise:
 
     def number(self, std: float) -> float:
         """Return one more draw."""
-        return float(torch.randn((), generator=self._generator, dtype=torch.float64)) * std
+        return float(torch.randn((), generator=self.begin(), dtype=torch.float64)) * std
 
     def _draw(self, like: torch.Tensor) -> torch.Tensor:
-        return torch.randn(like.shape, generator=self._generator, dtype=like.dtype)
+        return torch.randn(like.shape, generator=self.begin(), dtype=like.dtype)
 
     def state_dict(self) -> dict[str, Any]:
         """Return where the generator is, and the tree's draws."""
         return {
-            "generator": self._generator.get_state(),
+            "generator": None if self._generator is None else self._generator.get_state(),
             "levels": {str(level): draw.clone() for level, draw in self._levels.items()},
             "num_releases": self._num_releases,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore it: the same releases get the same noise."""
-        self._generator.set_state(state["generator"])
+        self._generator = None
+        if state["generator"] is not None:
+            self.begin().set_state(state["generator"])
         self._levels = {int(level): draw.clone() for level, draw in state["levels"].items()}
         self._num_releases = int(state["num_releases"])

@@ -17,8 +17,7 @@ server is trusted: it sees every update. Nodes, and whoever sees versions, are n
 docs/privacy.md.
 """
 
-import secrets
-from collections.abc import Mapping, Set
+from collections.abc import Callable, Mapping, Set
 from typing import Any
 
 import torch
@@ -96,12 +95,17 @@ class Private(RuleWrapper):
         self.staleness = validated(staleness)
         self.accountant = Accountant(delta, epsilon_budget)
         self.clipping = Clipping(clip_norm, clip_quantile)
-        self._noise = Noise(secrets.randbits(63) if seed is None else seed, tree_releases)
+        self._noise = Noise(seed, tree_releases)
         self._sum: torch.Tensor | None = None
         self._num_waiting = 0
         self._has_spent: set[int] = set()
         self._barred: set[int] = set()
         self.accountant.epsilon()  # a missing package shows now
+        require(
+            self.accountant.can_afford(_SERVER, self._cost(1.0)),
+            f"Private: epsilon_budget={epsilon_budget} does not pay for one release: take a larger "
+            f"noise_multiplier than {noise_multiplier}, see noise_multiplier_for().",
+        )
 
     def on_start(self, model: FlatModel) -> None:
         """Refuse a model that noise would break."""
@@ -111,6 +115,7 @@ class Private(RuleWrapper):
             f"Private: {', '.join(statistics[:3])} are running statistics, and noise makes "
             "variances negative. Take a normalisation without them, such as GroupNorm.",
         )
+        self._noise.begin()  # before the first checkpoint: what is replayed gets the same noise
         super().on_start(model)
 
     def receive(self, model: FlatModel, update: Update) -> bool:
@@ -162,6 +167,10 @@ class Private(RuleWrapper):
     def discount(self, staleness: int) -> float:
         """Return s(tau)."""
         return self.staleness(staleness)
+
+    def influence(self, update: Update) -> float:
+        """Return s(tau), whatever the inner rule says of single updates, which it never sees."""
+        return self.staleness(update.staleness)
 
     def metrics(self) -> Mapping[str, float]:
         """Return the largest epsilon of all nodes, C, and what the inner rule says."""
@@ -220,6 +229,21 @@ class Private(RuleWrapper):
         largest = max(float(block.abs().max()) for (block,) in blocks(total))
         update = Update(_SERVER, total, model.vector.clone(), staleness=0, largest_change=largest)
         return self.inner.receive(model, update)
+
+    def remember(self) -> Callable[[], None]:
+        """Remember what waits and the inner rule, and not the books.
+
+        Others have seen the releases since: what they cost stays paid, and no noise comes twice.
+        """
+        state, restore_inner = self.state_dict(), self.inner.remember()
+
+        def restore() -> None:
+            now = self.state_dict()
+            kept = {name: now[name] for name in ("has_spent", "accountant", "noise")}
+            self.load_state_dict({**state, **kept, "barred": {*state["barred"], *now["barred"]}})
+            restore_inner()
+
+        return restore
 
     def state_dict(self) -> dict[str, Any]:
         """Return what waits for a release, what nodes have paid, and where the noise is.

@@ -125,12 +125,12 @@ class Dispatcher:
 
     def stalled(self) -> RunEnd | None:
         """Return why nothing can go on: nobody may work, or brought anything within the timeout."""
-        if (end := self.slots.over()) is not None:
-            return end
         now_s = self.statistics.now_s
         self._silence.warn_if_due(now_s, len(self.membership))
         is_idle = len(self.ledger) == 0
         silent_s = self._silence.over(now_s, is_idle)
+        if (end := self.slots.over(is_silent=silent_s is not None)) is not None:
+            return end
         what = None if silent_s is None else f"no node delivered anything for {silent_s:.0f} s"
         if is_idle:
             what = what or self.conduct.hopeless()

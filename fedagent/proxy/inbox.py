@@ -1,8 +1,8 @@
 """What comes back: a reply becomes an update that the rule takes, or ends its dispatch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from flwr.app import Message
+from flwr.app import Message, MetricRecord
 
 from fedagent.admission.sealed import kept_update
 from fedagent.proxy.dispatcher import Dispatcher
@@ -96,6 +96,9 @@ class Inbox:
         judged = self._robust.gate.judge(update, self._versions.model)
         if isinstance(judged, Rejection):
             return judged
+        if judged.num_examples != update.num_examples:  # whoever weighs by metrics hears of it
+            told = {**judged.metrics, self._admission.weighted_by_key: judged.num_examples}
+            judged = replace(judged, metrics=MetricRecord(told))
         weight = self._rule.influence(judged)  # which filters may have lowered
         statistics = self._dispatcher.statistics
         return self._robust.over_its_share(update.node_id, weight, statistics) or judged

@@ -1,5 +1,6 @@
 """Who may get a job now: free slots, queues at the nodes, and a breaker for storms of failures."""
 
+import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
 
@@ -14,6 +15,8 @@ from fedagent.scheduling.concurrency import ConcurrencyFinder
 from fedagent.statistics import Statistics
 from fedagent.stopping import RunEnd
 from fedagent.update import Kind
+
+logger = logging.getLogger("flwr.fedagent")
 
 Attributes = Callable[[int], Mapping[str, float]]
 
@@ -48,6 +51,7 @@ class Slots:
         self._breaker, self._attributes, self._rule = breaker, attributes, rule
         wanted = options.concurrency
         self._finder = ConcurrencyFinder(wanted) if isinstance(wanted, AutoConcurrency) else None
+        self._has_warned = False
 
     def adjust(self) -> None:
         """Count anew which nodes are connected, and how many of them may be at work."""
@@ -107,13 +111,26 @@ class Slots:
         later = [offer_s for offer_s in offers_s if offer_s > self._statistics.now_s]
         return min([self._membership.next_wake_s(), *later])
 
-    def over(self) -> RunEnd | None:
-        """Return the end of a run in which nobody is at work and the rule lets nobody begin."""
+    def over(self, is_silent: bool) -> RunEnd | None:
+        """Return the end of a run in which nobody is at work and the rule lets nobody begin.
+
+        Others may come, anybody to a real fleet: they are waited for until the run `is_silent`,
+        unless the rule has completed what it can.
+        """
         barred, membership = self._rule.barred, self._membership
         if not barred or len(barred) < len(membership) or len(self._ledger):
             return None
-        are_all = self._rule.next_due_s() == math.inf and all(n in barred for n in membership.nodes)
-        return self._rule.end_when_all_are_barred if are_all else None
+        if self._rule.next_due_s() < math.inf or not all(n in barred for n in membership.nodes):
+            return None
+        end = self._rule.end_when_all_are_barred
+        are_all = all(n in barred for n in membership.registered)
+        is_closed = self._statistics.is_virtual or end.kind == "completed"
+        if is_silent or (are_all and is_closed):
+            return end
+        if not self._has_warned:
+            self._has_warned = True
+            logger.warning("Nobody may work until others come: %s", end.detail)
+        return None
 
     @property
     def _idle(self) -> IdleNodes:

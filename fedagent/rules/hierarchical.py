@@ -85,6 +85,11 @@ class Hierarchical(Rule):
                 f"Hierarchical: only {type(rule).__name__} understands its model, so regions "
                 "cannot merge theirs: use it without regions.",
             )
+            require(
+                rule.allows_filters,
+                f"Hierarchical: what {type(rule).__name__} promises every single node does not "
+                "hold where regions merge what their nodes have sent: use it without regions.",
+            )
         self._regions, self._build_edge, self.root = regions, edge, root
         self._allows_prefetch = one_edge.allows_prefetch
         self.send_every, self.merge_weight = send_every, merge_weight

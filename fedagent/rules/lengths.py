@@ -22,3 +22,9 @@ def norm(vector: Vector) -> float:
     """Return |vector|."""
     lengths = (torch.linalg.vector_norm(block, dtype=torch.float64) for (block,) in blocks(vector))
     return math.hypot(*map(float, lengths))
+
+
+def stretch(vector: torch.Tensor, factor: float) -> None:
+    """Multiply a vector in place, also by a factor that its dtype cannot hold."""
+    for (block,) in blocks(vector):
+        block.copy_(block.double().mul_(factor))

@@ -179,7 +179,9 @@ class RuleWrapper(Rule):
         state, restore_inner = self.state_dict(), self.inner.remember()
 
         def restore() -> None:
+            inner = self.inner.state_dict()
             self.load_state_dict(state)
+            self.inner.load_state_dict(inner)  # what of it goes back is its own affair
             restore_inner()
 
         return restore

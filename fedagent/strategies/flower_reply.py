@@ -49,15 +49,23 @@ class FlowerReply:
         message: Message | None,
         arrays_key: str,
         base_version: int,
+        weighted_by_key: str,
         is_whole: bool = False,
     ) -> "FlowerReply":
-        """Weigh an update, which came in `message`; keep that whole where nothing is rebased."""
+        """Weigh an update, which came in `message`; keep that whole where nothing is rebased.
+
+        Under `weighted_by_key` the strategy finds what filters left of the reply's claim.
+        """
         envelope = None
         if message is not None:
             known = records_of(message.content, ArrayRecord)
             arrays_key = arrays_key if arrays_key in known else next(iter(known))
             kept = dict(message.content)
             records = kept if is_whole else {n: r for n, r in kept.items() if n != arrays_key}
+            if (claim := update.metrics.get(weighted_by_key)) is not None:
+                for name, record in records_of(message.content, MetricRecord).items():
+                    if record.get(weighted_by_key, claim) != claim:
+                        records[name] = MetricRecord({**record, weighted_by_key: claim})
             envelope = with_content(message, record_of(RecordDict, records))
         delta = update.delta.mul_(weight)
         metrics, carried = dict(update.metrics), update.carried

@@ -99,6 +99,10 @@ class FlowerRule(Rule):
         return str(setting_of(self.strategy, "configrecord_key", "config"))
 
     @property
+    def _weighted_by_key(self) -> str:
+        return str(setting_of(self.strategy, "weighted_by_key", "num-examples"))
+
+    @property
     def has_buffer(self) -> bool:
         """Yes."""
         return True
@@ -195,9 +199,8 @@ class FlowerRule(Rule):
         """Weigh the update; the K-th lets the strategy aggregate."""
         weight = self.staleness(update.staleness)
         base_version = model.version - update.staleness
-        reply = FlowerReply.of(
-            update, weight, self._message, self.arrays_key, base_version, self.is_opaque
-        )
+        came = self._message, self.arrays_key, base_version, self._weighted_by_key
+        reply = FlowerReply.of(update, weight, *came, self.is_opaque)
         self._buffer.add(reply)
         if self.buffer_size is None or len(self._buffer) < self.buffer_size:
             return False

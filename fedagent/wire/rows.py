@@ -17,9 +17,10 @@ from fedagent.wire.npy import MalformedArrayError, read_array
 def changed_rows(name: str, dispatched: NDArray, trained: NDArray) -> dict[str, NDArray]:
     """Return what stands for `trained` in a reply: the rows that differ, where that is less.
 
-    NaN counts as a change. Integers, whose counts are carried, and numbers alone travel whole.
+    NaN counts as a change. Integers, whose counts are carried, numbers alone and arrays without any
+    travel whole.
     """
-    if trained.dtype.kind != "f" or trained.ndim == 0:
+    if trained.dtype.kind != "f" or trained.ndim == 0 or trained.size == 0:
         return {name: trained}
     is_changed = (trained != dispatched).reshape(len(trained), -1).any(axis=1)
     rows = np.flatnonzero(is_changed).astype(np.int32)

@@ -15,7 +15,7 @@ from fedagent.admission.filters import (
     ZenoPlusPlus,
 )
 from fedagent.admission.quarantine import Quarantine
-from fedagent.errors import ConfigurationError
+from fedagent.errors import ConfigurationError, RunStalledError
 from fedagent.model import FlatModel, ModelSpec
 from fedagent.rules import FedBuff
 from fedagent.update import Rejection, Update
@@ -151,9 +151,28 @@ def test_a_buffer_of_what_fltrust_takes_is_the_papers_mean():
     np.testing.assert_allclose(x.vector.numpy(), expected)
 
 
+@pytest.mark.parametrize("kind", [FLTrust, ZenoPlusPlus])
+@pytest.mark.parametrize(
+    ("length", "own", "dtype"), [(1e-42, 2.0, torch.float32), (1e-155, 1e-10, torch.float64)]
+)
+def test_a_lie_too_short_for_its_dtype_does_not_become_infinite(kind, length, own, dtype):
+    tiny = Update(1, torch.tensor([length, 0.0], dtype=dtype), torch.zeros(2), 0)
+    found = kind(lambda x: torch.tensor([own, 0.0], dtype=dtype)).judge(tiny, model())
+    assert found.delta.tolist() == pytest.approx([own, 0.0], rel=1e-3)
+
+
 def test_where_the_server_stands_still_fltrust_says_nothing():
     still = FLTrust(lambda x: torch.zeros(2, dtype=torch.float64))
     assert judged(still, -3.0, 4.0) == [-3.0, 4.0]
+    assert still.judge(update(1.0, 0.0, examples=1e9), model()).num_examples == 1.0
+
+
+@pytest.mark.parametrize("kind", [AFLGuard, FLTrust, ZenoPlusPlus])
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+def test_a_server_that_trains_to_infinity_ends_the_run_and_says_so(kind, number):
+    lost = kind(lambda x: torch.tensor([number, 0.0], dtype=torch.float64))
+    with pytest.raises(RunStalledError, match=f"version 0 is not finite, so {kind.__name__}"):
+        lost.judge(update(1.0, 0.0), model())
 
 
 def test_the_servers_own_step_is_made_anew_for_a_new_version_only():

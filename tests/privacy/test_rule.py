@@ -163,6 +163,58 @@ def test_without_a_seed_nobody_can_guess_the_noise():
     assert not torch.equal(models[0].vector, models[1].vector)
 
 
+def test_a_strategy_that_starts_again_draws_other_noise_and_a_seed_the_same():
+    for seed in (None, 3):
+        rule, models = private(buffer_size=1, seed=seed), []
+        fresh = rule.state_dict()
+        for _ in range(2):
+            rule.load_state_dict(fresh)
+            models.append(model_of("w"))
+            rule.on_start(models[-1])
+            rule.receive(models[-1], update(1))
+        assert torch.equal(models[0].vector, models[1].vector) == (seed == 3)
+
+
+@pytest.mark.parametrize("around", [lambda rule: rule, lambda rule: Periodic(rule, 10.0)])
+def test_what_is_undone_after_a_release_stays_paid_and_its_noise_never_comes_again(around):
+    rule = private(clip_norm=1e-9, noise_multiplier=1e9)
+    outer, models = around(rule), []
+    undo = outer.remember()  # as it is before the first update
+    for nodes in ((1, 2), (3, 4)):
+        models.append(model_of("w"))
+        for node in nodes:
+            outer.receive(models[-1], update(node))
+        outer.flush(models[-1])
+        undo()
+    assert not torch.equal(models[0].vector, models[1].vector)
+    assert rule.accountant.nodes.keys() == {1, 2, 3, 4}
+    assert not rule.barred
+
+
+def test_what_is_undone_within_a_release_waits_for_it_again():
+    rule, model = private(buffer_size=3), model_of("w")
+    rule.receive(model, update(1))
+    undo = rule.remember()
+    rule.receive(model, update(2))
+    undo()
+    assert (rule.pending, rule.barred) == (1, {1, 2})  # of whom the second has lost its update
+    assert rule.accountant.nodes.keys() == {1, 2}
+
+
+def test_who_undoes_a_release_of_a_tree_lets_nobody_into_the_tree_again():
+    rule, model = private(tree_releases=2), model_of("w")
+    undo = rule.remember()
+    for node in (1, 2):
+        rule.receive(model, update(node))
+    undo()
+    assert rule.barred == {1, 2}
+
+
+def test_a_nodes_share_is_of_what_it_weighs_whatever_it_claims():
+    late = update(1, staleness=3, num_examples=600.0)
+    assert private().influence(late) == pytest.approx(0.5)
+
+
 def test_whatever_the_inner_rule_is_it_gets_one_update_per_release():
     for inner in (ASGD(), RingmasterLMO(), FedBuff(buffer_size=2)):
         rule, model = private(inner=inner), model_of("w")
@@ -191,6 +243,7 @@ def test_it_publishes_by_the_clock_too():
         ({"staleness": lambda tau: 1.0 + tau}, "weigh"),
         ({"inner": Mixing(ring(4))}, "single nodes"),
         ({"inner": FedAT()}, "single nodes"),
+        ({"epsilon_budget": 0.1}, "does not pay for one release"),
     ],
 )
 def test_what_would_not_be_private_is_refused(wrong, said):

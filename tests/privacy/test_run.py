@@ -3,13 +3,14 @@
 import pytest
 from flwr.app import MetricRecord
 
+from benchmarks.reliability.local_grid import NODES, Counting, LocalGrid
 from fedagent import AsyncStrategy
 from fedagent.callbacks import Callback
 from fedagent.journal import Checkpoints
 from fedagent.privacy import Private, epsilon_of
 from fedagent.rules import FedBuff
 from fedagent.rules.staleness import constant
-from fedagent.simulation import Scripted
+from fedagent.simulation import Lognormal, Reliability, Scripted
 from fedagent.stopping import MaxUpdates
 from fedagent.update import Kind, Outcome
 from tests.toy import Log, run
@@ -76,6 +77,39 @@ def test_a_release_that_nobody_can_complete_is_a_stalled_run_that_says_so():
     log, _ = start(private(buffer_size=7), rounds=1000)
     assert log.end.kind == "stalled"
     assert "6 wait for a release of 7 updates" in log.end.detail
+
+
+def test_a_release_waits_for_nodes_that_are_away():
+    away = Reliability(period_s=200.0, online_fraction=0.3)
+    fleet = Lognormal(num_nodes=12, seed=2, reliability=away)
+    strategy = AsyncStrategy(private(5), concurrency=6, fraction_evaluate=0.0)
+    done = run(strategy, fleet, rounds=20)
+    assert done.result.end.kind == "completed", done.result.end
+    assert strategy.proxy.statistics.version >= 10
+
+
+class Joining(LocalGrid):
+    """One more node is there from the tenth look on."""
+
+    looks = 0
+
+    def get_node_ids(self):
+        self.looks += 1
+        return super().get_node_ids()[: 3 if self.looks < 10 else 4]
+
+
+@pytest.mark.parametrize("grid", [Joining, LocalGrid])
+def test_on_a_real_fleet_a_release_waits_for_newcomers_as_long_as_for_an_answer(
+    grid, tmp_path, caplog
+):
+    caplog.set_level("WARNING", "flwr")
+    app, nodes = Counting(tmp_path, 50), NODES if grid is Joining else NODES[:3]
+    options = {"membership_interval_s": 0.01, "fraction_evaluate": 0.0}
+    strategy = AsyncStrategy(private(4), stopping=[MaxUpdates(12)], **options)
+    result = strategy.start(grid(app, nodes), app.initial(), num_rounds=100, timeout=1)
+    assert "3 wait for a release of 4 updates" in caplog.text
+    assert result.end.kind == ("completed" if grid is Joining else "stalled")
+    assert "3 wait for a release of 4" in str(result.end) or grid is Joining
 
 
 def test_every_version_was_charged_for_when_a_run_is_killed_and_resumed(tmp_path):

@@ -103,6 +103,19 @@ def test_a_nodes_share_is_of_the_weight_that_filters_leave():
     assert not statistics.outcomes["rejected", "over-its-share"]
 
 
+def test_a_flower_strategy_weighs_by_what_filters_leave_of_a_claim():
+    def trained(build):
+        robust = Robust(filters=[OneExample()])
+        strategy = build(buffer_size=5, staleness=lambda tau: 1.0, robust=robust)
+        result = train(strategy, rounds=1).result
+        return result.arrays["weight"].numpy()
+
+    average = FedAvg(fraction_evaluate=0.0)
+    wrapped = trained(lambda **o: asynchronous(average, **o))
+    plain = trained(lambda **o: FedBuff(fraction_evaluate=0.0, **o))
+    np.testing.assert_allclose(wrapped, plain, rtol=1e-5)
+
+
 def test_somebody_is_always_heard_however_small_the_cap():
     strategy = FedBuff(
         buffer_size=2, fraction_evaluate=0.0, robust=Robust(max_influence=0.01), cohort=5

@@ -14,6 +14,7 @@ from fedagent import rules as r
 from fedagent.errors import ConfigurationError
 from fedagent.model import FlatModel, ModelSpec
 from fedagent.nodes.geography import Blocks, Links, Listed
+from fedagent.privacy import Private
 from fedagent.rules.staleness import polynomial
 from fedagent.simulation import Equal, Geography, Lognormal
 from fedagent.stopping import MaxVersions
@@ -287,6 +288,14 @@ def test_what_the_root_refuses_is_sent_again():
 def test_a_region_that_never_publishes_is_refused():
     with pytest.raises(ConfigurationError, match="FedBuff with buffer_size=None never publishes"):
         r.Hierarchical(Blocks(3, 6), lambda: r.FedBuff(None), r.ASGD())
+
+
+@pytest.mark.parametrize("is_root", [True, False])
+def test_a_promise_to_every_single_node_is_refused(is_root):
+    builds = [r.FedBuff, lambda: Private(r.FedBuff(1), 2)]
+    edge, root = builds if is_root else builds[::-1]
+    with pytest.raises(ConfigurationError, match="what Private promises every single node"):
+        r.Hierarchical(Blocks(3, 6), edge, root())
 
 
 @pytest.mark.parametrize("is_root", [True, False])

@@ -19,6 +19,7 @@ and as far as the trusted examples are like everybody's.
 g is computed anew every `refresh_every` versions.
 """
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -27,9 +28,9 @@ from typing import Any, ClassVar
 import torch
 
 from fedagent.admission.filters.base import Filter, refused
-from fedagent.errors import ConfigurationError, require
+from fedagent.errors import ConfigurationError, RunStalledError, require
 from fedagent.model import FlatModel
-from fedagent.rules.lengths import products
+from fedagent.rules.lengths import products, stretch
 from fedagent.update import Rejection, Update
 
 TrustedStep = Callable[[FlatModel], torch.Tensor]
@@ -58,7 +59,15 @@ class TrustedSet(Filter):
         self._own: torch.Tensor | None = None
 
     def judge(self, update: Update, model: FlatModel) -> Update | Rejection:
-        """Compare the update with the server's own."""
+        """Compare the update with the server's own.
+
+        Raises
+        ------
+        ConfigurationError
+            If there is no `step`.
+        RunStalledError
+            If the server's own step is not finite.
+        """
         if self.step is None:
             raise ConfigurationError(
                 f"{type(self).__name__} has nothing that it trusts: pass step=, a function that "
@@ -66,7 +75,14 @@ class TrustedSet(Filter):
             )
         if self._own is None or model.version >= self._version + self.refresh_every:
             self._own, self._version = self.step(model), model.version
-        return self.compare(update, *products(update.delta, self._own))
+        length2, both, own2 = products(update.delta, self._own)
+        if not math.isfinite(own2):
+            raise RunStalledError(
+                f"What the server itself trains from version {self._version} is not finite, so "
+                f"{type(self).__name__} has nothing to compare updates with: take a smaller "
+                "learning_rate, or other trusted examples."
+            )
+        return self.compare(update, length2, both, own2)
 
     @abstractmethod
     def compare(
@@ -139,11 +155,11 @@ class ZenoPlusPlus(TrustedSet):
         """Look at the score of the update made as long as g."""
         if not length2 or not own2:
             return update
-        scale = (own2 / length2) ** 0.5
+        scale = own2**0.5 / length2**0.5
         score = scale * both / own2 - self.rho
         if score < -self.eps:
             return refused("low-score", f"its score on the trusted examples is {score:.3g}")
-        update.delta.mul_(scale)
+        stretch(update.delta, scale)
         return update
 
 
@@ -163,9 +179,9 @@ class FLTrust(TrustedSet):
     ) -> Update | Rejection:
         """Weigh the update by its cosine with g."""
         if not own2:
-            return update
-        trust = both / (length2 * own2) ** 0.5 if length2 else 0.0
+            return replace(update, num_examples=1.0)
+        trust = both / length2**0.5 / own2**0.5 if length2 else 0.0
         if trust <= 0:
             return refused("not-trusted", f"its cosine with the server's own step is {trust:.3g}")
-        update.delta.mul_((own2 / length2) ** 0.5)
+        stretch(update.delta, own2**0.5 / length2**0.5)
         return replace(update, num_examples=trust)

@@ -44,7 +44,8 @@ class _Colluding(Attack):
 
     def lie(self, message: Message, context: Context, call_next: ClientAppCallable) -> Message:
         """Return the honest reply with the step that the colluders agree on."""
-        dispatched = from_record(model_in(message)[1])
+        asked, sent = model_in(message)
+        dispatched = from_record(sent)
         reply = call_next(message, context)
         if reply.has_error():
             return reply
@@ -52,6 +53,7 @@ class _Colluding(Attack):
         trained = from_record(record)
         steps = [steps_of(dispatched, trained)]
         for partition in self._others(partition_of(context)):
+            message.content[asked] = to_record(dispatched)  # an app may empty its own
             answer = call_next(message, _as_if(context, partition))
             if not answer.has_error():
                 steps.append(steps_of(dispatched, from_record(model_in(answer)[1])))

@@ -10,6 +10,7 @@ import hashlib
 import os
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -30,8 +31,9 @@ def keep(context: Context, name: str, record: ArrayRecord) -> None:
         context.state[name] = record
         return
     for old in folder.glob("*.npy"):  # a run that has ended tells nobody
-        if time.time() - old.stat().st_mtime > _WEEK_S:
-            old.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):  # another process was first
+            if time.time() - old.stat().st_mtime > _WEEK_S:
+                old.unlink()
     path = _path(folder, context, name)
     draft = path.with_suffix(f".{os.getpid()}")
     with draft.open("wb") as file:  # one after the other, as they are: npz adds checksums, slowly

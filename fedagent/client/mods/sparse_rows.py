@@ -16,10 +16,11 @@ def sparse_rows_mod(message: Message, context: Context, call_next: ClientAppCall
 
     Of an embedding, say, a node changes the rows of what it has seen, and its other rows equal the
     dispatched ones. `fedagent.wire.rows` says how they travel. A fedagent proxy puts the array
-    together again and gets the same bytes; a ServerApp that sent no token gets whole arrays. Name
-    this mod before those that change a reply.
+    together again and gets the same bytes; a ServerApp that sent no token gets whole arrays, and so
+    does `secure_mod`, which hides which rows they are. Name this mod before those that change a
+    reply.
     """
-    if message.metadata.message_type != Kind.TRAIN or keys.TOKEN not in config_in(message)[1]:
+    if message.metadata.message_type != Kind.TRAIN or not _are_rows_wanted(message):
         return call_next(message, context)
     dispatched = from_record(model_in(message)[1])
     reply = call_next(message, context)
@@ -31,3 +32,8 @@ def sparse_rows_mod(message: Message, context: Context, call_next: ClientAppCall
         arrays |= changed_rows(key, dispatched[key], trained)
     reply.content[name] = to_record(arrays)
     return reply
+
+
+def _are_rows_wanted(message: Message) -> bool:
+    _, config = config_in(message)
+    return keys.TOKEN in config and keys.SECURE not in config

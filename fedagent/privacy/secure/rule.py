@@ -112,10 +112,16 @@ class SecureSums(RuleWrapper):
         super().on_start(model)
 
     def begin_round(self, num_updates: int) -> None:
-        """Refuse rounds that are too small for a buffer of their size."""
+        """Refuse a first round that is too small for a buffer of its size.
+
+        Where nodes have left, sums wait for as many as hide each other.
+        """
+        is_first = self.inner.updates_per_version is None
         super().begin_round(num_updates)
         size = self.inner.updates_per_version
-        require(size is None or size >= SMALLEST, _too_small(size))
+        if size is not None and size < SMALLEST:
+            require(not is_first, _too_small(size))
+            super().begin_round(SMALLEST)
 
     def rejection(self, update: Update) -> Rejection | None:
         """Refuse a second update of a node that keeps one."""

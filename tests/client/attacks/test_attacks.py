@@ -40,6 +40,7 @@ def answer(attack, start=0.0, partition=0, state=None, kind="train"):
 
     def train(message: Message, context: Context) -> Message:
         sent = from_record(message.content["arrays"])
+        message.content["arrays"].clear()  # as to_torch_state_dict(keep_input=False)
         step = np.float32(1 + context.node_config["partition-id"])
         arrays = to_record({"w": sent["w"] + step, "n": sent["n"] + 1})
         metrics = MetricRecord({"num-examples": 10})

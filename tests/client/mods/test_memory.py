@@ -99,3 +99,11 @@ def test_what_another_process_has_removed_is_not_held(tmp_path):
     next(tmp_path.iterdir()).unlink()
     assert kept(state, "x") is None
     assert recall(state, "x", [""]) == []
+
+
+@pytest.mark.parametrize("place", ["folder"], indirect=True)
+def test_what_another_process_removes_at_this_moment_is_no_error(tmp_path):
+    (tmp_path / "gone.npy").symlink_to(tmp_path / "nowhere")  # listed, and not there
+    state = context()
+    keep(state, "x", to_record({"a": np.ones(1)}))
+    assert kept(state, "x") is not None

@@ -7,12 +7,14 @@ from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.supercore.task_identity import TaskIdentity
 
-from fedagent import AsyncStrategy
+from fedagent import AsyncStrategy, keys
 from fedagent.client.mods import area_difference_mod, sparse_rows_mod
+from fedagent.privacy.secure import Stage
 from fedagent.rules import AREA
 from fedagent.rules import FedBuff as FedBuffRule
 from fedagent.simulation import Scripted
 from fedagent.wire.records import to_record
+from fedagent.wire.rows import changed_rows
 from tests import toy
 
 NODE = 5
@@ -53,6 +55,17 @@ def test_an_array_without_a_change_is_no_row():
     sent = sparse_reply(TABLE)
     assert sent["table"].shape == (0, 3)
     assert sent["table@rows"].shape == (0,)
+
+
+@pytest.mark.parametrize("shape", [(0,), (0, 3), (3, 0)])
+def test_an_array_without_numbers_travels_whole(shape):
+    empty = np.zeros(shape, np.float32)
+    assert list(changed_rows("none", empty, empty)) == ["none"]
+
+
+def test_an_update_that_a_sum_will_hide_is_left_whole():
+    config = {"fedagent-token": "t", keys.SECURE: int(Stage.KEEP)}
+    assert set(sparse_reply(with_rows(r7=1.0), config)) == {"table", "scale"}
 
 
 def test_a_row_that_became_nan_is_sent_to_be_refused():

@@ -478,3 +478,24 @@ def test_a_run_on_a_real_fleet_goes_on_and_what_nodes_kept_is_counted_as_lost(at
     versions = [number for number, *_ in log.versions]
     assert versions == list(range(versions[0], versions[-1] + 1)), "each came out once"
     assert statistics.version == counts.sum() / K
+
+
+class Emptying(LocalGrid):
+    """For some looks there are two nodes."""
+
+    looks = 0
+
+    def get_node_ids(self):
+        self.looks += 1
+        return super().get_node_ids()[: 2 if 10 < self.looks < 20 else None]
+
+
+def test_where_too_few_nodes_are_left_for_a_sum_it_waits_until_they_are_back(tmp_path, caplog):
+    caplog.set_level("WARNING", "flwr")
+    app = SecureCounting(tmp_path)
+    strategy = secured("cohort", cohort=None, concurrency=None, membership_interval_s=1e-9)
+    result = strategy.start(Emptying(app), app.initial(), num_rounds=40, timeout=30)
+    counts = result.arrays.to_numpy_ndarrays()[0]
+    assert result.end.kind == "completed", result.end
+    assert "3 nodes, and 2 are connected" in caplog.text
+    assert set(counts[counts > 0]) <= {np.float32(0.25), np.float32(1 / 3)}
