@@ -154,10 +154,10 @@ class _Capture:
         node["attributes"] = self._attributes(value, path)
 
     def _tensor(self, value: torch.Tensor, node: Node, path: Path) -> None:
-        plain = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        flat = value.detach().cpu().contiguous().reshape(-1)
+        plain = flat.view(torch.uint8).numpy().copy() if len(flat) else b""  # its strides may be 0
         node |= {"kind": "tensor", "dtype": str(value.dtype).removeprefix("torch.")}
-        node |= {"device": str(value.device), "shape": list(value.shape)}
-        node["array"] = self._array(plain.numpy().copy())  # rules change theirs in place
+        node |= {"device": str(value.device), "shape": [*value.shape], "array": self._array(plain)}
 
     def _ndarray(self, value: np.ndarray[Any, Any], node: Node, path: Path) -> None:
         node |= {"kind": "ndarray", "dtype": value.dtype.str, "shape": list(value.shape)}

@@ -168,8 +168,10 @@ class _Restore:
 
     def _tensor(self, node: Node, fresh: Any) -> Any:
         array = self._arrays[node["array"]].copy()
-        dtype = getattr(torch, node["dtype"])
-        return torch.from_numpy(array).view(dtype).reshape(node["shape"]).to(node["device"])
+        dtype, shape, device = getattr(torch, node["dtype"]), node["shape"], node["device"]
+        if not len(array):  # of nothing strides may be anything
+            return torch.empty(shape, dtype=dtype, device=device)
+        return torch.from_numpy(array).view(dtype).reshape(shape).to(device)
 
     def _ndarray(self, node: Node, fresh: Any) -> Any:
         if "objects" in node:

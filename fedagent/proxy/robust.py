@@ -29,7 +29,8 @@ class Robust:
     filters : what looks at every update before the rule, in this order; by any name, or none.
     max_influence : largest share, in (0, 1], of the weight of all updates applied that is of one
         node; None for any. What would take a node over that is refused, but not while it is at or
-        below the mean of the connected ones: so somebody is always heard.
+        below the mean of the connected ones, without those that bring nothing: so somebody is
+        always heard.
     suspicion_limit, suspicion_decay : see `Quarantine`.
 
     Raises
@@ -95,8 +96,9 @@ class Robust:
         if self.max_influence is None:
             return None
         total, own = statistics.applied_weight, statistics.weights.get(node_id, 0.0)
-        is_above_average = own * statistics.num_nodes > total
-        if not is_above_average or own + weight <= self.max_influence * (total + weight):
+        if own + weight <= self.max_influence * (total + weight):
+            return None
+        if own * (statistics.num_nodes - len(statistics.fruitless_nodes())) <= total:
             return None
         detail = (
             f"node {node_id} has {own / total:.1%} of all weight, max_influence="

@@ -113,6 +113,14 @@ def test_a_tensor_comes_back_bit_by_bit(dtype):
     assert torch.equal(back, value)
 
 
+@pytest.mark.parametrize("shape", [(0,), (0, 3), (3, 0)])
+@pytest.mark.parametrize("dtype", [np.int32, np.float64, np.bool_])
+def test_a_tensor_without_numbers_comes_back(dtype, shape):
+    value = torch.from_numpy(np.broadcast_to(np.zeros((), dtype), shape).copy("K"))
+    back = resumed(Thing(value=value)).value
+    assert (back.dtype, back.shape) == (value.dtype, value.shape)
+
+
 @pytest.mark.parametrize(
     "value", [np.array(1.5), np.zeros((0, 2)), np.arange(6.0)[::2], np.array([1j])]
 )

@@ -22,7 +22,7 @@ from fedagent.rules import CA2FL, CentredClipping, GeometricMedian, Median
 from fedagent.rules import FedBuff as FedBuffRule
 from fedagent.simulation import Scripted
 from fedagent.statistics import Statistics
-from fedagent.stopping import MaxUpdates
+from fedagent.stopping import MaxSeconds, MaxUpdates
 from fedagent.wire.records import digest
 from tests import toy
 from tests.rules.test_one_per_node import model, update
@@ -101,6 +101,21 @@ def test_a_nodes_share_is_of_the_weight_that_filters_leave():
     statistics = strategy.proxy.statistics
     assert statistics.applied_weight == 60
     assert not statistics.outcomes["rejected", "over-its-share"]
+
+
+def test_a_cap_waits_for_nobody_who_never_brings_anything():
+    def broken(message, context, call_next):
+        if context.node_config["partition-id"] >= 2:
+            raise RuntimeError("broken")
+        return call_next(message, context)
+
+    stopping = [MaxUpdates(20), MaxSeconds(300.0)]
+    strategy = FedBuff(
+        buffer_size=2, weighted=False, robust=Robust(max_influence=0.3), stopping=stopping
+    )
+    fleet, client = Scripted(num_nodes=5, times=(1.0,) * 5), toy.client_app(mods=[broken])
+    toy.run(strategy, fleet, rounds=1000, client=client)
+    assert strategy.proxy.statistics.num_updates == 20
 
 
 def test_a_flower_strategy_weighs_by_what_filters_leave_of_a_claim():

@@ -16,6 +16,7 @@ import numpy as np
 from flwr.app import Context, Message
 from flwr.clientapp.typing import ClientAppCallable
 
+from fedagent.client.mods.differences import changes_of
 from fedagent.client.mods.memory import Arrays
 from fedagent.client.request import model_in, partition_of
 from fedagent.client.spec import ClientSpec
@@ -121,7 +122,7 @@ class Attack(ABC):
         name, record = model_in(reply)
         trained = from_record(record)
         reply.content[name] = to_record(
-            trained | moved_by(dispatched, self.false_step(steps_of(dispatched, trained)))
+            trained | moved_by(dispatched, self.false_step(changes_of(dispatched, trained)))
         )
         return reply
 
@@ -132,11 +133,6 @@ class Attack(ABC):
     def on(self, client: ClientSpec) -> ClientSpec:
         """Return what a client process needs for this attack."""
         return replace(client, mods=[*client.mods, self])
-
-
-def steps_of(dispatched: Arrays, trained: Arrays) -> Arrays:
-    """Return trained - dispatched of the floating arrays."""
-    return {name: y - dispatched[name] for name, y in trained.items() if y.dtype.kind == "f"}
 
 
 def moved_by(dispatched: Arrays, steps: Arrays) -> Arrays:

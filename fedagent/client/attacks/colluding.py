@@ -22,8 +22,9 @@ from flwr.app import Context, Message, RecordDict
 from flwr.clientapp.typing import ClientAppCallable
 
 from fedagent import keys
-from fedagent.client.attacks.attack import Attack, moved_by, steps_of
+from fedagent.client.attacks.attack import Attack, moved_by
 from fedagent.client.attacks.changes import Scale
+from fedagent.client.mods.differences import changes_of
 from fedagent.client.request import model_in, partition_of
 from fedagent.errors import Interval
 from fedagent.wire.records import from_record, to_record
@@ -51,12 +52,12 @@ class _Colluding(Attack):
             return reply
         name, record = model_in(reply)
         trained = from_record(record)
-        steps = [steps_of(dispatched, trained)]
+        steps = [changes_of(dispatched, trained)]
         for partition in self._others(partition_of(context)):
             message.content[asked] = to_record(dispatched)  # an app may empty its own
             answer = call_next(message, _as_if(context, partition))
             if not answer.has_error():
-                steps.append(steps_of(dispatched, from_record(model_in(answer)[1])))
+                steps.append(changes_of(dispatched, from_record(model_in(answer)[1])))
         agreed = {}
         for array in steps[0]:
             changes = np.stack([step[array] for step in steps])

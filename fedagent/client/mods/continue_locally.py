@@ -6,7 +6,7 @@ from flwr.app import Context, Message
 from flwr.clientapp.typing import ClientAppCallable
 
 from fedagent import keys
-from fedagent.client.mods.differences import moved
+from fedagent.client.mods.differences import changes_of, moved
 from fedagent.client.mods.memory import Arrays, keep, recall
 from fedagent.client.request import config_in, model_in
 from fedagent.update import Kind
@@ -49,7 +49,7 @@ def continue_locally_mod(
         return reply
     name, record = model_in(reply)
     trained = from_record(record)
-    delta = {k: y - start[k] for k, y in trained.items() if y.dtype.kind == "f"}
+    delta = changes_of(start, trained)
     keep(context, _KEPT + str(config[keys.TOKEN]), to_record(delta))
     if own:
         reply.content[name] = to_record(moved(dispatched, start, trained))

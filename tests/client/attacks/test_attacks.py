@@ -73,6 +73,11 @@ def test_a_lie_is_the_step_that_its_formula_says(attack, step):
     assert sent == pytest.approx(np.full(4, 2.0 + step), rel=1e-5)
 
 
+@pytest.mark.parametrize("attack", [SignFlip(ALL), Noise(ALL), InnerProduct(ALL)])
+def test_a_lie_leaves_infinities_of_a_mask_what_they_are(attack):
+    assert answer(attack, start=-np.inf)[0].tolist() == [-np.inf] * 4
+
+
 def test_noise_is_about_as_long_as_it_is_to_be_and_the_same_for_a_seed():
     lengths = []
     for seed in range(40):

@@ -95,3 +95,10 @@ def test_jobs_of_a_proxy_without_prefetch_and_evaluations_are_left_alone():
     assert node.do(20.0, "b", None) == 22.0
     assert node.do(20.0, "c", ["a"], kind=Kind.EVALUATE) == 24.0
     assert node.starts == [10.0, 20.0, 20.0]
+
+
+def test_a_mask_of_infinities_stays_what_it_is():
+    node = Node(1.0, 2.0)
+    node.do(-np.inf, "a", [])
+    assert node.do(-np.inf, "b", ["a"]) == -np.inf
+    assert node.starts == [-np.inf, -np.inf]
