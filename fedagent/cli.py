@@ -219,6 +219,8 @@ def _check(asked: "Namespace", config_dir: Path) -> None:
     ConfigurationError
         If flags exclude each other, or an override does not fit.
     """
+    from omegaconf import OmegaConf  # noqa: PLC0415
+
     from fedagent.config import check, choices, compose, flags  # noqa: PLC0415
     from fedagent.simulation.sweeps import jobs  # noqa: PLC0415
 
@@ -230,8 +232,23 @@ def _check(asked: "Namespace", config_dir: Path) -> None:
         return
     words = asked.overrides
     where = [flag for flag in flags(asked) if flag.startswith("--config-")]
+    for word in [word for word in words if word.startswith("~")]:
+        key = word[1:].split("=")[0]
+        require(
+            key not in compose(shlex.join(where), config_dir),
+            f"{word} takes away what a run needs; choose another value, or none if there is one.",
+        )
+    taken: set[str] = set()
     for job in jobs(words, choices(config_dir)) if _is_sweep(asked) else [words]:
         cfg = compose(shlex.join([*where, *job]), config_dir)
+        is_told = "output_dir" in cfg and not OmegaConf.is_interpolation(cfg, "output_dir")
+        if folder := cfg.output_dir if is_told else None:
+            require(
+                folder not in taken,
+                f"output_dir={folder} is one folder for several jobs of the sweep; say "
+                f"hydra.sweep.dir={folder}, in which each gets its own.",
+            )
+            taken.add(folder)
         if not (asked.cfg or asked.info):
             check(cfg, follow=False)  # a job's own code may bring resolvers of its own
 

@@ -24,7 +24,8 @@ line: `imported` for its code, `installed` for its files.
 """
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import fields
 from functools import lru_cache
 from importlib import import_module
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
@@ -122,8 +123,7 @@ def must_fit(name: str, value: object, annotation: object, where: str) -> None:
         integer fits ``float``. Everything fits any other annotation.
     where : the place that the annotation stands in, for the message.
     """
-    is_union = get_origin(annotation) in (Union, UnionType)
-    members = get_args(annotation) if is_union else (annotation,)
+    members = _members(annotation)
     literals = [member for member in members if get_origin(member) is Literal]
     words = [word for literal in literals for word in get_args(literal)]
     scalars = set(members) - set(literals)
@@ -134,6 +134,54 @@ def must_fit(name: str, value: object, annotation: object, where: str) -> None:
         one_of(name, value, words)
     expected = [*map(repr, words), *(t.__name__ for t in _SCALARS[:-1] if t in scalars)]
     raise ConfigurationError(f"{name}={value!r} must be {' or '.join(expected)} ({where} says so).")
+
+
+def check_type(name: str, value: object, kind: Any, remedy: str = "") -> None:
+    """Raise a ``ConfigurationError`` unless `value` is of a type; a class is no instance of itself.
+
+    Sequences and mappings are looked into. `remedy` is what to do, where the type does not say it.
+    """
+    found = f"the class {value.__name__}" if isinstance(value, type) else repr(value)
+    wanted = " or ".join(map(_named, _members(kind))) + (remedy and f": {remedy}")
+    require(_is_a(value, kind), f"{name}={found} must be {wanted}.")
+
+
+def check_types(instance: Any) -> None:
+    """Raise a ``ConfigurationError`` that names a dataclass's first field of another type."""
+    hints = get_type_hints(type(instance))
+    for field in fields(instance):
+        check_type(field.name, getattr(instance, field.name), hints[field.name])
+
+
+def _members(kind: Any) -> tuple[Any, ...]:
+    return get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+
+
+def _is_a(value: Any, kind: Any) -> bool:
+    members, origin, inner = _members(kind), get_origin(kind), get_args(kind)
+    if len(members) > 1:
+        return any(_is_a(value, member) for member in members)
+    if origin is Literal:
+        return value in inner
+    if origin is Callable:
+        return callable(value) and not isinstance(value, type)
+    if origin not in (Sequence, Mapping):
+        return isinstance(value, {int: Integral, float: Real}.get(kind, kind))
+    is_one = isinstance(value, origin) and not isinstance(value, str)
+    held = (value.values() if origin is Mapping else value) if is_one else ()
+    return is_one and all(_is_a(each, inner[-1]) for each in held)
+
+
+def _named(kind: Any) -> str:
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        return " or ".join(map(repr, inner))
+    if origin in (Sequence, Mapping):
+        noun = "list" if origin is Sequence else "mapping"
+        return f"a {noun} of {' or '.join(map(_named, _members(inner[-1])))}"
+    if kind in _SCALARS:
+        return "None" if kind is type(None) else str(kind.__name__)
+    return "a function" if origin is Callable else f"an instance of {kind.__name__}"
 
 
 class Interval:

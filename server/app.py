@@ -12,12 +12,13 @@ from flwr.serverapp.strategy import Strategy
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from clients.app import build
 from fedagent import AsyncStrategy, keys
 from fedagent.admission.filters import TrustedSet
 from fedagent.callbacks import LiveDisplay
 from fedagent.client import LocalTraining, TrustedTraining, resolve_device, train
 from fedagent.config import build_task, compose, instantiate
-from fedagent.errors import FedagentError, RunStalledError, one_of, require
+from fedagent.errors import FedagentError, RunStalledError, must_fit, one_of, require
 from fedagent.grids import clock_of
 from fedagent.journal import Checkpoints
 from fedagent.proxy.server_evaluation import EvaluateFn
@@ -50,9 +51,11 @@ def main(grid: Grid, context: Context) -> None:
     torch.manual_seed(cfg.seed)
     task = build_task(cfg)
     task.num_examples(0)  # data or partition that cannot work should fail here, not on every node
+    build(context.run_config)  # so should a client that no node could build
     for remark in task.remarks():
         logger.warning(remark)
     stopping = instantiate(cfg.stopping)
+    must_fit("target", cfg.target, float | None, "config.yaml")
     about = OmegaConf.to_container(cfg.about)
     goal = task.metric, cfg.target
     to_beat = baseline(cfg, task)

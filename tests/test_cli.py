@@ -146,6 +146,12 @@ def test_a_wrong_word_is_one_message_before_anything_runs(said, arguments, says,
     ("override", "says"),
     [
         ("strategy=fedbuf", "did you mean fedbuff?"),
+        ("~fleet", "takes away what a run needs"),
+        ("~seed", "takes away what a run needs"),
+        ("per_node=3", "per_node=3 must be an instance of PerNode or None"),
+        ("target=high", "target='high' must be float (config.yaml says so)"),
+        ("local_steps=0", "local_steps=0 must be at least 1"),  # that no node could build
+        ("client_mods=[clipping]", "mods=['clipping'] must be a list of a function"),
         ("strategy.rule.momentum=2", "momentum=2 must lie in [0, 1)"),  # known once it is built
     ],
 )
@@ -191,8 +197,13 @@ def test_jobs_of_a_sweep_that_name_one_folder_do_not_overwrite_each_other(said, 
     given = f"output_dir={tmp_path / 'one'}"
     status, _, complaint = said("run", "-m", *SMALL, "seed=1,2", sweep, given)
     assert status == 2
-    assert "one holds a run already" in complaint
-    assert json.loads((tmp_path / "one" / "summary.json").read_text())["about"]["seed"] == 1
+    assert f"say hydra.sweep.dir={tmp_path / 'one'}" in complaint
+    assert not list(tmp_path.iterdir())  # nor has the first of them begun
+    named = f"output_dir='{tmp_path}/one-${{seed}}'"
+    assert said("run", "-m", *SMALL, "seed=1,2", sweep, named)[0] == 0
+    for seed in (1, 2):
+        summary = json.loads((tmp_path / f"one-{seed}" / "summary.json").read_text())
+        assert summary["about"]["seed"] == seed
 
 
 @pytest.mark.parametrize("setting", ["output_dir", "hydra.run.dir"])

@@ -14,6 +14,7 @@ from fedagent.client.private import recall
 from fedagent.client.request import model_in
 from fedagent.client.trainer import LocalTraining
 from fedagent.client.vectorised import VectorisedTrainer
+from fedagent.errors import check_types
 from fedagent.tasks.task import Task
 
 
@@ -33,6 +34,9 @@ class ClientSpec:
     training: LocalTraining = field(default_factory=LocalTraining)
     device: str = "auto"
     mods: Sequence[Mod] = ()
+
+    def __post_init__(self) -> None:
+        check_types(self)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from fedagent._flower import aggregate_metricrecords
 from fedagent.admission.gate import Admission
 from fedagent.arrays import Carry, require_policies
 from fedagent.callbacks import Callback
-from fedagent.errors import require
+from fedagent.errors import check_types, require
 from fedagent.journal import Checkpoints
 from fedagent.nodes.backoff import Backoff
 from fedagent.nodes.geography import Attributes
@@ -129,15 +129,14 @@ class AsyncOptions:
     checkpoint: Checkpoints | None = None
 
     def __post_init__(self) -> None:
+        check_types(self)
         for name in ("fraction_train", "fraction_evaluate"):
             require(
                 0.0 <= getattr(self, name) <= 1.0,
                 f"{name}={getattr(self, name)} must lie in [0, 1].",
             )
         require(
-            self.concurrency in (None, "auto")
-            or isinstance(self.concurrency, AutoConcurrency)
-            or (isinstance(self.concurrency, int) and self.concurrency >= 1),
+            not isinstance(self.concurrency, int) or self.concurrency >= 1,
             f'concurrency={self.concurrency!r} must be "auto", or a number of at least 1: nobody '
             "would ever train.",
         )

@@ -10,7 +10,7 @@ import itertools
 import math
 from collections.abc import Callable
 
-from fedagent.errors import require
+from fedagent.errors import check_type, require
 
 Staleness = Callable[[int], float]
 
@@ -64,6 +64,7 @@ def validated(weight: Staleness) -> Staleness:
     ConfigurationError
         If it is not, as ``polynomial`` with a negative exponent.
     """
+    check_type("staleness", weight, Staleness, "take one from fedagent.rules.staleness")
     ages = (0, 1, 2, 5, 10, 100, 1000)
     values = [weight(tau) for tau in ages]
     require(values[0] == 1.0, f"A fresh update must weigh 1, but s(0) = {values[0]}.")

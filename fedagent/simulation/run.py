@@ -8,6 +8,7 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
 
 from fedagent._flower import DRIVER_NODE_ID, empty_run, identify_process, legacy_server_reproducible
+from fedagent.errors import check_type
 from fedagent.simulation.fleets import Equal, Fleet
 from fedagent.simulation.grid import SimulationGrid
 from fedagent.simulation.process_tuning import process_tuned
@@ -67,6 +68,9 @@ def run_simulation(
     ConfigurationError
         If an app cannot be loaded or a number cannot work. What the ServerApp raises passes.
     """
+    check_type("fleet", fleet, Fleet | None)
+    check_type("runtime", runtime, Runtime | None)
+    check_type("seed", seed, int)
     fleet = fleet or Equal(num_nodes=num_supernodes or 10)
     if num_supernodes is not None:
         fleet = replace(fleet, num_nodes=num_supernodes)

@@ -10,7 +10,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
 from fedagent import rules
-from fedagent.errors import require
+from fedagent.errors import check_type, require
 from fedagent.proxy.loop import Proxy
 from fedagent.proxy.options import AsyncOptions
 from fedagent.proxy.run_end import RunResult
@@ -43,6 +43,7 @@ class AsyncStrategy(Strategy):
     """
 
     def __init__(self, rule: rules.Rule, **options: Any) -> None:
+        check_type("rule", rule, rules.Rule, _way_to_a_rule(rule))
         self.options = AsyncOptions(**options)
         if self.options.concurrency == "auto":
             found = AutoConcurrency(rule.typical_staleness)
@@ -168,6 +169,16 @@ class AsyncStrategy(Strategy):
             each.load_state_dict(state)  # an earlier run's leftovers are not ours
         self._proxy = Proxy(self, self.rule, self.options, grid, request)
         return self._proxy.run()
+
+
+def _way_to_a_rule(given: object) -> str:
+    """Return what to do with what is no rule."""
+    if isinstance(given, AsyncStrategy):
+        return "it is asynchronous already, call its start()"
+    name = getattr(given, "__name__", type(given).__name__)
+    if isinstance(given, Strategy):
+        return f"a strategy of Flower's is wrapped, asynchronous({name}(...))"
+    return "take one from fedagent.rules, such as fedagent.rules.FedBuff()"
 
 
 def _secured(rule: rules.Rule, options: AsyncOptions) -> rules.Rule:

@@ -66,6 +66,8 @@ class Examination:
             not (self.insecure and self.root_certificates),
             "--insecure means no TLS, and --root-certificates is for TLS; leave one of them out.",
         )
+        for port in self.ports:
+            require(0 < port < 2**16, f"--port {port} is no port; give one from 1 to 65535.")
         require(
             not self.hosts or self.certificate is not None,
             "--host says what a certificate must name; give the file with --certificate.",

@@ -134,6 +134,12 @@ def test_a_port_is_free_or_taken():
     assert machine.check_port(port).status == "ok"
 
 
+@pytest.mark.parametrize("port", [0, -1, 65536])
+def test_a_number_that_is_no_port_is_refused(port):
+    with pytest.raises(ConfigurationError, match=f"--port {port} is no port"):
+        Examination(ports=[port])
+
+
 def test_a_port_that_flower_has_already_is_a_warning_only(certificates):
     for folder in (None, certificates):
         with serving(Peer(), time.time, folder) as peer:
