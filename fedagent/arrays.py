@@ -14,7 +14,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -142,15 +142,6 @@ def fits(vector: torch.Tensor, dtype: np.dtype[Any]) -> bool:
     low, high = vector.aminmax()
     with np.errstate(over="ignore"):
         return bool(np.isfinite(np.array([low, high]).astype(dtype)).all())
-
-
-def require_policies(carried: Mapping[str, Carry]) -> None:
-    """Raise ConfigurationError unless `carried` names policies there are."""
-    for pattern, policy in carried.items():
-        require(
-            policy in get_args(Carry),
-            f"carried={{{pattern!r}: {policy!r}}}: policies are {', '.join(get_args(Carry))}.",
-        )
 
 
 def require_matches(carried: Mapping[str, Carry], arrays: Mapping[str, NDArray]) -> None:

@@ -204,7 +204,7 @@ def test_an_application_keeps_its_own_rate_under_any_strategy():
         ("fleet.links.latency_s=x", "fleet", "fleet.links.latency_s='x' must be float"),
         ("strategy=fedbuff buffer_size=${nope}", "strategy", "Interpolation key 'nope' not found"),
         ("strategy=collaborative mixing=file", "strategy", "Missing mandatory value: mixing.path"),
-        ("strategy.concurrency=many", "strategy", "concurrency='many' must be \"auto\""),
+        ("strategy.concurrency=many", "strategy", "concurrency='many' must be int or 'auto'"),
     ],
 )
 def test_an_impossible_value_says_why(override, node, says):

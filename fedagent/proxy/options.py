@@ -8,7 +8,7 @@ from flwr.app import MetricRecord, RecordDict
 
 from fedagent._flower import aggregate_metricrecords
 from fedagent.admission.gate import Admission
-from fedagent.arrays import Carry, require_policies
+from fedagent.arrays import Carry
 from fedagent.callbacks import Callback
 from fedagent.errors import check_types, require
 from fedagent.journal import Checkpoints
@@ -163,7 +163,6 @@ class AsyncOptions:
         for name in ("evaluate_every", "evaluate_clients_every", "min_available_nodes"):
             require(getattr(self, name) >= 1, f"{name}={getattr(self, name)} must be at least 1.")
         require_prefetch(self.prefetch)
-        require_policies(self.carried)
         self.coding(in_simulation=True)
         require(
             self.membership_interval_s > 0,

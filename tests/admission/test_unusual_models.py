@@ -266,7 +266,7 @@ def test_policies_that_cannot_work_are_refused_at_start(carried, told):
 
 
 def test_a_policy_that_does_not_exist_is_refused_with_those_that_do():
-    with pytest.raises(ConfigurationError, match="count, newest, keep"):
+    with pytest.raises(ConfigurationError, match="'count' or 'newest' or 'keep'"):
         FedBuff(carried={"*": "max"})
 
 

@@ -128,7 +128,7 @@ def test_a_concurrency_is_a_number_or_auto(concurrency):
     if concurrency is None:
         assert FedBuff(concurrency=None).options.concurrency is None
         return
-    with pytest.raises(ConfigurationError, match='"auto"'):
+    with pytest.raises(ConfigurationError, match="auto"):
         FedBuff(concurrency=concurrency)
 
 
