@@ -8,6 +8,7 @@
 
     plain       nothing is done
     trusted     FLTrust on 256 examples that the server trusts
+    capped      the same, and no node gets over 10 % of all weight
     data-free   the geometric median of as many nodes' updates as are at work, bounded norms,
                 directions compared with the model's own way, no node over 4 %; steps 1.3 times as
                 long
@@ -18,6 +19,7 @@ more, of mnist: a node that answers 50 times as often as others, whose share of 
 stay under a cap of 5 %.
 
     python -m benchmarks.robustness [--quick] [--app medical] [--seeds 1 2] [--settings trusted]
+    python -m benchmarks.robustness --app medical --settings capped --attacks little_is_enough
 
 JSON on the last line; ``dp_gap`` in it is that of `benchmarks.privacy`, short as with its --quick.
 """
@@ -56,6 +58,7 @@ CAP = 0.05  # of the node that answers most often
 SETTINGS: dict[str, Sequence[str]] = {
     "plain": (),
     "trusted": ("filters=fltrust",),
+    "capped": ("filters=fltrust", "robust.max_influence=0.1"),
     "data-free": (
         "robust=geometric_median",
         "filters=[norm_bound,direction]",
@@ -161,10 +164,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--app", choices=APPS, default="mnist", help="default mnist")
     parser.add_argument("--seeds", type=int, nargs="+", help="1 2 3; with --quick 1")
     parser.add_argument("--settings", choices=SETTINGS, nargs="+", help="these only")
+    parser.add_argument("--attacks", choices=ATTACKS, nargs="+", help="these only")
     options = parser.parse_args(arguments)
     app, quick = options.app, options.quick
     seeds = options.seeds or ([1] if quick else [1, 2, 3])
-    everything = [f"{attack} {who}" for who in ("random", "fastest") for attack in ATTACKS]
+    attacks = options.attacks or ATTACKS
+    everything = [f"{attack} {who}" for who in ("random", "fastest") for attack in attacks]
     asked = QUICK if quick else dict.fromkeys(SETTINGS, tuple(everything))
     asked = {name: asked.get(name, everything) for name in options.settings or asked}
     found = robustness(app, asked, seeds)
