@@ -90,7 +90,8 @@ class Statistics:
     lost : received updates that no version will ever hold, by reason, such as
         ``{"strategy-raised": 10}``.
     weights : the weight of all updates received, by node; see `fedagent.rules.Rule.influence`.
-    applied_weight : the sum of them.
+    heaviest : the weight of a node's heaviest update received, by node.
+    applied_weight : the sum of `weights`.
     fruitless : nodes none of whose jobs has changed the model, and how often those ended how; of
         large fleets the first thousand. `fruitless_nodes` are those that had their chance.
     delta_like : nodes whose first update looked like the change of a model and not like a model:
@@ -128,6 +129,7 @@ class Statistics:
     buffered: int = 0
     lost: Mapping[str, int] = field(default_factory=dict)
     weights: dict[int, float] = field(default_factory=dict)
+    heaviest: dict[int, float] = field(default_factory=dict)
     applied_weight: float = 0.0
     fruitless: dict[int, Counter[str]] = field(default_factory=dict)
     delta_like: dict[int, float] = field(default_factory=dict)
@@ -217,6 +219,7 @@ class Statistics:
     def weigh(self, node_id: int, weight: float) -> None:
         """Add to the weight of a node's updates, or take off it what counts nothing after all."""
         self.weights[node_id] = self.weights.get(node_id, 0.0) + weight
+        self.heaviest[node_id] = max(self.heaviest.get(node_id, 0.0), weight)
         self.applied_weight += weight
 
     def influence(self, node_id: int) -> float:

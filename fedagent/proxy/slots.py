@@ -134,9 +134,14 @@ class Slots:
 
     @property
     def _idle(self) -> IdleNodes:
-        """The idle nodes that may work."""
-        barred, idle = self._rule.barred, self._membership.idle
-        return Eligible(idle, lambda node_id: node_id not in barred) if barred else idle
+        """The idle nodes that may work now."""
+        idle, is_capped = self._membership.idle, self._options.robust.max_influence is not None
+        return Eligible(idle, self._may_work) if is_capped or self._rule.barred else idle
+
+    def _may_work(self, node_id: int, jobs: int = 0) -> bool:
+        """Whether the rule lets a node work, and its share leaves room for one more than `jobs`."""
+        barred, robust = self._rule.barred, self._options.robust
+        return node_id not in barred and not robust.rests(node_id, jobs, self._statistics, barred)
 
     @property
     def _num_free(self) -> int:
@@ -154,5 +159,7 @@ class Slots:
         """Yield what fills up the queue of a node that has `jobs`."""
         if self._options.max_prefetch and self._membership.may_queue(node_id):
             limit = 1 + self._options.prefetch_of(node_id, self._attributes(node_id))
-            for _ in range(limit - jobs):
+            for queued in range(jobs, limit):
+                if not self._may_work(node_id, queued):
+                    break
                 yield self._taken(self._options.scheduler.plan(node_id, self._statistics.now_s))

@@ -63,7 +63,7 @@ def test_a_liar_that_ruins_a_plain_mean_does_not_matter(times, robust):
 
 
 def test_a_node_that_answers_twenty_times_as_often_stays_under_its_cap():
-    shares = []
+    shares, jobs = [], []
     for cap in (None, 0.3):
         strategy = FedBuff(
             buffer_size=2,
@@ -75,10 +75,12 @@ def test_a_node_that_answers_twenty_times_as_often_stays_under_its_cap():
         train(strategy, FAST, rounds=1000)
         statistics = strategy.proxy.statistics
         shares.append(statistics.influence(1001))
+        jobs.append(statistics.num_dispatches)
         assert sum(statistics.weights.values()) == pytest.approx(statistics.applied_weight)
     assert shares[0] > 0.7
     assert shares[1] <= 0.3
-    assert statistics.outcomes["rejected", "over-its-share"] > 20
+    assert not statistics.outcomes["rejected", "over-its-share"]  # it rests instead
+    assert jobs[1] <= jobs[0]
     assert next(iter(statistics.most_influential().items())) == (1001, shares[1])
 
 
@@ -101,6 +103,32 @@ def test_a_nodes_share_is_of_the_weight_that_filters_leave():
     statistics = strategy.proxy.statistics
     assert statistics.applied_weight == 60
     assert not statistics.outcomes["rejected", "over-its-share"]
+
+
+def test_a_node_at_its_cap_gets_nothing_to_queue_either():
+    strategy = FedBuff(
+        buffer_size=2,
+        fraction_evaluate=0.0,
+        prefetch=3,
+        robust=Robust(max_influence=0.3),
+        stopping=[MaxUpdates(60)],
+    )
+    train(strategy, FAST, rounds=1000)
+    statistics = strategy.proxy.statistics
+    assert statistics.influence(1001) <= 0.3
+    assert statistics.outcomes["rejected", "over-its-share"] < 12  # its first queues
+
+
+def test_a_cap_does_not_wait_for_nodes_that_may_not_work():
+    statistics = Statistics(num_nodes=3)
+    robust = Robust(max_influence=0.5)
+    for node_id in (1, 1, 2):
+        statistics.weigh(node_id, 1.0)
+    assert not robust.rests(3, 0, statistics, set())
+    assert robust.rests(1, 0, statistics, set())
+    assert robust.rests(2, 0, statistics, set()) is False
+    assert robust.rests(1, 0, statistics, {2}) is True
+    assert robust.rests(1, 0, statistics, {2, 3}) is False
 
 
 def test_a_cap_waits_for_nobody_who_never_brings_anything():
