@@ -131,7 +131,7 @@ class _Stack:
 def _clip(parameters: Sequence[torch.Tensor], max_norm: float) -> None:
     """Scale every client's gradient to `max_norm`, as ``clip_grad_norm_`` does for one."""
     gradients = [p.grad for p in parameters if p.grad is not None]
-    norms = torch.stack([g.flatten(1).norm(dim=1) for g in gradients]).norm(dim=0)
+    norms = torch.stack([g.reshape(len(g), -1).norm(dim=1) for g in gradients]).norm(dim=0)
     factors = (max_norm / (norms + 1e-6)).clamp(max=1.0)
     for gradient in gradients:
         gradient.mul_(factors.view(-1, *[1] * (gradient.ndim - 1)))

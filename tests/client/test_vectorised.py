@@ -111,6 +111,22 @@ def test_tied_parameters_stay_tied_and_frozen_ones_frozen():
             torch.testing.assert_close(state[name], expected[name], rtol=1e-4, atol=1e-6)
 
 
+def test_gradients_of_single_numbers_are_clipped_too():
+    class Tempered(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear, self.warmth = nn.Linear(6, 4), nn.Parameter(torch.tensor(2.0))
+
+        def forward(self, x):
+            return self.linear(x) / self.warmth
+
+    for (state, _), (expected, _) in zip(
+        *both_ways(Regression(Tempered), max_grad_norm=0.05), strict=True
+    ):
+        for name in expected:
+            torch.testing.assert_close(state[name], expected[name], rtol=1e-4, atol=1e-6)
+
+
 def test_the_dispatched_models_are_left_alone():
     task = Regression()
     models = [task.build_model() for _ in STEPS]
