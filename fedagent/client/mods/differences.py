@@ -18,7 +18,7 @@ def changes_of(start: Arrays, trained: Arrays) -> Arrays:
     """Return trained - start of the floating arrays; 0 where `start` is no number, as in masks."""
     changes = {}
     for name, y in trained.items():
-        if y.dtype.kind == "f":
+        if y.dtype.kind in "fc":
             x, is_number = start[name], np.isfinite(start[name])
             changes[name] = (
                 y - x
