@@ -1,13 +1,13 @@
 """The private part of a model: what a node keeps between messages and never sends."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
 from flwr.app import ArrayRecord, Context
 from torch import nn
 
+from fedagent.client.resting import frozen
 from fedagent.client.trainer import LocalTraining, PrivateTraining, train
 from fedagent.tasks.task import Batch, Task
 
@@ -42,7 +42,7 @@ def fit_private(
 ) -> None:
     """Train the private part of `model` alone, if ``training.private`` asks for it."""
     if task.private and training.private is not None:
-        with _frozen(task.split_state(dict(model.named_parameters()))[0]):
+        with frozen(task.split_state(dict(model.named_parameters()))[0].values()):
             train(task, model, batches, _alone(training, training.private), device)
 
 
@@ -67,19 +67,5 @@ def train_part(
 ) -> dict[str, float]:
     """Train as `train` does; with ``training.private`` the private part stays as it is."""
     own = task.split_state(dict(model.named_parameters()))[1] if training.private else {}
-    with _frozen(own):
+    with frozen(own.values()):
         return train(task, model, batches, training, device)
-
-
-@contextmanager
-def _frozen(parameters: dict[str, nn.Parameter]) -> Iterator[None]:
-    """Take parameters out of training for a while."""
-    frozen = [p for p in parameters.values() if p.requires_grad]
-    for parameter in frozen:
-        parameter.requires_grad_(False)
-        parameter.grad = None
-    try:
-        yield
-    finally:
-        for parameter in frozen:
-            parameter.requires_grad_(True)

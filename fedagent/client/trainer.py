@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from fedagent.client.device import to_device
+from fedagent.client.resting import at_rest
 from fedagent.client.sgd import SGD
 from fedagent.errors import ConfigurationError, one_of, require
 from fedagent.tasks.task import Batch, Task
@@ -160,6 +161,8 @@ def train(
 ) -> dict[str, float]:
     """Train `model` (already on `device`) in place for exactly `training.local_steps` batches.
 
+    What is at rest, see `Task.shared`, stays as it is.
+
     Returns
     -------
     dict[str, float]
@@ -171,6 +174,17 @@ def train(
     ConfigurationError
         If `batches` ends before that, or the device cannot compute in ``training.precision``.
     """
+    with at_rest(task, model):
+        return _train(task, model, batches, training, device)
+
+
+def _train(
+    task: Task,
+    model: nn.Module,
+    batches: Iterator[Batch],
+    training: LocalTraining,
+    device: torch.device,
+) -> dict[str, float]:
     autocast = training.autocast(device)
     # Begins anew with every dispatch: the usual first scale, 65,536, may overflow a few times, and
     # every overflow would cost one of few steps.
