@@ -224,6 +224,15 @@ class RecommendationTask(Task):
         )
         return panel
 
+    def validate(self, model: nn.Module, device: torch.device) -> Metrics:
+        """Return the metrics of all users' validation ratings together.
+
+        As in `measure` the server fits users of its own. A mean over the nodes would not do: the
+        mean of roots of squares is not the root of their mean.
+        """
+        with evaluating(model):
+            return self.scores(self.fitted_panel(model, device), *self._ratings_of("validation"))
+
     @property
     def reported(self) -> tuple[Ratings, ...]:
         """The held-out ratings that the server reports on, and what came before them."""

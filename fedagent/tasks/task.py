@@ -131,8 +131,20 @@ class Task(ABC):
     def validate(self, model: nn.Module, device: torch.device) -> Metrics:
         """Return means over all nodes' validation data, by examples, and the worst node's metric.
 
-        Settings are chosen by it, never by the test split.
+        Settings are chosen by it, never by the test split. A task with a private part, which only
+        its nodes know, overrides it.
+
+        Raises
+        ------
+        ConfigurationError
+            If the task has a private part, and does not.
         """
+        require(
+            not self.private,
+            f"{type(self).__name__} keeps a part of its model on its nodes, and nobody else can "
+            "say what they reach with it: let them evaluate themselves (fraction_evaluate), or "
+            "give the task a `validate` of its own.",
+        )
         nodes = range(self.num_partitions)
         return over_nodes([self.evaluate(model, device, node) for node in nodes], self.metric)
 

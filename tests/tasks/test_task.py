@@ -93,6 +93,15 @@ def test_validation_is_the_mean_over_nodes_by_examples_and_the_worst_of_them():
     }
 
 
+def test_nobody_but_its_nodes_can_validate_a_model_with_a_private_part():
+    class Own(Dice):
+        private = ("bias",)
+
+    task = Own()
+    with pytest.raises(ConfigurationError, match="Own keeps a part of its model on its nodes"):
+        task.validate(task.build_model(), CPU)
+
+
 def test_the_number_to_beat_is_an_untrained_models_unless_the_task_knows_better():
     assert Dice().baseline() == {"pips": 6.0, "num-examples": 100.0}
 

@@ -204,3 +204,11 @@ def test_more_nodes_than_users_are_told_how_many_there_are():
         RecommendationTask(num_partitions=672).num_examples(0)
     with pytest.raises(ConfigurationError, match="partition-id=20"):
         RecommendationTask(num_partitions=20).num_examples(20)
+
+
+@pytest.mark.parametrize("loss", ["bpr", "mse"])
+def test_a_server_validates_with_users_that_it_fits_as_it_tests(loss):
+    choosing = RecommendationTask(num_partitions=20, loss=loss, panel_steps=3, report="validation")
+    model = choosing.build_model()
+    found = RecommendationTask(num_partitions=20, loss=loss, panel_steps=3).validate(model, CPU)
+    assert found == choosing.evaluate(model, CPU)
