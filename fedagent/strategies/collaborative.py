@@ -2,6 +2,7 @@
 
 from typing import Any, cast
 
+import numpy as np
 from flwr.app import MetricRecord, RecordDict
 
 from fedagent import keys
@@ -66,8 +67,8 @@ def per_node_metrics(records: list[RecordDict], weighted_by_key: str) -> MetricR
             continue
         values = [float(cast(float, metrics[name])) for _, metrics in by_node]
         spread |= {
-            f"{name}-min": min(values),
-            f"{name}-max": max(values),
+            f"{name}-min": float(np.min(values)),  # NaN if any is, wherever it stands
+            f"{name}-max": float(np.max(values)),
             f"{name}-per-node": values,
         }
     return MetricRecord({**mean_metrics(records, weighted_by_key), **spread})

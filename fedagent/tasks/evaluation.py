@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from statistics import fmean
 from typing import Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -74,6 +75,6 @@ def over_nodes(
         for name in sorted(shared)
     }
     if metric.name in means:
-        worst = min if metric.mode == "max" else max
-        means[f"{metric.name}-worst"] = worst(part[metric.name] for part in parts)
+        worst = np.min if metric.mode == "max" else np.max  # of which NaN is one, wherever it is
+        means[f"{metric.name}-worst"] = float(worst([part[metric.name] for part in parts]))
     return means | {"num-examples": sum(counts)}

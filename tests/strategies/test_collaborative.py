@@ -1,6 +1,7 @@
 """One model per node, through the whole engine."""
 
 import json
+import math
 
 import pytest
 import torch
@@ -95,6 +96,17 @@ def test_metrics_tell_mean_extremes_and_every_node():
         "accuracy-max": 1.0,
         "accuracy-per-node": [1.0, 0.5],
     }
+
+
+@pytest.mark.parametrize("values", [(0.5, math.nan), (math.nan, 0.5)])
+def test_a_node_without_a_number_shows_in_the_extremes_wherever_it_stands(values):
+    records = [
+        RecordDict({"metrics": MetricRecord({"accuracy": value, "num-examples": 1})})
+        for value in values
+    ]
+    found = per_node_metrics(records, "num-examples")
+    assert math.isnan(found["accuracy-min"])
+    assert math.isnan(found["accuracy-max"])
 
 
 def test_a_run_records_consensus_distance_and_every_node(tmp_path):

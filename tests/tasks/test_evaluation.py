@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -60,6 +62,14 @@ def test_means_over_nodes_weigh_examples_or_nodes(weights, auroc, loss):
 
 def test_the_worst_node_of_an_error_is_the_one_with_most():
     assert over_nodes(PARTS, Metric("loss", "min"))["loss-worst"] == 6.0
+
+
+@pytest.mark.parametrize("parts", [PARTS, PARTS[::-1]])
+@pytest.mark.parametrize("mode", ["min", "max"])
+def test_a_node_that_has_no_number_is_the_worst_wherever_it_stands(parts, mode):
+    parts = [*parts, {**PARTS[0], "auroc": math.nan}]
+    for ordered in (parts, parts[::-1]):
+        assert math.isnan(over_nodes(ordered, Metric("auroc", mode))["auroc-worst"])
 
 
 def test_what_some_nodes_lack_is_left_out():
