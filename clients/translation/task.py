@@ -220,15 +220,16 @@ class TranslationTask(Task):
         return _cross_entropy(model, batch, self.label_smoothing)
 
     def measure(self, model: nn.Module, device: torch.device, partition_id: int | None) -> Metrics:
-        """Return chrF and BLEU of greedy translations, and the loss without smoothing."""
+        """Return chrF and BLEU of greedy translations, and a piece's mean unsmoothed loss."""
         chosen = self._examined(partition_id)
-        loss = sum(
-            float(_cross_entropy(model, batch)) * len(batch.source)
+        parts = [
+            (float(_cross_entropy(model, batch)), float((batch.target != PAD).sum()))
             for batch in self._evaluated(chosen, device)
-        )
+        ]
+        losses, num_pieces = zip(*parts, strict=True)
         references = [self.pairs.targets[n] for n in chosen.tolist()]
         found = scores(self.translations(model, chosen, device), references)
-        return found | {"loss": loss / len(chosen)}
+        return found | {"loss": float(np.average(losses, weights=num_pieces))}
 
     def _examined(self, partition_id: int | None) -> torch.Tensor:
         """Return the positions of a node's validation pairs or of the test pairs, by length."""

@@ -88,6 +88,18 @@ def test_words_of_held_out_pairs_and_of_one_node_alone_make_no_pieces(file):
     assert len(task.vocabulary.encode([held_out])[0]) > len(held_out) / 2
 
 
+def test_the_measured_loss_is_that_of_a_piece_however_many_sentences_go_together(task, monkeypatch):
+    torch.manual_seed(2)
+    model = task.build_model()
+    found = []
+    for size in (1, 7, 100):
+        monkeypatch.setattr("clients.translation.task._EVALUATION_BATCH_SIZE", size)
+        found.append(task.evaluate(model, CPU)["loss"])
+    lengths = {len(task.pieces[1][n]) for n in task.test.tolist()}
+    assert len(lengths) > 1
+    assert found == pytest.approx([found[0]] * 3, rel=1e-5)
+
+
 def test_padding_does_not_count_in_the_loss(task):
     torch.manual_seed(0)
     model = task.build_model().eval()
