@@ -29,6 +29,23 @@ class Constant(nn.Module):
         return torch.full(features.shape[:2], self.z)
 
 
+@pytest.mark.parametrize("count", [1, 3])
+def test_what_is_not_known_enough_is_0_and_what_is_not_known_at_all_is_left_out(task, count):
+    origins = task.origins(0, "test")[:count]
+    batch = task.series[0].examples(origins)
+    is_known = torch.zeros(count, 2)
+    is_known[0, 0] = 1.0  # one hour ahead, once
+    batch = batch._replace(is_known=is_known)
+    found = scores(task.series[0], torch.zeros(count, 2), batch)
+    off = abs(float(batch.targets[0, 0])) * task.series[0].deviation
+    assert found == {
+        "mae": pytest.approx(off),
+        "mae-1h": pytest.approx(off),
+        "r2-1h": 0.0,
+        "num-examples": float(count),
+    }
+
+
 def test_training_validation_and_test_follow_each_other_and_share_no_target(task):
     assert task.cuts == (840, 960, 1200)
     targets = {}
