@@ -13,7 +13,7 @@ from torch import nn
 from clients.traffic_signals.control import Decisions, ModelController
 from clients.traffic_signals.data import SCENARIOS, load
 from clients.traffic_signals.model import PhaseScorer
-from clients.traffic_signals.simulation import Controller, drive, longest_queue
+from clients.traffic_signals.simulation import GREEN_S, YELLOW_S, Controller, drive, longest_queue
 from fedagent.errors import imported, one_of, require
 from fedagent.stopping import Metric
 from fedagent.tasks import Metrics, Showcase, Task, check_partition_id, over_nodes
@@ -46,7 +46,8 @@ class TrafficSignalsTask(Task):
     scenarios : cities, see `clients.traffic_signals.data.SCENARIOS`; their signals are the nodes.
     num_partitions : nodes; the first that many of these signals learn, all obey the policy.
     hidden : width of the networks, >= 1.
-    training_s : seconds of the hour that are simulated for one gradient, > 0.
+    training_s : seconds of the hour that are simulated for one gradient, >= 24: time for the three
+        decisions that a gradient needs at least.
     discount : of the queue at the next decision, in [0, 1).
     entropy : weight of the policy's entropy, >= 0.
     num_seeds : drivers' seeds of the test, each an hour of every scenario, 1 to 1000.
@@ -69,9 +70,15 @@ class TrafficSignalsTask(Task):
         require(len(self.scenarios) >= 1, "TrafficSignalsTask: scenarios must name one.")
         for scenario in self.scenarios:
             one_of("TrafficSignalsTask: scenarios", scenario, SCENARIOS)
+        shortest_s = 3 * (GREEN_S + YELLOW_S)
         for name, value, holds, must in (
             ("hidden", self.hidden, self.hidden >= 1, "be at least 1"),
-            ("training_s", self.training_s, self.training_s > 0, "be positive"),
+            (
+                "training_s",
+                self.training_s,
+                self.training_s >= shortest_s,
+                f"be at least {shortest_s}",
+            ),
             ("discount", self.discount, 0 <= self.discount < 1, "lie in [0, 1)"),
             ("entropy", self.entropy, self.entropy >= 0, "not be negative"),
             ("num_seeds", self.num_seeds, 1 <= self.num_seeds <= 1000, "lie in [1, 1000]"),

@@ -108,12 +108,21 @@ def test_what_there_is_to_look_at_are_three_bars_per_city(task):
     assert all(bar.get_height() > 10 for bar in axes.patches)
 
 
+def test_the_shortest_training_has_a_gradient():
+    task = TrafficSignalsTask(scenarios=("cologne1",), num_partitions=1, training_s=24)
+    model = task.build_model()
+    torch.manual_seed(0)
+    task.loss(model, next(task.batches(0, 2))).backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
         ({"scenarios": ("atlantis",)}, "atlantis"),
         ({"scenarios": ()}, "scenarios"),
         ({"training_s": 0}, "training_s=0"),
+        ({"training_s": 8.0}, "training_s=8.0 must be at least 24"),
         ({"discount": 1.0}, "discount=1.0"),
         ({"num_seeds": 1001}, "num_seeds=1001"),
         ({"test_s": -1.0}, "test_s=-1.0"),
