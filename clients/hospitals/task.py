@@ -243,6 +243,11 @@ class HospitalsTask(Task):
 
     def _of_others(self, site: int) -> Metrics:
         others = [self.examples(k) for k in range(len(self.sites)) if k != site]
+        require(
+            bool(others),
+            f"HospitalsTask: {self.sites[site].name} takes part alone, so nobody else's patients "
+            "say what there is to beat; name more hospitals, or set baseline=false.",
+        )
         features, labels = self.encoded[site]["test"]
         model = ridge(*(torch.cat(parts) for parts in zip(*others, strict=True)))
         with torch.no_grad():

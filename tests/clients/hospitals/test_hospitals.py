@@ -303,6 +303,12 @@ def test_stays_are_learned_beyond_what_the_others_ridge_knows(stay):
     assert found["mae-days"] < simple["mae-days"]
 
 
+def test_a_hospital_without_others_has_nothing_to_beat(stay):
+    alone = replace(stay, hospitals=[stay.sites[0].name], num_partitions=1)
+    with pytest.raises(ConfigurationError, match="takes part alone"):
+        alone.baseline()
+
+
 def test_what_was_asked_decides_metric_and_baseline(task, stay):
     assert (task.metric.name, task.baseline_name) == ("auroc", "each alone")
     assert (stay.metric.name, stay.baseline_name) == ("r2", "others' ridge")
