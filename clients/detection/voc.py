@@ -71,7 +71,7 @@ def read(path: Path, size: int) -> Collection:
         classes=classes,
         groups=np.array(rarest, np.int64),
         num_broken=num_broken,
-        test=_test_split(found, list(annotations)),
+        test=_test_split(found, list(annotations), path),
     )
 
 
@@ -108,10 +108,16 @@ def _shrunk(image: torch.Tensor, size: int) -> torch.Tensor:
     return small[0].round().clamp(0, 255).to(torch.uint8)
 
 
-def _test_split(found: dict[str, bytes], stems: list[str]) -> Indices | None:
+def _test_split(found: dict[str, bytes], stems: list[str], path: Path) -> Indices | None:
     """Return the positions that the list names, or None without one."""
     for name, content in found.items():
         if PurePosixPath(name).parts[-3:] == ("ImageSets", "Main", "test.txt"):
             listed = {line.split()[0] for line in content.decode().splitlines() if line.strip()}
-            return np.array([n for n, stem in enumerate(stems) if stem in listed], np.int64)
+            named = [n for n, stem in enumerate(stems) if stem in listed]
+            if not named:
+                raise DataUnavailableError(
+                    f"{name} in {path.resolve()} names no picture that has annotations, so there "
+                    "is nothing to test with; add them, or take the list out."
+                )
+            return np.array(named, np.int64)
     return None

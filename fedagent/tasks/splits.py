@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 
 from fedagent.errors import require
-from fedagent.tasks.partitioning import Indices, Partition, Speeds
+from fedagent.tasks.partitioning import MIN_EXAMPLES, Indices, Partition, Speeds
 
 Shares = Sequence[float | None]
 
@@ -124,11 +124,22 @@ def deal(
     seconds_per_step : speeds of the nodes, for a partition that asks.
     groups : (N,) group of each example, numbered from 0: whole groups are dealt and held out, by
         the label of their last example. None if every example may be parted from any other.
+
+    Raises
+    ------
+    ConfigurationError
+        If a partition has fewer than two, of which it cannot hold one out; or as `partition` does.
     """
     dealt = labels if groups is None else labels_of_groups(groups, labels)
     parts = partition(dealt, num_partitions, seed=seed, seconds_per_step=seconds_per_step)
     splits = []
     for partition_id, part in enumerate(parts):
+        require(
+            len(part) >= MIN_EXAMPLES,
+            f"Partition {partition_id} gets {len(part)} of {len(dealt)} examples (or groups of "
+            f"them), and needs {MIN_EXAMPLES}: one to train on and one to validate with. Use fewer "
+            "nodes, another partition or more data.",
+        )
         shuffled = np.random.default_rng((seed, partition_id)).permutation(part)
         sides = cut(shuffled, (validation_fraction, None))
         if groups is not None:

@@ -68,6 +68,15 @@ def test_a_tiny_node_has_something_on_both_sides(fraction):
         assert (len(split.train), len(split.validation)) == (1, 1)
 
 
+@pytest.mark.parametrize("count", [0, 1])
+def test_a_node_too_small_for_both_sides_is_refused_by_number(count):
+    def uneven(labels, num_partitions, *, seed=1, seconds_per_step=None):
+        return [np.arange(count, len(labels)), np.arange(count)]
+
+    with pytest.raises(ConfigurationError, match=f"Partition 1 gets {count} of 200 examples"):
+        deal(LABELS, 2, uneven, 0.2, seed=1)
+
+
 def test_the_seed_decides_what_is_held_out():
     one, same, other = (deal(LABELS, 5, in_blocks, 0.2, seed=seed) for seed in (1, 1, 2))
     assert torch.equal(one.node(2).validation, same.node(2).validation)

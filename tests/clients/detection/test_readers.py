@@ -120,6 +120,14 @@ def test_voc_that_lacks_something_says_what(tmp_path):
         voc_reader.read(folder, 64)
 
 
+@pytest.mark.parametrize("listed", ["", "somebody-elses\n"])
+def test_a_test_list_that_names_no_picture_is_refused(tmp_path, listed):
+    folder = made_up.voc(tmp_path)
+    (folder / "ImageSets" / "Main" / "test.txt").write_text(listed)
+    with pytest.raises(DataUnavailableError, match=r"test\.txt .* names no picture"):
+        voc_reader.read(folder, 64)
+
+
 def test_a_path_that_is_missing_or_no_archive_is_named(tmp_path):
     (tmp_path / "bad.zip").write_bytes(b"no zip")
     (tmp_path / "bad.tar.gz").write_bytes(b"no tar")
