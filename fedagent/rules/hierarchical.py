@@ -86,6 +86,11 @@ class Hierarchical(Rule):
                 "cannot merge theirs: use it without regions.",
             )
             require(
+                not rule.needs_groups,
+                f"Hierarchical: {type(rule).__name__} waits for groups of nodes, which are not all "
+                "in one region: use it without regions.",
+            )
+            require(
                 rule.allows_filters,
                 f"Hierarchical: what {type(rule).__name__} promises every single node does not "
                 "hold where regions merge what their nodes have sent: use it without regions.",
@@ -94,6 +99,7 @@ class Hierarchical(Rule):
         self._allows_prefetch = one_edge.allows_prefetch
         self.send_every, self.merge_weight = send_every, merge_weight
         self._links, self._root_region = links or Links(), root_region
+        self._round_size = 0
         self._forget()
 
     def _forget(self) -> None:
@@ -117,6 +123,15 @@ class Hierarchical(Rule):
         self.root.on_start(self._root_model)
         for edge in self.edges:
             edge.rule.on_start(edge.model)
+        if self._round_size:  # of a round that is under way
+            self.begin_round(self._round_size)
+
+    def begin_round(self, num_updates: int) -> None:
+        """Tell every region its even share of a round, and the root how many deltas that makes."""
+        self._round_size = num_updates
+        for edge in self.edges:
+            edge.rule.begin_round(max(1, num_updates // len(self.edges)))
+        self.root.begin_round(max(1, num_updates // self.send_every))
 
     # --- what a node belongs to ---------------------------------------------------------------
 

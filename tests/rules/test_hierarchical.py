@@ -322,6 +322,27 @@ def test_what_regions_say_holds_for_nodes_and_what_the_root_says_for_the_clock(s
     assert one.allows_prefetch is one.allows_clock is one.needs_clock is says
 
 
+@pytest.mark.parametrize("is_root", [False, True])
+def test_a_rule_that_waits_for_groups_of_nodes_is_refused(is_root):
+    edge, root = (r.ASGD, r.FedAT()) if is_root else (r.FedAT, r.ASGD())
+    with pytest.raises(ConfigurationError, match="FedAT waits for groups of nodes"):
+        r.Hierarchical(Blocks(3, 6), edge, root)
+
+
+def test_a_round_is_shared_by_the_regions_and_counts_in_deltas_at_the_root():
+    root = r.FedBuff("cohort")
+    rule = r.Hierarchical(Blocks(REGIONS, 6), lambda: r.FedBuff("cohort"), root, send_every=4)
+    model = FlatModel(ModelSpec.of({"w": np.zeros(P)}), {"w": np.zeros(P)})
+    rule.on_start(model)
+    rule.begin_round(13)
+    rule.on_start(model)  # a round that is undone goes on
+    assert [edge.rule.buffer_size for edge in rule.edges] == [4] * REGIONS
+    assert root.buffer_size == 3
+    rule.begin_round(2)
+    assert [edge.rule.buffer_size for edge in rule.edges] == [1] * REGIONS
+    assert root.buffer_size == 1
+
+
 def test_what_the_root_found_too_old_to_take_over_is_not_sent_as_new():
     arrays = {"x": np.zeros(1), "pointer": np.array(0)}
     model = FlatModel(ModelSpec.of(arrays, {"pointer": "newest"}), arrays)
@@ -516,6 +537,13 @@ def test_slow_links_come_out_the_same_for_any_number_of_workers(workers):
     )
     assert digest(alone.result.arrays) == digest(helped.result.arrays)
     assert alone.virtual_time_s == helped.virtual_time_s
+
+
+def test_buffers_of_a_cohort_publish_in_regions_too():
+    log = Log()
+    cohort = {"edge": lambda: r.FedBuff("cohort"), "root": r.FedBuff("cohort")}
+    run(strategy(log, 0.0, **cohort), world(0.0), rounds=10)
+    assert log.statistics.version >= 5
 
 
 def test_nodes_never_wait_for_what_is_under_way():
