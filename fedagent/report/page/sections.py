@@ -40,11 +40,11 @@ def cards(run: PageRun) -> str:
     if record.baseline is not None:
         told.append((number(record.baseline.value, 4), f"to beat: {record.baseline.name}"))
     told.append((f"{record.num_updates:,.0f}", "updates"))
-    if len(run.versions):
-        told.append((f"{run.versions.x['versions'][-1]:,.0f}", "versions"))
-        clock_s, wall_s = (float(run.versions.x[axis][-1]) for axis in ("clock", "wall"))
-        if record.is_virtual:
-            told.append((formatting.duration(clock_s), "virtual time"))
+    if (num_versions := _so_far(run, "num_versions", "versions")) is not None:
+        told.append((f"{num_versions:,.0f}", "versions"))
+    if record.is_virtual and (clock_s := _so_far(run, "time_s", "clock")) is not None:
+        told.append((formatting.duration(clock_s), "virtual time"))
+    if (wall_s := _so_far(run, "wall_time_s", "wall")) is not None:
         told.append((formatting.duration(wall_s), "on the wall"))
     told.append((formatting.size(record.num_bytes), "traffic"))
     stale = f"mean {number(record.staleness_mean)}, max {number(record.staleness_max)}"
@@ -58,6 +58,13 @@ def cards(run: PageRun) -> str:
         for value, what in told
     )
     return f'<div class="cards">{"".join(divs)}</div>'
+
+
+def _so_far(run: PageRun, key: str, axis: str) -> float | None:
+    """Return what the summary says, or of a run without one its newest version; None without."""
+    newest = float(run.versions.x[axis][-1]) if len(run.versions) else None
+    said: float | None = run.summary.get(key, newest)
+    return said
 
 
 def slots(run: PageRun) -> str:

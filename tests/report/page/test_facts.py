@@ -88,6 +88,23 @@ def test_who_the_model_owes_most_to_is_named_where_the_summary_tells(made_up):
     assert sections.influence(replace(run, summary={})) == ""
 
 
+@pytest.mark.parametrize("has_versions", [True, False])
+def test_the_cards_count_to_the_end_of_a_run_and_not_to_its_last_version(made_up, has_versions):
+    run = read(made_up("run"))
+    if not has_versions:
+        run = replace(run, versions=type(run.versions)({}, np.zeros(0)))
+    summary = {**run.summary, "num_versions": 4321, "time_s": 7200.0, "wall_time_s": 30.0}
+    told = sections.cards(replace(run, summary=summary))
+    for value, what in (("4,321", "versions"), ("2 h", "virtual time"), ("30 s", "on the wall")):
+        assert f"<b>{value}</b><span>{what}</span>" in told
+
+
+def test_the_cards_of_a_run_that_goes_on_count_to_its_newest_version(made_up):
+    run = read(made_up("run", is_over=False))
+    num_versions = int(run.versions.x["versions"][-1])
+    assert f"<b>{num_versions:,}</b><span>versions</span>" in sections.cards(run)
+
+
 def test_losses_are_the_summarys_or_counted_as_long_as_there_is_none(made_up):
     whole = losses(read(made_up("whole"), with_jobs=True))
     going_on = losses(read(made_up("going_on", is_over=False), with_jobs=True))
