@@ -97,4 +97,4 @@ class Replay:
         self._dispatcher.codecs.forget()
         for message_id in list(ledger.awaited()):
             if late := ledger.late(message_id):
-                membership.release(late.node_id, now_s)
+                membership.release(late.node_id, now_s, is_late=True)
