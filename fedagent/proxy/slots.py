@@ -160,6 +160,7 @@ class Slots:
         if self._options.max_prefetch and self._membership.may_queue(node_id):
             limit = 1 + self._options.prefetch_of(node_id, self._attributes(node_id))
             for queued in range(jobs, limit):
-                if not self._may_work(node_id, queued):
+                may_queue = self._options.scheduler.may_queue(node_id, self._idle)
+                if not (may_queue and self._may_work(node_id, queued)):
                     break
                 yield self._taken(self._options.scheduler.plan(node_id, self._statistics.now_s))
