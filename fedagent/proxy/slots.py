@@ -14,7 +14,7 @@ from fedagent.scheduling import Assignment, AutoConcurrency, Eligible, IdleNodes
 from fedagent.scheduling.concurrency import ConcurrencyFinder
 from fedagent.statistics import Statistics
 from fedagent.stopping import RunEnd
-from fedagent.update import Kind
+from fedagent.update import Kind, Rejection
 
 logger = logging.getLogger("flwr.fedagent")
 
@@ -140,8 +140,21 @@ class Slots:
 
     def _may_work(self, node_id: int, jobs: int = 0) -> bool:
         """Whether the rule lets a node work, and its share leaves room for one more than `jobs`."""
-        barred, robust = self._rule.barred, self._options.robust
-        return node_id not in barred and not robust.rests(node_id, jobs, self._statistics, barred)
+        if node_id in self._rule.barred:
+            return False
+        weight = (jobs + 1) * self._statistics.heaviest.get(node_id, 0.0)
+        return self.over_its_share(node_id, weight) is None
+
+    def over_its_share(self, node_id: int, weight: float) -> Rejection | None:
+        """Return why an update of so much weight is too much of one node, if it is."""
+        robust = self._options.robust
+        return robust.over_its_share(node_id, weight, self._statistics, self._num_heard)
+
+    def _num_heard(self) -> int:
+        """How many of the connected nodes can be expected to bring something."""
+        membership, statistics = self._membership, self._statistics
+        silent = {*membership.failing(), *statistics.fruitless_nodes(), *self._rule.barred}
+        return len(membership) - sum(node_id in membership for node_id in silent)
 
     @property
     def _num_free(self) -> int:
