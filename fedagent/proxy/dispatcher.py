@@ -194,6 +194,7 @@ class Dispatcher:
         if any(map(is_from_node, replies)):
             self._silence.heard(self.statistics.now_s)
         self._refresh_nodes()
+        self.slots.look()
         return replies
 
     def _next_due_s(self, until_s: float) -> float:

@@ -58,6 +58,7 @@ class Replay:
             self._dispatcher.clock.go_on(event.now_s)
             if event.nodes is not None:
                 self._dispatcher.see(event.nodes)
+            self._dispatcher.slots.num_heard = event.num_heard
             if take_in(event.replies) is not None:
                 break
             for outcome in event.sums:

@@ -33,6 +33,11 @@ class Slots:
     breaker : how many may be, after failures.
     attributes : node id -> what is known of the node; see `fedagent.nodes.geography`.
     rule : may bar nodes from work.
+
+    Attributes
+    ----------
+    num_heard : how many nodes could be expected to bring something when replies were last pulled;
+        counted where there is a cap on influence. What was logged is judged by it once more.
     """
 
     def __init__(
@@ -52,6 +57,7 @@ class Slots:
         wanted = options.concurrency
         self._finder = ConcurrencyFinder(wanted) if isinstance(wanted, AutoConcurrency) else None
         self._has_warned = False
+        self.num_heard = 0
 
     def adjust(self) -> None:
         """Count anew which nodes are connected, and how many of them may be at work."""
@@ -143,14 +149,20 @@ class Slots:
         if node_id in self._rule.barred:
             return False
         weight = (jobs + 1) * self._statistics.heaviest.get(node_id, 0.0)
-        return self.over_its_share(node_id, weight) is None
+        share = node_id, weight, self._statistics
+        return self._options.robust.over_its_share(*share, self._count_heard) is None
 
     def over_its_share(self, node_id: int, weight: float) -> Rejection | None:
         """Return why an update of so much weight is too much of one node, if it is."""
-        robust = self._options.robust
-        return robust.over_its_share(node_id, weight, self._statistics, self._num_heard)
+        share = node_id, weight, self._statistics
+        return self._options.robust.over_its_share(*share, lambda: self.num_heard)
 
-    def _num_heard(self) -> int:
+    def look(self) -> None:
+        """Count `num_heard` anew."""
+        if self._options.robust.max_influence is not None:
+            self.num_heard = self._count_heard()
+
+    def _count_heard(self) -> int:
         """How many of the connected nodes can be expected to bring something."""
         membership, statistics = self._membership, self._statistics
         silent = {*membership.failing(), *statistics.fruitless_nodes(), *self._rule.barred}
