@@ -236,6 +236,7 @@ class Dispatcher:
             self.membership.overdue(first.node_id)
             waited_s = first.deadline_s - first.sent_at_s
             self._expire(first, "deadline", f"no reply within {waited_s:g} s")
+            self.conduct.missed(first, waited_s)
             expired.append(first)
         return expired
 
