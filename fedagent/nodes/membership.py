@@ -22,7 +22,7 @@ class Membership:
         self._known: range | dict[int, None] | Population = {}
         self._num_present = 0
         self._jobs: Counter[int] = Counter()  # at work, with so many jobs
-        self._overdue: set[int] = set()
+        self._overdue: Counter[int] = Counter()  # of these jobs, those that nobody heard of in time
         self._failures: dict[int, int] = {}
         self._resting: dict[int, float] = {}
         self._wake_ups: list[tuple[float, int]] = []
@@ -83,8 +83,7 @@ class Membership:
 
     def _start_afresh(self, node_id: int) -> None:
         """Forget what a node that has left was stuck in: it is free when it is back."""
-        self._overdue.discard(node_id)
-        del self._jobs[node_id]
+        _take_off(self._jobs, node_id, self._overdue.pop(node_id))
         self._rejoin(node_id)
 
     @property
@@ -97,15 +96,22 @@ class Membership:
         self.idle.discard(node_id)
         self._jobs[node_id] += 1
 
-    def release(self, node_id: int, now_s: float, succeeded: bool | None = None) -> None:
+    def release(
+        self, node_id: int, now_s: float, succeeded: bool | None = None, is_late: bool = False
+    ) -> None:
         """End a job. A node without any is idle again: after a rest if it failed, else at once.
 
-        None means that the node did nothing that tells how well it works.
+        None means that the node did nothing that tells how well it works. A job that `is_late` was
+        overdue; one that was forgotten meanwhile ends nothing. Any other is done after those that
+        are overdue, since a node does one after the other: these end with it.
         """
-        self._jobs[node_id] -= 1
-        if self._jobs[node_id] <= 0:
-            del self._jobs[node_id]
-        self._overdue.discard(node_id)
+        if not is_late:
+            _take_off(self._jobs, node_id, 1 + self._overdue.pop(node_id, 0))
+        elif node_id in self._overdue:
+            _take_off(self._overdue, node_id, 1)
+            _take_off(self._jobs, node_id, 1)
+        else:
+            return
         if succeeded:
             self._failures.pop(node_id, None)
         elif succeeded is False:
@@ -117,10 +123,13 @@ class Membership:
 
     def overdue(self, node_id: int) -> None:
         """Keep a node busy whose dispatch expired: it gets nothing new until it is heard of."""
-        if node_id in self._known:
-            self._overdue.add(node_id)
-        else:
+        self._overdue[node_id] += 1
+        if node_id not in self._known:
             self._start_afresh(node_id)
+
+    def failing(self) -> Iterable[int]:
+        """Return the nodes whose last job failed, or that are overdue with something."""
+        return (*self._failures, *self._overdue)
 
     def may_queue(self, node_id: int) -> bool:
         """Return whether a busy node may be given a job more."""
@@ -156,6 +165,12 @@ class Membership:
         """Nodes that may be idle; a population leaves out by itself those that are not there."""
         known = self._known
         return known.registered if isinstance(known, Population) else known
+
+
+def _take_off(counts: Counter[int], node_id: int, number: int) -> None:
+    counts[node_id] -= number
+    if counts[node_id] <= 0:
+        del counts[node_id]
 
 
 def _all_of(known: range | dict[int, None] | Population) -> IdleNodes:

@@ -51,6 +51,7 @@ class Event:
     nodes : all that are connected; None if they are the same as before.
     sent : what nodes were asked, and whether each got a model of its own.
     replies : what came back.
+    num_heard : how many nodes could be expected to bring something then; see `Slots`.
     sums : how secure sums ended, whose parts came between.
     """
 
@@ -58,6 +59,7 @@ class Event:
     nodes: list[int] | None = None
     sent: list[tuple[Dispatch, bool]] = field(default_factory=list)
     replies: list[Message] = field(default_factory=list)
+    num_heard: int = 0
     sums: list[SumEnd] = field(default_factory=list)
 
 
@@ -236,7 +238,7 @@ class Checkpointing:
         if self._log is not None and (sent := list(dispatches)):
             self._note(Event(self._statistics.now_s, sent=sent))
 
-    def came(self, replies: list[Message], nodes: Iterable[int]) -> None:
+    def came(self, replies: list[Message], nodes: Iterable[int], num_heard: int) -> None:
         """Note what came, and who is connected now; return when the disk has the replies."""
         if self._log is None:
             return
@@ -244,7 +246,8 @@ class Checkpointing:
         self._nodes = nodes
         if replies or not is_known:
             joined = None if is_known else list(nodes)
-            self._note(Event(self._statistics.now_s, joined, replies=replies))
+            now_s = self._statistics.now_s
+            self._note(Event(now_s, joined, replies=replies, num_heard=num_heard))
 
     def summed(self, outcome: SumEnd) -> None:
         """Note how a secure sum ended; return when the disk has it."""

@@ -12,7 +12,7 @@ import torch
 from fedagent.model import blocks
 from fedagent.proxy.ending import Ending
 from fedagent.statistics import Statistics
-from fedagent.update import Outcome, Update
+from fedagent.update import Dispatch, Kind, Outcome, Update
 
 logger = logging.getLogger("flwr.fedagent")
 
@@ -42,7 +42,7 @@ class Conduct:
         self._useful: set[int] = set()
         self._looked_at: set[int] = set()
         self._has_warned = self._has_success = False
-        self._num_failed = 0
+        self._num_failed = self._num_missed = 0
         self._reported: set[tuple[str, str]] = set()
         self.last_failure = "none"
 
@@ -89,6 +89,7 @@ class Conduct:
     def ended(self, node_id: int, ending: Ending) -> None:
         """Take note of how a train dispatch ended."""
         self._has_success |= ending.succeeded
+        self._num_missed *= not ending.succeeded
         self._num_failed += ending.outcome in (Outcome.FAILED, Outcome.REJECTED)
         fruitless = self._statistics.fruitless
         if ending.outcome is Outcome.APPLIED and not ending.detail:
@@ -111,10 +112,27 @@ class Conduct:
                 _told(named[node_id]),
             )
 
+    def missed(self, dispatch: Dispatch, waited_s: float) -> None:
+        """Say that every job misses its deadline now: late replies keep such a run going."""
+        is_train = dispatch.kind is Kind.TRAIN
+        self._num_missed += is_train
+        if is_train and self._num_missed == self._enough:
+            logger.warning(
+                "The last %d jobs have all missed their deadlines, that of node %d after %g s: "
+                "nothing reaches the model as long as they do. Raise deadline_s (or timeout), or "
+                "let jobs be smaller.",
+                self._num_missed,
+                dispatch.node_id,
+                waited_s,
+            )
+
+    @property
+    def _enough(self) -> int:
+        return min(_TRIES * max(1, self._statistics.num_nodes), _MOST_TRIES)
+
     def hopeless(self) -> str | None:
         """Say that every job so far has failed, if that were enough to expect no better."""
-        enough = min(_TRIES * max(1, self._statistics.num_nodes), _MOST_TRIES)
-        if self._has_success or self._num_failed < enough:
+        if self._has_success or self._num_failed < self._enough:
             return None
         return f"all {self._num_failed} replies so far were failures or refused"
 

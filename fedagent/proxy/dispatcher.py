@@ -194,6 +194,7 @@ class Dispatcher:
         if any(map(is_from_node, replies)):
             self._silence.heard(self.statistics.now_s)
         self._refresh_nodes()
+        self.slots.look()
         return replies
 
     def _next_due_s(self, until_s: float) -> float:
@@ -213,7 +214,7 @@ class Dispatcher:
             self.statistics.unsolicited["late" if late else "unknown"] += 1
             if late:  # also if the grid answers: then the node takes so long at least
                 self._deadlines.observe(late.node_id, self.statistics.now_s - late.sent_at_s)
-                self._release(late, succeeded=not reply.has_error())
+                self._release(late, succeeded=not reply.has_error(), is_late=True)
         return dispatch
 
     def stop_listening(self) -> None:
@@ -235,6 +236,7 @@ class Dispatcher:
             self.membership.overdue(first.node_id)
             waited_s = first.deadline_s - first.sent_at_s
             self._expire(first, "deadline", f"no reply within {waited_s:g} s")
+            self.conduct.missed(first, waited_s)
             expired.append(first)
         return expired
 
@@ -287,12 +289,12 @@ class Dispatcher:
             self._deadlines.observe(dispatch.node_id, duration_s)
             self._node_info.observe(dispatch.node_id, duration_s, dispatch.local_steps)
 
-    def _release(self, dispatch: Dispatch, succeeded: bool) -> None:
-        now_s = self.statistics.now_s
-        if dispatch.kind is not Kind.TRAIN:  # whether a node can do it says nothing of training
-            self.membership.release(dispatch.node_id, now_s)
+    def _release(self, dispatch: Dispatch, succeeded: bool, is_late: bool = False) -> None:
+        now_s, is_train = self.statistics.now_s, dispatch.kind is Kind.TRAIN
+        tells = succeeded if is_train else None  # what else it can do says nothing of training
+        self.membership.release(dispatch.node_id, now_s, tells, is_late)
+        if not is_train:
             return
-        self.membership.release(dispatch.node_id, now_s, succeeded)
         self._breaker.record(succeeded, now_s)
         if succeeded:
             self._silence.succeeded(now_s)

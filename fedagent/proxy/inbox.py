@@ -100,8 +100,7 @@ class Inbox:
             told = {**judged.metrics, self._admission.weighted_by_key: judged.num_examples}
             judged = replace(judged, metrics=MetricRecord(told))
         weight = self._rule.influence(judged)  # which filters may have lowered
-        statistics, barred = self._dispatcher.statistics, self._rule.barred
-        return self._robust.over_its_share(update.node_id, weight, statistics, barred) or judged
+        return self._dispatcher.slots.over_its_share(update.node_id, weight) or judged
 
 
 def _why_nothing(update: Update, discount: float) -> str:

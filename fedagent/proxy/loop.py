@@ -153,7 +153,8 @@ class Proxy:
         """Take in what has come, or wait a little. Return the end, if a condition holds."""
         due_s = math.inf if self._is_over else self._rule.next_due_s()
         replies = self._dispatcher.pull(min(self._limits.until_s, due_s))
-        self._checkpointing.came(self._ledger.work_in(replies), self._dispatcher.membership.nodes)
+        work, dispatcher = self._ledger.work_in(replies), self._dispatcher
+        self._checkpointing.came(work, dispatcher.membership.nodes, dispatcher.slots.num_heard)
         self._evaluations.collect()
         end = self._take_in(replies)
         for dispatch in self._dispatcher.expire_overdue():
@@ -231,8 +232,7 @@ class Proxy:
         if self._is_told:  # and what a callback made of it is the error now
             return
         self._is_told = True
-        arrays = self._versions.current.payload
-        self.result.end, self.result.arrays = end, arrays
+        self.result.end, self.result.arrays = end, (arrays := self._versions.current.payload)
         self._dispatcher.conduct.tell()
         tell_end(self._options.callbacks, self.statistics, end, lambda: arrays, because)
 

@@ -58,6 +58,7 @@ class Replay:
             self._dispatcher.clock.go_on(event.now_s)
             if event.nodes is not None:
                 self._dispatcher.see(event.nodes)
+            self._dispatcher.slots.num_heard = event.num_heard
             if take_in(event.replies) is not None:
                 break
             for outcome in event.sums:
@@ -97,4 +98,4 @@ class Replay:
         self._dispatcher.codecs.forget()
         for message_id in list(ledger.awaited()):
             if late := ledger.late(message_id):
-                membership.release(late.node_id, now_s)
+                membership.release(late.node_id, now_s, is_late=True)

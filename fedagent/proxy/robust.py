@@ -3,7 +3,7 @@
 FedBuff(buffer_size=20, robust=Robust(Median(), filters=[NormBound()], max_influence=0.05))
 """
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -30,7 +30,7 @@ class Robust:
     max_influence : largest share, in (0, 1], of the weight of all updates applied that is of one
         node; None for any. A node that another update might take over that rests until others have
         brought more, and what it sends none the less is refused. Nobody at or below the mean of the
-        connected ones does, without those that may not work or bring nothing: so somebody is
+        connected ones does, without those that may not work, fail or bring nothing: so somebody is
         always heard.
     suspicion_limit, suspicion_decay : see `Quarantine`.
 
@@ -91,33 +91,27 @@ class Robust:
         return OnePerNode(rule, self.kept_per_node)
 
     def over_its_share(
-        self, node_id: int, weight: float, statistics: Statistics, barred: Set[int] = frozenset()
+        self, node_id: int, weight: float, statistics: Statistics, num_heard: Callable[[], int]
     ) -> Rejection | None:
         """Return why an update of so much weight is too much of one node, if it is.
 
         Parameters
         ----------
         weight : see `fedagent.rules.Rule.influence`.
-        barred : nodes that may not work; see `fedagent.rules.Rule.barred`.
+        num_heard : how many nodes can be expected to bring something; asked only if that matters.
         """
         if self.max_influence is None:
             return None
         total, own = statistics.applied_weight, statistics.weights.get(node_id, 0.0)
         if own + weight <= self.max_influence * (total + weight):
             return None
-        num_heard = statistics.num_nodes - len(statistics.fruitless_nodes()) - len(barred)
-        if own * num_heard <= total:
+        if own * num_heard() <= total:
             return None
         detail = (
             f"node {node_id} has {own / total:.1%} of all weight, max_influence="
             f"{self.max_influence:g}"
         )
         return Rejection(Outcome.REJECTED, "over-its-share", detail, blames_node=False)
-
-    def rests(self, node_id: int, jobs: int, statistics: Statistics, barred: Set[int]) -> bool:
-        """Whether one more than `jobs` updates like a node's heaviest would be too much of it."""
-        weight = (jobs + 1) * statistics.heaviest.get(node_id, 0.0)
-        return self.over_its_share(node_id, weight, statistics, barred) is not None
 
     def state_dict(self) -> dict[str, Any]:
         """Return what the filters remember."""

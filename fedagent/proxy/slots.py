@@ -14,7 +14,7 @@ from fedagent.scheduling import Assignment, AutoConcurrency, Eligible, IdleNodes
 from fedagent.scheduling.concurrency import ConcurrencyFinder
 from fedagent.statistics import Statistics
 from fedagent.stopping import RunEnd
-from fedagent.update import Kind
+from fedagent.update import Kind, Rejection
 
 logger = logging.getLogger("flwr.fedagent")
 
@@ -33,6 +33,11 @@ class Slots:
     breaker : how many may be, after failures.
     attributes : node id -> what is known of the node; see `fedagent.nodes.geography`.
     rule : may bar nodes from work.
+
+    Attributes
+    ----------
+    num_heard : how many nodes could be expected to bring something when replies were last pulled;
+        counted where there is a cap on influence. What was logged is judged by it once more.
     """
 
     def __init__(
@@ -52,6 +57,7 @@ class Slots:
         wanted = options.concurrency
         self._finder = ConcurrencyFinder(wanted) if isinstance(wanted, AutoConcurrency) else None
         self._has_warned = False
+        self.num_heard = 0
 
     def adjust(self) -> None:
         """Count anew which nodes are connected, and how many of them may be at work."""
@@ -140,8 +146,27 @@ class Slots:
 
     def _may_work(self, node_id: int, jobs: int = 0) -> bool:
         """Whether the rule lets a node work, and its share leaves room for one more than `jobs`."""
-        barred, robust = self._rule.barred, self._options.robust
-        return node_id not in barred and not robust.rests(node_id, jobs, self._statistics, barred)
+        if node_id in self._rule.barred:
+            return False
+        weight = (jobs + 1) * self._statistics.heaviest.get(node_id, 0.0)
+        share = node_id, weight, self._statistics
+        return self._options.robust.over_its_share(*share, self._count_heard) is None
+
+    def over_its_share(self, node_id: int, weight: float) -> Rejection | None:
+        """Return why an update of so much weight is too much of one node, if it is."""
+        share = node_id, weight, self._statistics
+        return self._options.robust.over_its_share(*share, lambda: self.num_heard)
+
+    def look(self) -> None:
+        """Count `num_heard` anew."""
+        if self._options.robust.max_influence is not None:
+            self.num_heard = self._count_heard()
+
+    def _count_heard(self) -> int:
+        """How many of the connected nodes can be expected to bring something."""
+        membership, statistics = self._membership, self._statistics
+        silent = {*membership.failing(), *statistics.fruitless_nodes(), *self._rule.barred}
+        return len(membership) - sum(node_id in membership for node_id in silent)
 
     @property
     def _num_free(self) -> int:
@@ -160,6 +185,7 @@ class Slots:
         if self._options.max_prefetch and self._membership.may_queue(node_id):
             limit = 1 + self._options.prefetch_of(node_id, self._attributes(node_id))
             for queued in range(jobs, limit):
-                if not self._may_work(node_id, queued):
+                may_queue = self._options.scheduler.may_queue(node_id, self._idle)
+                if not (may_queue and self._may_work(node_id, queued)):
                     break
                 yield self._taken(self._options.scheduler.plan(node_id, self._statistics.now_s))

@@ -105,6 +105,10 @@ class Scheduler(ABC):
         """Return the job of the node that was chosen."""
         return Assignment(node_id, self.local_steps, self.learning_rate)
 
+    def may_queue(self, node_id: int, idle: IdleNodes) -> bool:
+        """Return whether a node at work may be planned a job more; `idle` are the idle ones."""
+        return True
+
     def observe(self, observation: Observation) -> None:
         """Learn from a job that was done; the end of that job."""
 

@@ -52,8 +52,7 @@ class FairnessCap(Scheduler):
         """Return the inner scheduler's next job for a node that may have one."""
         if not idle:
             return None
-        num_nodes = len(idle) + len(self._at_work)
-        cap = self._max_ratio * self._total / num_nodes if self._total else 0.0
+        cap = self._cap(idle)
         job = self.inner.assign(Eligible(idle, lambda node: self._jobs[node] <= cap), now_s)
         if job is not None:
             self._count(job.node_id)
@@ -68,6 +67,15 @@ class FairnessCap(Scheduler):
     def forms_groups(self) -> bool:
         """What the inner scheduler says."""
         return self.inner.forms_groups
+
+    def may_queue(self, node_id: int, idle: IdleNodes) -> bool:
+        """Return whether a node at work is not above its cap either."""
+        return self._jobs[node_id] <= self._cap(idle) and self.inner.may_queue(node_id, idle)
+
+    def _cap(self, idle: IdleNodes) -> float:
+        """Return with how many jobs at most a node may have another."""
+        num_nodes = len(idle) + len(self._at_work)
+        return self._max_ratio * self._total / num_nodes if self._total else 0.0
 
     def plan(self, node_id: int, now_s: float) -> Assignment:
         """Count a job more for a node at work; the inner scheduler plans it."""

@@ -4,6 +4,7 @@ import errno
 import os
 import signal
 import threading
+import time
 from typing import ClassVar
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from flwr.app import ArrayRecord, Context, RecordDict
 
 from benchmarks.reliability.local_grid import NODES, Counting, LocalGrid
-from fedagent import AsyncStrategy, Coding, Collaborative, FedBuff
+from fedagent import AsyncStrategy, Coding, Collaborative, FedBuff, Robust
 from fedagent.callbacks import Callback
 from fedagent.client.mods import codec_mod
 from fedagent.errors import CheckpointError, OutputError
@@ -387,6 +388,42 @@ def test_replies_that_threads_fetch_are_logged_as_any_others(tmp_path, monkeypat
     proxy, counts = started(tmp_path, Notes(), resume=True)
     assert set(counts) == {0.0, 1.0}
     assert counts.sum() == proxy.statistics.num_updates == 60
+
+
+class HangingGrid(LocalGrid):
+    """Its last node answers twice, and then so late that nobody waits for it, or never."""
+
+    num_answers = 0
+    hides: ClassVar[dict[str, float]] = {}
+
+    def pull_messages(self, message_ids):
+        hung = {i for i, m in self._pending.items() if m.metadata.dst_node_id == NODES[-1]}
+        is_late = self.num_answers >= 2 and time.monotonic() < self._until_s(hung)
+        replies = super().pull_messages([i for i in message_ids if not (is_late and i in hung)])
+        self.num_answers += sum(r.metadata.src_node_id == NODES[-1] for r in replies)
+        return replies
+
+    def _until_s(self, hung):
+        return max((self.hides.setdefault(i, time.monotonic() + 0.5) for i in hung), default=0.0)
+
+
+@pytest.mark.parametrize("at", [20, 60])
+def test_what_depends_on_who_is_overdue_happens_again(at, tmp_path, monkeypatch):
+    """A cap waits for a node until it is overdue, and again when it is heard of."""
+    monkeypatch.setattr("tests.journal.test_real_fleet.LocalGrid", HangingGrid)
+
+    def build(**o):
+        rule = FedBuffRule(1, weighted=False, staleness=constant)
+        return AsyncStrategy(rule, robust=Robust(max_influence=0.3), deadline_s=0.2, **o)
+
+    alike = {"build": build, "every": 1_000, "stopping": [MaxUpdates(80)], "concurrency": 4}
+    before, after = killed(tmp_path, at, **alike), Notes()
+    assert [e for e in before.ended if e[1] == "expired"], "nothing of the kind happened"
+    proxy, counts = started(tmp_path, after, resume=True, **alike)
+    judged, again = ([e for e in n.ended if e[1] != "expired"] for n in (before, after))
+    assert again[: len(judged)] == judged
+    assert counts.sum() == proxy.statistics.num_updates == 80
+    assert not proxy.statistics.in_flight
 
 
 def test_seconds_in_which_nothing_ran_do_not_count(tmp_path):

@@ -318,6 +318,53 @@ def test_a_node_that_left_before_it_was_overdue_starts_afresh_when_it_is_back():
     assert 1 in membership.idle
 
 
+def test_a_late_reply_does_not_free_a_node_that_began_anew_meanwhile():
+    membership = overdue(1)
+    membership.refresh([])
+    membership.refresh([1])
+    membership.take(1)  # and is at work
+    membership.release(1, 50.0, succeeded=False, is_late=True)  # of what was forgotten
+    assert 1 not in membership.idle
+    membership.release(1, 51.0, succeeded=True)
+    assert 1 in membership.idle
+
+
+def test_of_two_jobs_that_are_overdue_the_second_keeps_its_node_busy():
+    membership = overdue(1)
+    membership.take(1)
+    membership.overdue(1)
+    membership.release(1, 50.0, succeeded=True, is_late=True)
+    assert 1 not in membership.idle
+    assert not list(membership.reachable())
+    membership.release(1, 51.0, succeeded=True, is_late=True)
+    assert 1 in membership.idle
+
+
+def test_who_is_done_with_a_later_job_is_not_busy_with_an_overdue_one():
+    membership = overdue(1)
+    membership.take(1)
+    membership.release(1, 50.0, succeeded=True)
+    assert 1 in membership.idle
+    assert list(membership.reachable()) == [1]
+    membership.take(1)
+    membership.release(1, 60.0, succeeded=True, is_late=True)
+    assert 1 not in membership.idle, "it is at the job after that"
+
+
+def test_failing_is_whose_last_job_failed_and_who_is_overdue():
+    membership = members(1, 2, 3)
+    for node_id in (1, 2, 3):
+        membership.take(node_id)
+    membership.overdue(1)
+    membership.release(2, 0.0, succeeded=False)
+    membership.wake(10.0)
+    assert sorted(membership.failing()) == [1, 2]
+    membership.take(2)
+    for node_id in (2, 3):
+        membership.release(node_id, 20.0, succeeded=True)
+    assert list(membership.failing()) == [1]
+
+
 # --- all of it at once ----------------------------------------------------------------------------
 
 EVENTS = st.lists(

@@ -11,7 +11,9 @@ from flwr.app import Array, ArrayRecord, MetricRecord
 from fedagent import FedAsync, FedBuff
 from fedagent.rules import Ringmaster
 from fedagent.rules.staleness import threshold
+from fedagent.scheduling import DyLU
 from fedagent.simulation import Equal, Scripted
+from fedagent.stopping import MaxSeconds, MaxUpdates
 from fedagent.strategies import AsyncStrategy
 from tests.toy import client_app, run
 
@@ -186,3 +188,19 @@ def test_failures_after_a_success_leave_the_end_to_the_timeout():
     assert "delivered anything for" in outcome.result.end.detail
     assert outcome.virtual_time_s > 2000
     assert math.isfinite(outcome.virtual_time_s)
+
+
+@pytest.mark.parametrize(("deadline_s", "warnings"), [(4.0, 1), (6.0, 0)])
+def test_a_run_whose_jobs_all_miss_their_deadlines_says_so(deadline_s, warnings, caplog):
+    """The first jobs have one step, and all others five: late replies keep the run going."""
+    strategy = FedBuff(
+        buffer_size=1,
+        scheduler=DyLU(max_steps=5),
+        deadline_s=deadline_s,
+        stopping=[MaxUpdates(40), MaxSeconds(1000.0)],
+        **QUIET,
+    )
+    run(strategy, Equal(num_nodes=2), rounds=1000)
+    assert strategy.proxy.statistics.num_updates == (2 if warnings else 40)
+    said = named(caplog, "The last 10 jobs have all missed their deadlines, that of node")
+    assert len(said) == warnings

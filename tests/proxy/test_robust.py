@@ -1,5 +1,7 @@
 """What a run does against nodes that lie, from end to end."""
 
+import math
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -17,6 +19,7 @@ from fedagent import AsyncStrategy, FedAsync, FedBuff, Robust, asynchronous
 from fedagent.admission.filters import Filter, NormBound
 from fedagent.client.attacks import Attackers, SignFlip
 from fedagent.errors import ConfigurationError
+from fedagent.nodes.courses import Course
 from fedagent.privacy import Private
 from fedagent.rules import CA2FL, CentredClipping, GeometricMedian, Median
 from fedagent.rules import FedBuff as FedBuffRule
@@ -119,16 +122,76 @@ def test_a_node_at_its_cap_gets_nothing_to_queue_either():
     assert statistics.outcomes["rejected", "over-its-share"] < 12  # its first queues
 
 
-def test_a_cap_does_not_wait_for_nodes_that_may_not_work():
-    statistics = Statistics(num_nodes=3)
-    robust = Robust(max_influence=0.5)
-    for node_id in (1, 1, 2):
-        statistics.weigh(node_id, 1.0)
-    assert not robust.rests(3, 0, statistics, set())
-    assert robust.rests(1, 0, statistics, set())
-    assert robust.rests(2, 0, statistics, set()) is False
-    assert robust.rests(1, 0, statistics, {2}) is True
-    assert robust.rests(1, 0, statistics, {2, 3}) is False
+class Barring(FedBuffRule):
+    """Lets one node work no more once it has brought two updates."""
+
+    num_brought = 0
+
+    @property
+    def barred(self):
+        return {1005} if self.num_brought >= 2 else frozenset()
+
+    def receive(self, model, update):
+        self.num_brought += update.node_id == 1005
+        return super().receive(model, update)
+
+
+def breaks_after_two_jobs():
+    begun = Counter()
+
+    def breaking(message, context, call_next):
+        partition = context.node_config["partition-id"]
+        begun[partition] += 1
+        if partition == 4 and begun[partition] > 2:
+            raise RuntimeError("broken")
+        return call_next(message, context)
+
+    return breaking
+
+
+@pytest.mark.parametrize("how", ["fails", "hangs", "is barred"])
+def test_a_cap_does_not_wait_for_a_node_that_stopped_working(how):
+    """Four of five nodes that are left have a quarter each, which is more than the cap."""
+    hangs = {4: {"uploads": Course((0.0, 2.5), (math.inf, 1e-3))}}
+    kind = Barring if how == "is barred" else FedBuffRule
+    strategy = AsyncStrategy(
+        kind(buffer_size=2, weighted=False, staleness=lambda tau: 1.0),
+        fraction_evaluate=0.0,
+        deadline_s=5.0,
+        robust=Robust(max_influence=0.22),
+        stopping=[MaxUpdates(60), MaxSeconds(1000.0)],
+    )
+    fleet = Scripted(num_nodes=5, times=(1.0,) * 5, profiles=hangs if how == "hangs" else {})
+    mods = [breaks_after_two_jobs()] if how == "fails" else []
+    toy.run(strategy, fleet, rounds=1000, client=toy.client_app(mods=mods))
+    statistics = strategy.proxy.statistics
+    assert (statistics.num_updates, statistics.weights[1005]) == (60, 2.0)
+    assert statistics.now_s < 30.0
+    assert not statistics.outcomes["rejected", "over-its-share"]
+
+
+def test_nodes_that_brought_nothing_and_left_do_not_lift_a_cap():
+    def broken(message, context, call_next):
+        if context.node_config["partition-id"] >= 3:
+            raise RuntimeError("broken")
+        return call_next(message, context)
+
+    until_20_s = {"presence": Course((0.0, 20.0), (1.0, 0.0), period_s=1e7)}
+    strategy = FedBuff(
+        buffer_size=2,
+        fraction_evaluate=0.0,
+        weighted=False,
+        staleness=lambda tau: 1.0,
+        robust=Robust(max_influence=0.4),
+        stopping=[MaxUpdates(150)],
+    )
+    times, profiles = (0.05,) + (1.0,) * 6, dict.fromkeys(range(3, 7), until_20_s)
+    fleet = Scripted(num_nodes=7, times=times, profiles=profiles)
+    toy.run(strategy, fleet, rounds=1000, client=toy.client_app(mods=[broken]))
+    statistics = strategy.proxy.statistics
+    assert len(statistics.fruitless_nodes()) == 4
+    assert statistics.num_nodes == 3
+    assert statistics.influence(1001) <= 0.4
 
 
 def test_a_cap_waits_for_nobody_who_never_brings_anything():
@@ -267,14 +330,14 @@ def test_a_wrapped_rule_keeps_half_a_buffer_and_the_mean_of_a_node():
 
 
 def test_an_average_node_is_no_suspect_of_the_cap():
-    statistics = Statistics(num_nodes=2)
-    robust = Robust(max_influence=0.4)
-    assert robust.over_its_share(1, 1.0, statistics) is None
+    statistics, robust = Statistics(), Robust(max_influence=0.4)
+    assert robust.over_its_share(1, 1.0, statistics, lambda: 2) is None
     statistics.weigh(1, 1.0)
-    refusal = robust.over_its_share(1, 1.0, statistics)
+    refusal = robust.over_its_share(1, 1.0, statistics, lambda: 2)
     assert (refusal.reason, refusal.blames_node) == ("over-its-share", False)
     statistics.weigh(2, 1.0)
-    assert robust.over_its_share(1, 1.0, statistics) is None  # half of two is the average
+    over = robust.over_its_share(1, 1.0, statistics, lambda: 2)
+    assert over is None, "half of two is the average"
 
 
 def test_claimed_examples_do_not_count_beside_a_median():

@@ -7,7 +7,7 @@ import pytest
 
 from fedagent.errors import ConfigurationError
 from fedagent.scheduling import FairnessCap, FedCompass, RoundRobin, Uniform, Utility
-from fedagent.simulation import TwoClass
+from fedagent.simulation import Scripted, TwoClass
 from tests.scheduling.fleet import SteadyFleet, done, idle_of, trained
 
 RATIO = 25.0
@@ -66,6 +66,16 @@ def test_any_scheduler_can_be_capped_on_a_fleet(inner):
     given = Counter(node for node, _ in log.starts)
     assert max(given.values()) <= 1.5 * given.total() / 6 + 1
     assert log.statistics.num_updates > 20
+
+
+@pytest.mark.parametrize("prefetch", [1, 3])
+def test_what_queues_at_a_node_is_capped_too(prefetch):
+    """All nodes are at work, so what a fast one gets is what is queued for it."""
+    fleet = Scripted(num_nodes=4, times=[1.0, 1.0, 10.0, 10.0])
+    log = trained(FairnessCap(Uniform(1), 1.2), fleet, 300.0, prefetch=prefetch)
+    given = Counter(node for node, _ in log.starts)
+    assert max(given.values()) <= 1.2 * given.total() / 4 + 1 + prefetch
+    assert log.statistics.num_updates > 100
 
 
 def test_the_inner_scheduler_decides_how_much():
