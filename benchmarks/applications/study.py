@@ -80,9 +80,9 @@ APPLICATIONS = {
     ),
     "medical": Application(
         {
-            "fedavg": ("learning_rate=0.05", "stopping.max_updates=500"),
+            "fedavg": ("stopping.max_updates=500",),
             "fedbuff": ("evaluate_every=4",),
-            "delayed_nesterov": ("learning_rate=0.05", "stopping.max_updates=500"),
+            "delayed_nesterov": ("stopping.max_updates=500",),
         },
         "fedbuff",
         quick=("stopping.max_updates=10", "app.size=32"),
