@@ -78,9 +78,9 @@ def leaks_the_slot_of_a_failed_job(patch: pytest.MonkeyPatch) -> None:
 def never_gives_a_failed_node_work_again(patch: pytest.MonkeyPatch) -> None:
     right = Membership.release
 
-    def release(self, node_id, now_s, succeeded=True):
-        if succeeded:
-            right(self, node_id, now_s, succeeded)
+    def release(self, node_id, now_s, succeeded=None, is_late=False):
+        if succeeded is not False:
+            right(self, node_id, now_s, succeeded, is_late)
 
     patch.setattr(Membership, "release", release)
 
