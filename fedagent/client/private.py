@@ -7,7 +7,7 @@ import torch
 from flwr.app import ArrayRecord, Context
 from torch import nn
 
-from fedagent.client.resting import frozen
+from fedagent.client.at_rest import frozen
 from fedagent.client.trainer import LocalTraining, PrivateTraining, train
 from fedagent.tasks.task import Batch, Task
 

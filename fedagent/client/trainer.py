@@ -18,8 +18,8 @@ from typing import Literal, get_args
 import torch
 from torch import nn
 
+from fedagent.client.at_rest import at_rest
 from fedagent.client.device import to_device
-from fedagent.client.resting import at_rest
 from fedagent.client.sgd import SGD
 from fedagent.errors import ConfigurationError, one_of, require
 from fedagent.tasks.task import Batch, Task

@@ -12,10 +12,12 @@ import torch
 from fedagent.model import blocks
 from fedagent.proxy.ending import Ending
 from fedagent.statistics import Statistics
-from fedagent.update import Dispatch, Kind, Outcome, Update
+from fedagent.update import Outcome, Update
 
 logger = logging.getLogger("flwr.fedagent")
 
+DEADLINE = "deadline"
+"""The reason of what nobody heard of in time."""
 RUN_ENDED = "run-ended"
 """The reason of what was in flight when the run ended: nobody's fault."""
 _MOST_NODES = 1_000  # looked at, and kept in memory
@@ -89,7 +91,7 @@ class Conduct:
     def ended(self, node_id: int, ending: Ending) -> None:
         """Take note of how a train dispatch ended."""
         self._has_success |= ending.succeeded
-        self._num_missed *= not ending.succeeded
+        self._count_missed(node_id, ending)
         self._num_failed += ending.outcome in (Outcome.FAILED, Outcome.REJECTED)
         fruitless = self._statistics.fruitless
         if ending.outcome is Outcome.APPLIED and not ending.detail:
@@ -112,18 +114,21 @@ class Conduct:
                 _told(named[node_id]),
             )
 
-    def missed(self, dispatch: Dispatch, waited_s: float) -> None:
-        """Say that every job misses its deadline now: late replies keep such a run going."""
-        is_train = dispatch.kind is Kind.TRAIN
-        self._num_missed += is_train
-        if is_train and self._num_missed == self._enough:
+    def _count_missed(self, node_id: int, ending: Ending) -> None:
+        """Say that no job keeps its deadline any more: late replies keep such a run going."""
+        if ending.succeeded:
+            self._num_missed = 0
+        if ending.reason != DEADLINE:
+            return
+        self._num_missed += 1
+        if self._num_missed == self._enough:
             logger.warning(
-                "The last %d jobs have all missed their deadlines, that of node %d after %g s: "
-                "nothing reaches the model as long as they do. Raise deadline_s (or timeout), or "
-                "let jobs be smaller.",
+                "%d jobs have missed their deadlines and none has succeeded meanwhile, lately that "
+                "of node %d: %s. Nothing reaches the model as long as that is so. Raise deadline_s "
+                "(or timeout), or let jobs be smaller.",
                 self._num_missed,
-                dispatch.node_id,
-                waited_s,
+                node_id,
+                ending.detail or "its round ended",
             )
 
     @property

@@ -14,7 +14,7 @@ from fedagent.nodes.backoff import Breaker
 from fedagent.nodes.deadlines import Deadlines
 from fedagent.nodes.membership import Membership
 from fedagent.proxy.codecs import NodeCodecs
-from fedagent.proxy.conduct import RUN_ENDED, Conduct
+from fedagent.proxy.conduct import DEADLINE, RUN_ENDED, Conduct
 from fedagent.proxy.ending import Ending
 from fedagent.proxy.jobs import Jobs
 from fedagent.proxy.ledger import Ledger
@@ -235,8 +235,7 @@ class Dispatcher:
         while (first := self.ledger.first_due()) and first.deadline_s <= self.statistics.now_s:
             self.membership.overdue(first.node_id)
             waited_s = first.deadline_s - first.sent_at_s
-            self._expire(first, "deadline", f"no reply within {waited_s:g} s")
-            self.conduct.missed(first, waited_s)
+            self._expire(first, DEADLINE, f"no reply within {waited_s:g} s")
             expired.append(first)
         return expired
 

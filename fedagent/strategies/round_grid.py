@@ -13,7 +13,7 @@ from fedagent._flower import Run, pulls_over_network
 from fedagent.admission.gate import failure_reason
 from fedagent.callbacks import Callback, Settlement
 from fedagent.grids import REMOTE, attributes_of
-from fedagent.proxy.conduct import Conduct
+from fedagent.proxy.conduct import DEADLINE, Conduct
 from fedagent.proxy.ending import Ending
 from fedagent.proxy.reply_fetcher import ReplyFetcher
 from fedagent.proxy.run_clock import RunClock
@@ -23,7 +23,6 @@ from fedagent.strategies.sampling import Sampling
 from fedagent.update import Dispatch, Kind, Outcome
 from fedagent.wire.records import payload_bytes, records_of
 
-DEADLINE = "deadline"
 NOT_NEEDED = "not-needed"
 """Why a reply is not waited for any more: enough others have come."""
 

@@ -3,7 +3,7 @@
 import itertools
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import pytest
 import torch
@@ -52,6 +52,10 @@ class ThreadGrid(Grid):
     def pull_messages(self, message_ids):
         done = [i for i in message_ids if self._futures[i].done()]
         return [self._futures[i].result() for i in done]
+
+    def finish(self):
+        """Wait until every job is done, however long the first one of a process takes."""
+        wait(self._futures.values())
 
     def send_and_receive(self, messages, *, timeout=None):
         raise AssertionError("an asynchronous strategy never waits for a batch")

@@ -1,7 +1,6 @@
 """Who is asked for a round: nodes that are still at work for an earlier one are left out."""
 
 import random
-import time
 
 import pytest
 from flwr.app import ArrayRecord, MetricRecord
@@ -112,11 +111,12 @@ def test_who_is_done_between_two_rounds_is_heard_before_the_next():
     log = Log()
     strategy = Synchronous(fedavg(min_train_nodes=2), callbacks=[log], deadline_s=0.01)
 
+    grid = ThreadGrid(4, 0.1)
+
     def evaluate(server_round, arrays):
-        time.sleep(0.5 if server_round else 0.0)
+        grid.finish()
         return MetricRecord({"round": server_round})
 
-    grid = ThreadGrid(4, 0.1)
     strategy.start(grid, ArrayRecord(model().state_dict()), num_rounds=4, evaluate_fn=evaluate)
     assert log.statistics.at_work_max == 2
     assert log.statistics.unsolicited["late"] >= 6
