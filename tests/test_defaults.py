@@ -87,6 +87,7 @@ DEFAULTS: dict[Any, dict[str, Any]] = {
         "typical_steps": 2,
         "max_steps": 32,
         "communication_share": 0.5,
+        "run_share": 0.05,
         "bytes_per_s": None,
         "first_steps": 1,
         "ema": 0.5,

@@ -82,8 +82,8 @@ class RingmasterLMO(Rule):
 
     @property
     def typical_staleness(self) -> float:
-        """Three times the updates that the momentum is a mean of, 3 / (1 - beta)."""
-        return 3.0 / (1.0 - self.momentum)
+        """Six times the updates that the momentum is a mean of, 6 / (1 - beta)."""
+        return 6.0 / (1.0 - self.momentum)
 
     def rejection(self, update: Update) -> Rejection | None:
         """Refuse tau >= R."""

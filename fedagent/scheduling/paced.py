@@ -12,6 +12,10 @@ D is given, or follows from what was seen (``pace_s=None``):
     D = max( o / share,  o + c B ),   o and c medians over the newest jobs
 
 so that at most `share` of a typical job is communication, and a typical node does at least B steps.
+Nodes that are slower than that do one step and are heard seldom, which matters little at first and
+much later on. A pace that was found therefore grows with the run's time t, until they keep up:
+
+    D <- max( D, min( run_share t,  o + c of the slowest ) )     the slowest of the newest jobs
 
 With `bytes_per_s` given jobs are longer, so that fewer of them bring no more bytes than that:
 
@@ -35,7 +39,7 @@ from fedagent.nodes.idle import IdleNodes
 from fedagent.scheduling.base import Assignment, Observation, Scheduler
 from fedagent.scheduling.cost import Costs
 
-_WINDOW = 200  # of the newest jobs, from which medians are taken
+_WINDOW = 200  # of the newest jobs, which the pace is found from
 _NEWEST_BYTES = 0.1  # weight of the newest job in the mean bytes of a job
 _EVERY = 20  # jobs from one look at them to the next
 
@@ -49,6 +53,8 @@ class Paced(Scheduler):
     typical_steps : B >= 1, steps of a typical node's job where communication costs nothing.
     max_steps : B_max >= 1.
     communication_share : largest share of a typical job that is communication, in (0, 1].
+    run_share : largest share of the run's time so far that a job lasts for slower nodes' sake, in
+        [0, 1); 0 leaves them behind. A given pace stays as it is.
     bytes_per_s : most bytes per second that all jobs' messages take together, both ways, > 0.
     first_steps : steps of a node's first job, >= 1.
     ema : weight of the newest job in what is known of a node, in (0, 1].
@@ -61,6 +67,7 @@ class Paced(Scheduler):
         typical_steps: int = 2,
         max_steps: int = 32,
         communication_share: float = 0.5,
+        run_share: float = 0.05,
         bytes_per_s: float | None = None,
         first_steps: int = 1,
         ema: float = 0.5,
@@ -78,22 +85,24 @@ class Paced(Scheduler):
             0.0 < communication_share <= 1.0,
             f"Paced: communication_share={communication_share} must lie in (0, 1].",
         )
+        require(0.0 <= run_share < 1.0, f"Paced: run_share={run_share} must lie in [0, 1).")
         require(
             bytes_per_s is None or bytes_per_s > 0,
             f"Paced: bytes_per_s={bytes_per_s} must be positive.",
         )
         self._given_s, self._typical_steps, self._max_steps = pace_s, typical_steps, max_steps
         self._share, self._first_steps = communication_share, first_steps
+        self._run_share = run_share
         self._bytes_per_s = bytes_per_s
         self._num_at_work, self._bytes_per_job = 0, 0.0
         self.costs = Costs(ema)
         self._newest: deque[tuple[float, float]] = deque(maxlen=_WINDOW)
         self._num_observed = 0
-        self._pace_s = pace_s
+        self._pace_s, self._slowest_s = pace_s, 0.0
 
     @property
     def pace_s(self) -> float | None:
-        """D; None as long as no job has told anything."""
+        """D, as it was found or given; None as long as no job has told anything."""
         return self._pace_s
 
     def choose(self, idle: IdleNodes) -> int:
@@ -103,9 +112,9 @@ class Paced(Scheduler):
     def plan(self, node_id: int, now_s: float) -> Assignment:
         """Return as many steps as fit into D."""
         self._num_at_work += 1
-        return Assignment(node_id, self._steps(node_id), self.learning_rate)
+        return Assignment(node_id, self._steps(node_id, now_s), self.learning_rate)
 
-    def _steps(self, node_id: int) -> int:
+    def _steps(self, node_id: int, now_s: float) -> int:
         known = self.costs.of(node_id)
         if known is None:
             return self._first_steps
@@ -113,7 +122,8 @@ class Paced(Scheduler):
         least = 1 if known.is_told_apart else min(2 * known.last_steps, self._max_steps)
         if self._pace_s is None:
             return least
-        fit = (self._within_budget_s(self._pace_s) - known.overhead_s) / known.seconds_per_step
+        pace_s = max(self._pace_s, min(self._run_share * now_s, self._slowest_s))
+        fit = (self._within_budget_s(pace_s) - known.overhead_s) / known.seconds_per_step
         return max(least, math.floor(min(fit, self._max_steps) + 1e-9))
 
     def _within_budget_s(self, pace_s: float) -> float:
@@ -139,6 +149,7 @@ class Paced(Scheduler):
         self._num_observed += 1
         if self._num_observed % _EVERY == 0 or self._num_observed < _EVERY:
             self._pace_s = self._found_s()
+            self._slowest_s = max(o + c for o, c in self._newest)
 
     def _found_s(self) -> float:
         overhead_s = statistics.median(o for o, _ in self._newest)
@@ -154,6 +165,7 @@ class Paced(Scheduler):
             "num_at_work": self._num_at_work,
             "bytes_per_job": self._bytes_per_job,
             "pace_s": self._pace_s,
+            "slowest_s": self._slowest_s,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -161,5 +173,6 @@ class Paced(Scheduler):
         super().load_state_dict(state)
         self.costs.load_state_dict(state["costs"])
         self._newest = deque(((o, c) for o, c in state["newest"]), maxlen=_WINDOW)
-        self._num_observed, self._pace_s = int(state["num_observed"]), state["pace_s"]
+        self._num_observed = int(state["num_observed"])
+        self._pace_s, self._slowest_s = state["pace_s"], state["slowest_s"]
         self._num_at_work, self._bytes_per_job = state["num_at_work"], state["bytes_per_job"]

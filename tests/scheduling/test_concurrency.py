@@ -151,6 +151,6 @@ def test_a_cohort_and_a_concurrency(options, cohort, at_once):
 def test_auto_aims_at_what_the_rule_says_updates_may_be_late():
     assert FedBuff(concurrency="auto").options.concurrency == AutoConcurrency(4.0)
     slow_to_forget = AsyncStrategy(RingmasterLMO(momentum=0.9), concurrency="auto")
-    assert slow_to_forget.options.concurrency.staleness == pytest.approx(30.0)
+    assert slow_to_forget.options.concurrency.staleness == pytest.approx(60.0)
     given = AsyncStrategy(RingmasterLMO(), concurrency=AutoConcurrency(3.0))
     assert given.options.concurrency == AutoConcurrency(3.0)

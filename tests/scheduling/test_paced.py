@@ -76,6 +76,43 @@ def test_the_pace_is_looked_at_every_twenty_jobs_once_some_are_known():
     assert seen == pytest.approx(expected)
 
 
+def steps_at(scheduler, now_s):
+    return [scheduler.assign(idle_of(node), now_s).local_steps for node in (0, 8)]
+
+
+def test_the_pace_grows_with_the_run_until_the_slowest_keeps_up():
+    fast, slow = (0.0, 1.0), (1.0, 24.0)
+    costs = dict.fromkeys(range(8), fast) | {8: slow}
+    scheduler = known(costs, run_share=0.1)
+    at_s = (0.0, 15.0, 40.0, 200.0, 10_000.0)
+    assert [steps_at(scheduler, now_s) for now_s in at_s] == [[b, 1] for b in (2, 2, 4, 20, 25)]
+    resumed = Paced(run_share=0.1)
+    resumed.load_state_dict(scheduler.state_dict())
+    assert steps_at(resumed, 200.0) == [20, 1]
+
+
+@pytest.mark.parametrize(
+    "still",
+    [
+        known(dict.fromkeys(range(9), (0.0, 1.0))),  # nobody is slower
+        known({8: (1.0, 24.0)} | dict.fromkeys(range(8), (0.0, 1.0)), run_share=0.0),
+        known({8: (1.0, 24.0)} | dict.fromkeys(range(8), (0.0, 1.0)), pace_s=2.0),
+    ],
+)
+def test_a_pace_that_nobody_is_left_behind_by_or_that_was_given_does_not_grow(still):
+    assert steps_at(still, 10_000.0)[0] == 2
+
+
+def test_slow_nodes_are_heard_more_often_when_the_pace_grows():
+    def share(run_share):
+        fleet = TwoClass(num_nodes=20, ratio=20.0)
+        log = trained(Paced(run_share=run_share), fleet, seconds=600.0)
+        late = [s for s in log.settlements if s.dispatch.sent_at_s > 300.0]
+        return statistics.fmean(s.duration_s / s.dispatch.local_steps > 19.0 for s in late)
+
+    assert share(0.05) > 3 * share(0.0)
+
+
 def test_a_budget_of_bytes_makes_jobs_longer_and_never_shorter():
     scheduler = Paced(pace_s=2.0, max_steps=1_000, bytes_per_s=1_000.0)
     for node in range(10):  # ten nodes at 0.1 s per step, 6,000 bytes each way
@@ -133,6 +170,7 @@ def test_a_pace_that_is_found_follows_the_fleets_links():
         ({"max_steps": 4, "first_steps": 9}, "first_steps=9"),
         ({"max_steps": 4, "typical_steps": 9}, "typical_steps=9"),
         ({"first_steps": 0}, "first_steps=0"),
+        ({"run_share": 1.0}, r"run_share=1\.0"),
         ({"bytes_per_s": 0.0}, r"bytes_per_s=0\.0 must be positive"),
         ({"communication_share": 0.0}, r"communication_share=0\.0"),
         ({"communication_share": 1.1}, r"communication_share=1\.1"),
