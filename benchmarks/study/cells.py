@@ -87,7 +87,7 @@ PUBLISHED = {
 FEDBUFF = ("FedBuff, as published",)
 DEFAULT = "default"
 OURS: dict[str, tuple[str, ...]] = {DEFAULT: ()}
-_MORE = "concurrency={_target_: fedagent.scheduling.AutoConcurrency, staleness: 40}"
+_MORE = "concurrency={_target_: fedagent.scheduling.AutoConcurrency, staleness: 100}"
 TUNED = {
     "staler": (_MORE,),
     "FedBuff": ("tuned=fedbuff",),
