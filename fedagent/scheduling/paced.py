@@ -5,7 +5,7 @@
 
 No slot is held long, whatever the node's speed, and what every node knows comes in at the same
 rate. Overhead and speed of a node are learned from jobs of different sizes: its first one has
-`first_steps`, its second one twice as many or more.
+`first_steps`, its second one twice as many or more, or fewer if the first had B_max.
 
 D is given, or follows from what was seen (``pace_s=None``):
 
@@ -110,7 +110,8 @@ class Paced(Scheduler):
         if known is None:
             return self._first_steps
         # Of jobs of one size nobody can tell overhead and speed apart.
-        least = 1 if known.is_told_apart else min(2 * known.last_steps, self._max_steps)
+        may_grow = not known.is_told_apart and known.last_steps < self._max_steps
+        least = min(2 * known.last_steps, self._max_steps) if may_grow else 1
         if self._pace_s is None:
             return least
         fit = (self._within_budget_s(self._pace_s) - known.overhead_s) / known.seconds_per_step

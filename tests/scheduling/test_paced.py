@@ -51,6 +51,18 @@ def test_a_node_whose_link_is_slow_is_told_from_one_that_computes_slowly():
     assert given == [1, 2, 20, 20, 20, 20]
 
 
+@pytest.mark.parametrize(
+    ("pace_s", "expected"), [(5.0, [8, 3, 2, 2]), (20.0, [8, 8, 8, 8]), (None, [8, 1, 3, 3])]
+)
+def test_a_first_job_of_the_most_steps_is_followed_by_what_fits(pace_s, expected):
+    scheduler = Paced(pace_s, max_steps=8, first_steps=8, communication_share=0.5)
+    given = []
+    for _ in range(4):
+        given.append(steps_of(scheduler, 1))
+        scheduler.observe(done(1, given[-1], 3.0 + given[-1]))
+    assert given == expected
+
+
 def test_the_pace_leaves_so_much_of_a_typical_job_to_communication():
     scheduler = known(dict.fromkeys(range(9), (3.0, 0.1)), communication_share=0.2, max_steps=500)
     assert scheduler.pace_s == pytest.approx(15.0)
