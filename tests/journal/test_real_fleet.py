@@ -360,7 +360,7 @@ def test_a_scheduler_begins_anew_with_the_number_at_work(tmp_path):
     killed(tmp_path, 37, scheduler=Paced())
     scheduler = Paced()
     proxy, _ = started(tmp_path, Notes(), scheduler=scheduler, resume=True)
-    assert scheduler._num_at_work == 0, "every job has ended in one call"
+    assert not scheduler._at_work, "every job has ended in one call"
     assert len(scheduler.costs.state_dict()) > 0
     assert proxy.statistics.in_flight == 0
 
