@@ -14,7 +14,7 @@ from fedagent.scheduling import Assignment, AutoConcurrency, Eligible, IdleNodes
 from fedagent.scheduling.concurrency import ConcurrencyFinder
 from fedagent.statistics import Statistics
 from fedagent.stopping import RunEnd
-from fedagent.update import Kind, Rejection
+from fedagent.update import Dispatch, Kind, Rejection
 
 logger = logging.getLogger("flwr.fedagent")
 
@@ -74,14 +74,21 @@ class Slots:
 
     def observe(self, observation: Observation) -> None:
         """Learn from an update how many nodes may be at work."""
-        finder, now_s = self._finder, self._statistics.now_s
+        finder = self._finder
         if finder is None:
             return
         finder.observe(observation.duration_s)
         if finder.is_due(self._jobs.num_nodes):
-            at_work = (d for d in self._ledger.in_flight() if d.kind is Kind.TRAIN)
-            finder.look(now_s - dispatch.sent_at_s for dispatch in at_work)
+            finder.look(self._under_way_s())
         self.adjust()
+
+    def _under_way_s(self) -> list[float]:
+        """How long nodes have been at their jobs: each does one after the other."""
+        first: dict[int, Dispatch] = {}
+        for dispatch in self._ledger.in_flight():
+            if dispatch.kind is Kind.TRAIN:
+                first.setdefault(dispatch.node_id, dispatch)
+        return [self._statistics.now_s - self._jobs.begun_s(d) for d in first.values()]
 
     @property
     def has_room(self) -> bool:
