@@ -36,11 +36,17 @@ class Eligible(IdleNodes):
 
     def random(self, generator: random.Random) -> int:
         """Return a uniformly random eligible node."""
-        for _ in range(max(_DRAWS, isqrt(len(self._idle)))):
+        for _ in range(max(_DRAWS, isqrt(self._num_behind))):
             node_id = self._idle.random(generator)
             if self._accepts(node_id):
                 return node_id
         return generator.choice(list(self))
+
+    @property
+    def _num_behind(self) -> int:
+        """How many nodes there are behind all views: nobody is asked for that."""
+        behind = self._idle
+        return behind._num_behind if isinstance(behind, Eligible) else len(behind)
 
     def oldest(self) -> int:
         """Return the eligible node that has been idle longest."""

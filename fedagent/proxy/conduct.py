@@ -12,7 +12,7 @@ import torch
 from fedagent.model import blocks
 from fedagent.proxy.ending import Ending
 from fedagent.statistics import Statistics
-from fedagent.update import Outcome, Update
+from fedagent.update import Dispatch, Outcome, Update
 
 logger = logging.getLogger("flwr.fedagent")
 
@@ -25,6 +25,12 @@ _MOST_IN_A_LINE = 10
 _TRIES = 5  # of every node, before a run in which none was ever done is hopeless
 _MOST_TRIES = 25  # of all nodes together
 _DELTA_LIKE = 0.1  # times the norm of the dispatched model
+
+
+def overdue(dispatch: Dispatch) -> Ending:
+    """Return how a dispatch ends whose deadline has passed."""
+    waited_s = dispatch.deadline_s - dispatch.sent_at_s
+    return Ending(Outcome.EXPIRED, DEADLINE, f"no reply within {waited_s:g} s")
 
 
 class Conduct:

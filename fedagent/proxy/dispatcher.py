@@ -14,7 +14,7 @@ from fedagent.nodes.backoff import Breaker
 from fedagent.nodes.deadlines import Deadlines
 from fedagent.nodes.membership import Membership
 from fedagent.proxy.codecs import NodeCodecs
-from fedagent.proxy.conduct import DEADLINE, RUN_ENDED, Conduct
+from fedagent.proxy.conduct import RUN_ENDED, Conduct, overdue
 from fedagent.proxy.ending import Ending
 from fedagent.proxy.jobs import Jobs
 from fedagent.proxy.ledger import Ledger
@@ -234,8 +234,7 @@ class Dispatcher:
         expired = []
         while (first := self.ledger.first_due()) and first.deadline_s <= self.statistics.now_s:
             self.membership.overdue(first.node_id)
-            waited_s = first.deadline_s - first.sent_at_s
-            self._expire(first, DEADLINE, f"no reply within {waited_s:g} s")
+            self._expire(first, overdue(first))
             expired.append(first)
         return expired
 
@@ -243,12 +242,12 @@ class Dispatcher:
         """End with the run what is in flight; its nodes stay at work and get nothing new."""
         ended = [dispatch for dispatch in self.ledger.in_flight() if dispatch.kind is kind]
         for dispatch in ended:
-            self._expire(dispatch, RUN_ENDED, "")
+            self._expire(dispatch, Ending(Outcome.EXPIRED, RUN_ENDED))
         return ended
 
-    def _expire(self, dispatch: Dispatch, reason: str, detail: str) -> None:
+    def _expire(self, dispatch: Dispatch, ending: Ending) -> None:
         self.ledger.expire(dispatch.message_id)
-        self._finish(dispatch, Ending(Outcome.EXPIRED, reason, detail))
+        self._finish(dispatch, ending)
 
     def begun_s(self, dispatch: Dispatch) -> float:
         """Return when the node of a dispatch in flight could begin with it."""

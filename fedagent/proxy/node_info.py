@@ -41,18 +41,31 @@ class NodeInfo:
         """Ask newcomers, forget who has left, and return who may be given work.
 
         That is who has answered, or had a minute to: a job of a node's first minute should suit it
-        too.
+        too. Whoever could not be asked is asked at the next look.
         """
         if not self._is_wanted:
             return node_ids
         present = list(node_ids)
-        for node_id in [n for n in present if n not in self._known]:
-            message = Message(RecordDict(), node_id, "query", ttl=_TTL_S)
-            for message_id in filter(None, self._grid.push_messages([message])):
-                self._asked[message_id] = node_id, now_s
-        self._known = {node_id: self._known.get(node_id, {}) for node_id in present}
-        silent = {n for n, asked_at_s in self._asked.values() if now_s < asked_at_s + _PATIENCE_S}
+        unasked = {n for n in present if n not in self._known and not self._ask(n, now_s)}
+        self._known = {n: self._known.get(n, {}) for n in present if n not in unasked}
+        asked = self._asked.values()
+        silent = unasked | {n for n, at_s in asked if now_s < at_s + _PATIENCE_S}
         return [node_id for node_id in present if node_id not in silent]
+
+    def _ask(self, node_id: int, now_s: float) -> bool:
+        """Ask a node what it is, and say whether that could be done.
+
+        A SuperLink that dies in the middle of a message is an error of Flower's, and no end of the
+        run.
+        """
+        message = Message(RecordDict(), node_id, "query", ttl=_TTL_S)
+        try:
+            message_ids = list(self._grid.push_messages([message]))
+        except Exception as error:
+            logger.debug("Node %d cannot be asked yet: %r", node_id, error)
+            return False
+        self._asked |= {message_id: (node_id, now_s) for message_id in message_ids if message_id}
+        return True
 
     def after_restore(self) -> None:
         """Ask those again whose answer has not come: it would come to another process."""

@@ -7,14 +7,16 @@ a Flower run that is over: it ends as expired(interrupted), and its nodes get ne
 """
 
 from collections.abc import Callable, Iterable
+from operator import attrgetter
 
 from flwr.app import Message
 
 from fedagent.errors import CheckpointError
 from fedagent.proxy.checkpointing import Event
 from fedagent.proxy.composer import Composer
+from fedagent.proxy.conduct import overdue
 from fedagent.proxy.dispatcher import Dispatcher
-from fedagent.proxy.ending import INTERRUPTED
+from fedagent.proxy.ending import INTERRUPTED, Ending
 from fedagent.proxy.evaluations import Evaluations
 from fedagent.proxy.options import AsyncOptions
 from fedagent.proxy.unmasking import Unmasking
@@ -55,6 +57,7 @@ class Replay:
             If a job started from a version that does not come out again.
         """
         for event in events:
+            self._expire(event)
             self._dispatcher.clock.go_on(event.now_s)
             if event.nodes is not None:
                 self._dispatcher.see(event.nodes)
@@ -85,15 +88,29 @@ class Replay:
         statistics.dispatched(dispatch.kind, dispatch.bytes_down)
         dispatcher.ledger.open(dispatch, base)
 
+    def _expire(self, event: Event) -> None:
+        """End jobs that nobody had heard of in time before `event`: their nodes may get others."""
+        answered = {reply.metadata.reply_to_message_id for reply in event.replies}
+        jobs = (d for d in self._dispatcher.ledger.in_flight() if d.kind is Kind.TRAIN)
+        late = [d for d in jobs if d.deadline_s <= event.now_s and d.message_id not in answered]
+        for dispatch in sorted(late, key=attrgetter("deadline_s")):
+            self._dispatcher.clock.go_on(dispatch.deadline_s)
+            self._close(dispatch, overdue(dispatch))
+
+    def _close(self, dispatch: Dispatch, ending: Ending) -> None:
+        """End a dispatch that is in flight; its node is free, as no late reply will come."""
+        self._dispatcher.close(dispatch, ending)
+        now_s = self._dispatcher.statistics.now_s
+        self._dispatcher.membership.release(dispatch.node_id, now_s)
+
     def _interrupt(self) -> None:
         """End what was in flight, and wait for nothing that was: no reply will ever come."""
         ledger, membership = self._dispatcher.ledger, self._dispatcher.membership
         now_s = self._dispatcher.statistics.now_s
         for dispatch in list(ledger.in_flight()):
-            self._dispatcher.close(dispatch, INTERRUPTED)
+            self._close(dispatch, INTERRUPTED)
             if dispatch.kind is Kind.EVALUATE:
                 self._evaluations.settle(dispatch)
-            membership.release(dispatch.node_id, now_s)
         self._unmasking.give_up(INTERRUPTED.reason)
         self._dispatcher.codecs.forget()
         for message_id in list(ledger.awaited()):

@@ -29,7 +29,7 @@ class ReplyFetcher:
     pull : ``Grid.pull_messages``; called from several threads at a time, with one id.
     num_threads : uploads that may be slow at the same time without holding up the others, >= 1.
     interval_s : seconds between two questions for the same reply, > 0.
-    tries : how often a reply that cannot be read is asked for, >= 1.
+    tries : how often in a row a reply cannot be read before it is answered with an error, >= 1.
     """
 
     IS_LIVE = True
@@ -87,6 +87,7 @@ class ReplyFetcher:
         while (message_id := self._next()) is not None:
             try:
                 replies = list(self._pull([message_id]))
+                self._succeeded(message_id)
             except BaseException as error:
                 if not isinstance(error, Exception):  # Flower says so that the run was stopped
                     self._fatal = error
@@ -114,6 +115,10 @@ class ReplyFetcher:
                         continue
                 self._changed.wait(wait_s)
         return None
+
+    def _succeeded(self, message_id: str) -> None:
+        with self._changed:
+            self._failures.pop(message_id, None)
 
     def _failed(self, message_id: str, error: BaseException) -> list[Message]:
         """Return an error in place of a reply that cannot be read, if it was tried often enough."""

@@ -3,6 +3,7 @@
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache, partial
 
 from fedagent.nodes.backoff import Breaker
 from fedagent.nodes.membership import Membership
@@ -14,7 +15,7 @@ from fedagent.scheduling import Assignment, AutoConcurrency, Eligible, IdleNodes
 from fedagent.scheduling.concurrency import ConcurrencyFinder
 from fedagent.statistics import Statistics
 from fedagent.stopping import RunEnd
-from fedagent.update import Kind, Rejection
+from fedagent.update import Dispatch, Kind, Rejection
 
 logger = logging.getLogger("flwr.fedagent")
 
@@ -74,19 +75,26 @@ class Slots:
 
     def observe(self, observation: Observation) -> None:
         """Learn from an update how many nodes may be at work."""
-        finder, now_s = self._finder, self._statistics.now_s
+        finder = self._finder
         if finder is None:
             return
         finder.observe(observation.duration_s)
         if finder.is_due(self._jobs.num_nodes):
-            at_work = (d for d in self._ledger.in_flight() if d.kind is Kind.TRAIN)
-            finder.look(now_s - dispatch.sent_at_s for dispatch in at_work)
+            finder.look(self._under_way_s())
         self.adjust()
+
+    def _under_way_s(self) -> list[float]:
+        """How long nodes have been at their jobs: each does one after the other."""
+        first: dict[int, Dispatch] = {}
+        for dispatch in self._ledger.in_flight():
+            if dispatch.kind is Kind.TRAIN:
+                first.setdefault(dispatch.node_id, dispatch)
+        return [self._statistics.now_s - self._jobs.begun_s(d) for d in first.values()]
 
     @property
     def has_room(self) -> bool:
         """Whether a slot is free and a node idle, or a queue is to be filled up."""
-        if self._idle:
+        if self._idle_that(self._question()):
             return self._num_free > 0
         return self._jobs.has_room and self._num_free >= 0
 
@@ -96,15 +104,17 @@ class Slots:
         With prefetch a node that begins gets jobs to queue as well, and one at work gets another
         for each that it did, unless idle nodes wait for its slot.
         """
+        may_work = self._question()
+        idle = self._idle_that(may_work)
         for _ in range(self._num_free):
-            job = self._options.scheduler.assign(self._idle, self._statistics.now_s)
+            job = self._options.scheduler.assign(idle, self._statistics.now_s)
             if job is None:
                 break
             yield self._taken(job)
-            yield from self._filling(job.node_id, 1)
-        if not self._idle and self._num_free >= 0:
+            yield from self._filling(job.node_id, 1, idle, may_work)
+        if not idle and self._num_free >= 0:
             for node_id, jobs in self._jobs.take_with_room():
-                yield from self._filling(node_id, jobs)
+                yield from self._filling(node_id, jobs, idle, may_work)
 
     @property
     def are_free(self) -> bool:
@@ -138,19 +148,22 @@ class Slots:
             logger.warning("Nobody may work until others come: %s", end.detail)
         return None
 
-    @property
-    def _idle(self) -> IdleNodes:
-        """The idle nodes that may work now."""
+    def _idle_that(self, may_work: Callable[[int], bool]) -> IdleNodes:
+        """Return the idle nodes that may work now."""
         idle, is_capped = self._membership.idle, self._options.robust.max_influence is not None
-        return Eligible(idle, self._may_work) if is_capped or self._rule.barred else idle
+        return Eligible(idle, may_work) if is_capped or self._rule.barred else idle
 
-    def _may_work(self, node_id: int, jobs: int = 0) -> bool:
+    def _question(self) -> Callable[..., bool]:
+        """Return `_may_work` for one hand-out, in which the nodes are counted once."""
+        return partial(self._may_work, num_heard=cache(self._count_heard))
+
+    def _may_work(self, node_id: int, jobs: int = 0, *, num_heard: Callable[[], int]) -> bool:
         """Whether the rule lets a node work, and its share leaves room for one more than `jobs`."""
         if node_id in self._rule.barred:
             return False
         weight = (jobs + 1) * self._statistics.heaviest.get(node_id, 0.0)
         share = node_id, weight, self._statistics
-        return self._options.robust.over_its_share(*share, self._count_heard) is None
+        return self._options.robust.over_its_share(*share, num_heard) is None
 
     def over_its_share(self, node_id: int, weight: float) -> Rejection | None:
         """Return why an update of so much weight is too much of one node, if it is."""
@@ -180,12 +193,14 @@ class Slots:
             return job
         return self._options.per_node.adapt(job, self._attributes(job.node_id))
 
-    def _filling(self, node_id: int, jobs: int) -> Iterator[Assignment]:
+    def _filling(
+        self, node_id: int, jobs: int, idle: IdleNodes, may_work: Callable[..., bool]
+    ) -> Iterator[Assignment]:
         """Yield what fills up the queue of a node that has `jobs`."""
         if self._options.max_prefetch and self._membership.may_queue(node_id):
             limit = 1 + self._options.prefetch_of(node_id, self._attributes(node_id))
             for queued in range(jobs, limit):
-                may_queue = self._options.scheduler.may_queue(node_id, self._idle)
-                if not (may_queue and self._may_work(node_id, queued)):
+                may_queue = self._options.scheduler.may_queue(node_id, idle)
+                if not (may_queue and may_work(node_id, queued)):
                     break
                 yield self._taken(self._options.scheduler.plan(node_id, self._statistics.now_s))

@@ -14,6 +14,7 @@ from fedagent.errors import require
 
 _SHORTEST_S = 1e-9  # a clock too coarse for a job must not make its node infinitely fast
 _LEAST_SHARE = 1e-3  # of a job that is computation, whatever noise says
+_LEAST_SPREAD = 1e-9  # of the steps; a line that decays beyond it ends in rounding errors
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +54,10 @@ class _Jobs:
         off, late = steps - self.steps, duration_s - self.duration
         self.steps += ema * off
         self.duration += ema * late
-        self.variance = (1.0 - ema) * (self.variance + ema * off * off)
-        self.covariance = (1.0 - ema) * (self.covariance + ema * off * late)
+        variance = (1.0 - ema) * (self.variance + ema * off * off)
+        if variance >= (_LEAST_SPREAD * steps) ** 2:
+            self.covariance = (1.0 - ema) * (self.covariance + ema * off * late)
+            self.variance = variance
         self.last_steps = steps
         self.is_told_apart |= off != 0.0
 

@@ -111,12 +111,12 @@ class FedCompass(Scheduler):
 
     def assign(self, idle: IdleNodes, now_s: float) -> Assignment | None:
         """Return the next job; None while every idle node waits for its group."""
-        for group in [g for g in self._groups if g.latest_s <= now_s]:
-            self._disband(group)
+        self._give_up(now_s)
         return super().assign(Eligible(idle, lambda node: node not in self._group_of), now_s)
 
     def plan(self, node_id: int, now_s: float) -> Assignment:
         """Return as many steps as fit before a group arrives; join or create that group."""
+        self._give_up(now_s)  # where nothing is assigned: a run that goes on hears its jobs
         seconds = self.speeds.seconds_per_step(node_id)
         if seconds is None:
             return Assignment(node_id, self._min_steps, self.learning_rate)
@@ -201,6 +201,11 @@ class FedCompass(Scheduler):
         else:
             del self._group_of[node_id]
         if not group.expected:
+            self._disband(group)
+
+    def _give_up(self, now_s: float) -> None:
+        """Wait no longer for groups whose latest time has passed."""
+        for group in [g for g in self._groups if g.latest_s <= now_s]:
             self._disband(group)
 
     def _disband(self, group: Group) -> None:

@@ -5,7 +5,7 @@
 
 No slot is held long, whatever the node's speed, and what every node knows comes in at the same
 rate. Overhead and speed of a node are learned from jobs of different sizes: its first one has
-`first_steps`, its second one twice as many or more.
+`first_steps`, its second one twice as many or more, or fewer if the first had B_max.
 
 D is given, or follows from what was seen (``pace_s=None``):
 
@@ -19,9 +19,10 @@ much later on. A pace that was found therefore grows with the run's time t, unti
 
 With `bytes_per_s` given jobs are longer, so that fewer of them bring no more bytes than that:
 
-    D >= c m / bytes_per_s                c jobs at work, m the newest jobs' mean bytes, both ways
+    D >= c m / bytes_per_s                c nodes at work, m the newest jobs' mean bytes, both ways
 
-which holds as long as `max_steps` let fast nodes work for so long.
+which holds as long as `max_steps` let fast nodes work for so long. A job that is queued at a node
+takes its bytes when the one before is done.
 
 DyLU (arXiv 2401.09135) sizes jobs by computation alone: where the link is the slow part all its
 jobs become one step. FedCompass (2309.14675) lets groups arrive together and makes those wait that
@@ -30,7 +31,7 @@ are early. TimelyFL (2304.06947) sets D per round and drops what is late.
 
 import math
 import statistics
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping
 from typing import Any
 
@@ -94,7 +95,8 @@ class Paced(Scheduler):
         self._share, self._first_steps = communication_share, first_steps
         self._run_share = run_share
         self._bytes_per_s = bytes_per_s
-        self._num_at_work, self._bytes_per_job = 0, 0.0
+        self._at_work: Counter[int] = Counter()
+        self._bytes_per_job = 0.0
         self.costs = Costs(ema)
         self._newest: deque[tuple[float, float]] = deque(maxlen=_WINDOW)
         self._num_observed = 0
@@ -111,7 +113,7 @@ class Paced(Scheduler):
 
     def plan(self, node_id: int, now_s: float) -> Assignment:
         """Return as many steps as fit into D."""
-        self._num_at_work += 1
+        self._at_work[node_id] += 1
         return Assignment(node_id, self._steps(node_id, now_s), self.learning_rate)
 
     def _steps(self, node_id: int, now_s: float) -> int:
@@ -119,7 +121,8 @@ class Paced(Scheduler):
         if known is None:
             return self._first_steps
         # Of jobs of one size nobody can tell overhead and speed apart.
-        least = 1 if known.is_told_apart else min(2 * known.last_steps, self._max_steps)
+        may_grow = not known.is_told_apart and known.last_steps < self._max_steps
+        least = min(2 * known.last_steps, self._max_steps) if may_grow else 1
         if self._pace_s is None:
             return least
         pace_s = max(self._pace_s, min(self._run_share * now_s, self._slowest_s))
@@ -130,15 +133,20 @@ class Paced(Scheduler):
         """Return `pace_s`, or longer if so short jobs would take more bytes than are allowed."""
         if self._bytes_per_s is None:
             return pace_s
-        return max(pace_s, self._num_at_work * self._bytes_per_job / self._bytes_per_s)
+        return max(pace_s, len(self._at_work) * self._bytes_per_job / self._bytes_per_s)
 
     def lost(self, node_id: int) -> None:
         """Count it as ended."""
-        self._num_at_work -= 1
+        self._end(node_id)
+
+    def _end(self, node_id: int) -> None:
+        self._at_work[node_id] -= 1
+        if self._at_work[node_id] <= 0:
+            del self._at_work[node_id]
 
     def observe(self, observation: Observation) -> None:
         """Learn what the node's steps and its messages cost."""
-        self._num_at_work -= 1
+        self._end(observation.node_id)
         weight = _NEWEST_BYTES if self._bytes_per_job else 1.0
         self._bytes_per_job += weight * (observation.num_bytes - self._bytes_per_job)
         self.costs.observe(observation.node_id, observation.local_steps, observation.duration_s)
@@ -162,7 +170,7 @@ class Paced(Scheduler):
             "costs": self.costs.state_dict(),
             "newest": [list(pair) for pair in self._newest],
             "num_observed": self._num_observed,
-            "num_at_work": self._num_at_work,
+            "at_work": sorted(self._at_work.elements()),
             "bytes_per_job": self._bytes_per_job,
             "pace_s": self._pace_s,
             "slowest_s": self._slowest_s,
@@ -175,4 +183,5 @@ class Paced(Scheduler):
         self._newest = deque(((o, c) for o, c in state["newest"]), maxlen=_WINDOW)
         self._num_observed = int(state["num_observed"])
         self._pace_s, self._slowest_s = state["pace_s"], state["slowest_s"]
-        self._num_at_work, self._bytes_per_job = state["num_at_work"], state["bytes_per_job"]
+        self._at_work = Counter(int(node) for node in state["at_work"])
+        self._bytes_per_job = float(state["bytes_per_job"])

@@ -360,7 +360,7 @@ def test_a_scheduler_begins_anew_with_the_number_at_work(tmp_path):
     killed(tmp_path, 37, scheduler=Paced())
     scheduler = Paced()
     proxy, _ = started(tmp_path, Notes(), scheduler=scheduler, resume=True)
-    assert scheduler._num_at_work == 0, "every job has ended in one call"
+    assert not scheduler._at_work, "every job has ended in one call"
     assert len(scheduler.costs.state_dict()) > 0
     assert proxy.statistics.in_flight == 0
 
@@ -423,6 +423,51 @@ def test_what_depends_on_who_is_overdue_happens_again(at, tmp_path, monkeypatch)
     judged, again = ([e for e in n.ended if e[1] != "expired"] for n in (before, after))
     assert again[: len(judged)] == judged
     assert counts.sum() == proxy.statistics.num_updates == 80
+    assert not proxy.statistics.in_flight
+
+
+class LateGrid(LocalGrid):
+    """The first two answers of its last node come when nobody waits for them any more."""
+
+    hidden: ClassVar[dict[str, float]] = {}
+
+    def pull_messages(self, message_ids):
+        time.sleep(0.02)  # the others are not done with all before it is heard
+        asked = [i for i, m in self._pending.items() if m.metadata.dst_node_id == NODES[-1]]
+        for message_id in asked:
+            late_s = 0.5 if len(self.hidden) < 2 else 0.0
+            self.hidden.setdefault(message_id, time.monotonic() + late_s)
+        hung = {i for i in asked if time.monotonic() < self.hidden[i]}
+        return super().pull_messages([i for i in message_ids if i not in hung])
+
+
+class UntilHeard(Notes):
+    """Dies when an update of the last node is applied."""
+
+    def on_settled(self, statistics, settlement):
+        super().on_settled(statistics, settlement)
+        if settlement.dispatch.node_id == NODES[-1] and settlement.outcome == "applied":
+            raise Killed
+
+
+def test_jobs_that_missed_their_deadlines_miss_them_again(tmp_path, monkeypatch):
+    """A tier's node whose first jobs came to nothing is ranked by another one."""
+    monkeypatch.setattr("tests.journal.test_real_fleet.LocalGrid", LateGrid)
+    LateGrid.hidden.clear()
+
+    def build(**o):
+        return AsyncStrategy(FedAT(), scheduler=Tiers(2, 2), deadline_s=0.2, **o)
+
+    alike = {"build": build, "every": 100_000, "concurrency": 4}
+    before, after = UntilHeard(), Notes()
+    with pytest.raises(Killed):
+        started(tmp_path, before, stopping=[MaxUpdates(JOBS - 20)], **alike)
+    missed = [e for e in before.ended if e[2] == "deadline"]
+    assert len(missed) >= 2
+    until = MaxUpdates(len(before.applied()) + 8)
+    proxy, _ = started(tmp_path, after, resume=True, stopping=[until], **alike)
+    assert set(before.ended) <= set(after.ended), "each has the end that it had"
+    assert len({token for token, *_ in after.ended}) == len(after.ended), "and no other"
     assert not proxy.statistics.in_flight
 
 

@@ -41,3 +41,12 @@ def test_a_view_of_a_view_follows_the_set_behind_it():
     assert list(view) == [6, 12]
     assert 0 not in idle
     assert 12 in idle
+
+
+def test_a_view_of_a_view_asks_as_few():
+    asked = []
+    inner = Eligible(idle_of(*range(10_000)), lambda node: asked.append(node) or even(node))
+    view = Eligible(inner, lambda node: node % 3 == 0)
+    assert view
+    assert view.random(random.Random(1)) % 6 == 0
+    assert len(asked) < 100

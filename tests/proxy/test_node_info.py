@@ -84,6 +84,31 @@ def test_every_node_is_asked_once(grid):
     assert sorted(m.metadata.dst_node_id for m in grid.of_kind("query")) == [1, 2, 3]
 
 
+class DyingGrid(Grid):
+    """Raises what Flower does where a SuperLink dies in the middle of the first question."""
+
+    has_died = False
+
+    def push_messages(self, messages):
+        if not self.has_died:
+            self.has_died = True
+            raise RuntimeError("the push session may have expired")
+        return super().push_messages(messages)
+
+
+@pytest.mark.usefixtures("grid")
+def test_a_superlink_that_dies_in_the_middle_of_a_question_is_asked_again():
+    grid = DyingGrid()
+    info = NodeInfo(grid, is_wanted=True)
+    assert info.meet([1, 2], 0.0) == []
+    assert info.take(grid.pull_messages(list(info.awaited)), 1.0) == []
+    assert info.meet([1, 2], 5.0) == [2], "nobody knows what suits node 1"
+    assert info.take(grid.pull_messages(list(info.awaited)), 6.0) == []
+    assert info.meet([1, 2], 10.0) == [1, 2]
+    assert info.of(1)["has-accelerator"] == 1.0
+    train(DyingGrid(), per_node=CLASSES, membership_interval_s=0.01)
+
+
 def test_nobody_is_asked_when_nobody_reads_the_answer(grid):
     train(grid)
     assert grid.of_kind("query") == []

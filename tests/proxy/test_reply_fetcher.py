@@ -121,6 +121,21 @@ def test_a_hiccup_costs_no_reply(pump_of):
     assert reply.error.code == ErrorCode.UNKNOWN
 
 
+def test_hiccups_of_a_long_job_cost_no_reply_either(pump_of):
+    asked = []
+
+    def pull(ids):
+        asked.extend(ids)
+        if len(asked) in (2, 4, 6, 8):
+            raise OSError("connection reset")
+        return [reply_to(ids[0])] if len(asked) > 8 else []
+
+    pump = pump_of(pull, tries=2)
+    [reply] = _until(pump, ["a"])
+    assert reply.error.code == ErrorCode.UNKNOWN
+    assert not pump._failures, "what was read is forgotten"
+
+
 def _until(pump, ids):
     deadline_s = time.monotonic() + 60
     while not (replies := pump(ids)) and time.monotonic() < deadline_s:

@@ -20,6 +20,7 @@ from fedagent.admission.filters import Filter, NormBound
 from fedagent.client.attacks import Attackers, SignFlip
 from fedagent.errors import ConfigurationError
 from fedagent.nodes.courses import Course
+from fedagent.nodes.membership import Membership
 from fedagent.privacy import Private
 from fedagent.rules import CA2FL, CentredClipping, GeometricMedian, Median
 from fedagent.rules import FedBuff as FedBuffRule
@@ -120,6 +121,24 @@ def test_a_node_at_its_cap_gets_nothing_to_queue_either():
     statistics = strategy.proxy.statistics
     assert statistics.influence(1001) <= 0.3
     assert statistics.outcomes["rejected", "over-its-share"] < 12  # its first queues
+
+
+def test_who_is_heard_is_counted_once_when_work_is_handed_out(monkeypatch):
+    counted, most, failing = [], [], Membership.failing
+    monkeypatch.setattr(Membership, "failing", lambda self: counted.append(1) or failing(self))
+
+    class Watched(AsyncStrategy):
+        def configure_train(self, *arguments):
+            before = len(counted)
+            messages = list(super().configure_train(*arguments))
+            most.append(len(counted) - before)
+            return messages
+
+    robust = Robust(max_influence=0.01)  # which everybody is over
+    rule = FedBuffRule(2, weighted=False)
+    strategy = Watched(rule, robust=robust, concurrency=3, prefetch=1, fraction_evaluate=0.0)
+    train(strategy, tuple(range(1, 21)), rounds=30)
+    assert max(most) == 1
 
 
 class Barring(FedBuffRule):

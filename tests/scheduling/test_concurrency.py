@@ -97,6 +97,10 @@ def test_equals_are_no_reason_for_more_however_long_the_run():
     assert 1.0 < seen.staleness_mean < 4.0
 
 
+def test_jobs_that_wait_at_their_nodes_are_no_slow_ones():
+    assert auto(Equal(num_nodes=200), buffer_size=10, prefetch=3).concurrency == 40
+
+
 def test_slow_nodes_leave_room_for_more():
     equal = auto(Equal(num_nodes=100), buffer_size=5)
     mixed = auto(TwoClass(num_nodes=100, ratio=25.0), buffer_size=5)

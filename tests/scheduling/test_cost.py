@@ -36,6 +36,17 @@ def test_the_line_stays_when_all_later_jobs_are_of_one_size():
     assert (known.overhead_s, known.seconds_per_step) == pytest.approx((6.0, 1.0))
 
 
+@pytest.mark.parametrize("ema", [0.1, 0.5, 0.9, None])
+def test_the_line_stays_however_many_they_are(ema):
+    costs = Costs(ema)
+    for steps in (1, 2, *[8] * 2_000):
+        costs.observe(1, steps, 0.06 + 0.01 * steps)
+    known = costs.of(1)
+    assert (known.overhead_s, known.seconds_per_step) == pytest.approx((0.06, 0.01), rel=1e-6)
+    costs.observe(1, 16, 0.06 + 0.02 * 16)
+    assert costs.of(1).seconds_per_step > 0.012, "a new size tells something again"
+
+
 def test_newer_jobs_weigh_more():
     slower = [(1, 1.0), (2, 2.0)] + [(1, 10.0), (2, 20.0)] * 6
     assert seen(slower).seconds_per_step == pytest.approx(10.0, rel=0.2)

@@ -108,6 +108,23 @@ def test_nobody_waits_past_the_latest_arrival():
     assert scheduler.assign(idle_of(2), 160.0).node_id == 2, "late: on its own, at once"
 
 
+def test_a_run_that_hears_its_jobs_again_forms_the_same_groups():
+    undisturbed, resumed = (known({1: 1.0, 2: 1.0}, min_steps=1, max_steps=10) for _ in range(2))
+
+    def works_again(scheduler, begin):
+        begin(1, 0.0)
+        begin(2, 0.0)
+        scheduler.observe(done(1, 10, 10.0))
+        begin(1, 16.0)  # L_g was 15
+        scheduler.observe(done(2, 10, 17.0))
+        scheduler.lost(1)
+
+    works_again(undisturbed, lambda node, now_s: undisturbed.assign(idle_of(node), now_s))
+    works_again(resumed, resumed.plan)
+    assert resumed.groups == undisturbed.groups == []
+    assert resumed.assign(idle_of(1, 2), 17.0) is not None
+
+
 def test_a_member_whose_job_is_lost_is_not_waited_for():
     scheduler = known({1: 1.0, 2: 1.0})
     for node in (1, 2):

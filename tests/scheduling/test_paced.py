@@ -51,6 +51,18 @@ def test_a_node_whose_link_is_slow_is_told_from_one_that_computes_slowly():
     assert given == [1, 2, 20, 20, 20, 20]
 
 
+@pytest.mark.parametrize(
+    ("pace_s", "expected"), [(5.0, [8, 3, 2, 2]), (20.0, [8, 8, 8, 8]), (None, [8, 1, 3, 3])]
+)
+def test_a_first_job_of_the_most_steps_is_followed_by_what_fits(pace_s, expected):
+    scheduler = Paced(pace_s, max_steps=8, first_steps=8, communication_share=0.5)
+    given = []
+    for _ in range(4):
+        given.append(steps_of(scheduler, 1))
+        scheduler.observe(done(1, given[-1], 3.0 + given[-1]))
+    assert given == expected
+
+
 def test_the_pace_leaves_so_much_of_a_typical_job_to_communication():
     scheduler = known(dict.fromkeys(range(9), (3.0, 0.1)), communication_share=0.2, max_steps=500)
     assert scheduler.pace_s == pytest.approx(15.0)
@@ -130,10 +142,28 @@ def test_a_budget_of_bytes_makes_jobs_longer_and_never_shorter():
     assert rich.plan(1, 0.0).local_steps == 20
 
 
-def test_a_fleet_keeps_a_budget_of_bytes():
+def test_jobs_that_wait_at_their_nodes_take_no_bytes_yet():
+    scheduler = Paced(pace_s=2.0, max_steps=1_000, bytes_per_s=1_000.0)
+    for node in range(2):
+        for steps in (1, 2):
+            scheduler.plan(node, 0.0)
+            scheduler.observe(done(node, steps, 0.1 * steps, num_bytes=12_000))
+    assert [scheduler.plan(node, 0.0).local_steps for node in (0, 0, 1, 0)] == [120, 120, 240, 240]
+    scheduler.lost(0)
+    scheduler.lost(0)
+    assert scheduler.plan(1, 0.0).local_steps == 240, "one of its jobs is under way"
+    scheduler.lost(0)
+    assert scheduler.plan(1, 0.0).local_steps == 120
+    scheduler.lost(5)  # of a job that it has not given out
+    assert scheduler.plan(1, 0.0).local_steps == 120
+
+
+@pytest.mark.parametrize("prefetch", [0, 2])
+def test_a_fleet_keeps_a_budget_of_bytes(prefetch):
     def bytes_per_s(**budget):
         scheduler = Paced(max_steps=500, **budget)
-        log = trained(scheduler, Lognormal(num_nodes=30), seconds=200.0)
+        fleet = Lognormal(num_nodes=30)
+        log = trained(scheduler, fleet, seconds=200.0, prefetch=prefetch)
         late = [s for s in log.settlements if s.dispatch.sent_at_s > 100.0]
         return sum(s.dispatch.bytes_down + s.bytes_up for s in late) / 100.0
 
