@@ -164,7 +164,7 @@ def draw(runs: Runs, cells: Sequence[Cell], path: Path) -> None:
     cells = [cell for cell in cells if not cell.by_speed]
     were_run = {run["method"] for run in runs}
     groups = {label: methods for label, methods in known.items() if were_run & {*methods}}
-    figure = Figure(figsize=(9, 4.2))
+    figure = Figure(figsize=(max(9.0, 0.9 * len(cells)), 4.2))
     axes = figure.subplots()
     width = 0.8 / len(groups)
     for k, (label, methods) in enumerate(groups.items()):
@@ -183,10 +183,11 @@ def draw(runs: Runs, cells: Sequence[Cell], path: Path) -> None:
     axes.legend(fontsize=8, frameon=False, ncols=3, loc="upper left", bbox_to_anchor=(0, 1.15))
     axes.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
-    figure.savefig(path, dpi=150)
+    figure.savefig(path, dpi=120)
 
 
 def _label(cell: Cell) -> str:
-    data = cell.data.split()[0].partition("=")[2].replace("_", " ")
+    words = (word for word in cell.data.split() if word.startswith(("partition", "app=")))
+    data = " ".join(word.partition("=")[2] for word in words).replace("_", " ")
     links = "" if cell.links == "unlimited" else "phones' links\n"
     return f"{cell.fleet}\n{links}{data}"
