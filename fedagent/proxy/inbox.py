@@ -55,6 +55,7 @@ class Inbox:
         observation = _observation(update, dispatch.bytes_down + num_bytes)
         judged = self._judged(update)
         if isinstance(judged, Rejection):
+            observation = replace(observation, is_used=False)
             self._dispatcher.close(dispatch, Ending.by(judged, num_bytes, observation))
             return None
         update = judged

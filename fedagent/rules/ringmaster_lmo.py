@@ -83,7 +83,7 @@ class RingmasterLMO(Rule):
     @property
     def typical_staleness(self) -> float:
         """Six times the updates that the momentum is a mean of, 6 / (1 - beta)."""
-        return 6.0 / (1.0 - self.momentum)
+        return round(6.0 / (1.0 - self.momentum), 3)
 
     def rejection(self, update: Update) -> Rejection | None:
         """Refuse tau >= R."""

@@ -47,6 +47,7 @@ class Observation:
     num_examples : the weight the client reported, > 0.
     metrics : the client's metrics, which no check vouches for.
     num_bytes : serialised model bytes of the job and its update together.
+    is_used : whether the rule got the update, which a filter or a cap may have refused.
     """
 
     node_id: int
@@ -56,6 +57,7 @@ class Observation:
     num_examples: float = 1.0
     metrics: Mapping[str, Any] = field(default_factory=dict)
     num_bytes: int = 0
+    is_used: bool = True
 
 
 class Scheduler(ABC):

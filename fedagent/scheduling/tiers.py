@@ -179,7 +179,7 @@ class Tiers(Scheduler):
         return Assignment(node_id, self.local_steps, self.learning_rate, group=group)
 
     def observe(self, observation: Observation) -> None:
-        """Find a node's tier, or count its update in the tier's round."""
+        """Find a node's tier, or count its update in the tier's round if the rule got it."""
         node_id, seconds = observation.node_id, observation.duration_s
         if node_id in self._ranking:
             del self._ranking[node_id]
@@ -187,7 +187,7 @@ class Tiers(Scheduler):
                 self._seconds[node_id] = seconds
             else:
                 self._place(node_id, bisect_left(self._limits, seconds))
-        elif tier := self._end(node_id):
+        elif (tier := self._end(node_id)) and observation.is_used:
             tier.num_received += 1
             if tier.num_received == tier.size:
                 tier.size = tier.num_received = 0

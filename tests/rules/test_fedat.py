@@ -11,7 +11,8 @@ from flwr.serverapp.strategy import FedAvg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedagent import AsyncStrategy
+from fedagent import AsyncStrategy, Robust
+from fedagent.admission.filters import Filter
 from fedagent.errors import ConfigurationError
 from fedagent.model import FlatModel, ModelSpec
 from fedagent.rules import FedAT, Periodic, fedat
@@ -19,7 +20,7 @@ from fedagent.rules.buffer import Buffer
 from fedagent.scheduling import FairnessCap, Tiers, Uniform
 from fedagent.simulation import Equal, Scripted
 from fedagent.stopping import MaxUpdates, MaxVersions
-from fedagent.update import Group, Update
+from fedagent.update import Group, Outcome, Rejection, Update
 from tests.toy import Log, run
 
 INITIAL = [0.5, -1.0]
@@ -217,6 +218,32 @@ def test_one_tier_whose_rounds_ask_everybody_is_flowers_fedavg(rounds):
     assert ours.proxy.statistics.staleness_max == 0 or rounds > 1
     assert log.statistics.num_updates == 6 + 6 * rounds, "each node was ranked once"
     assert ours.rule.lost == {"no-group": 6}
+
+
+class EveryThird(Filter):
+    """Refuses it."""
+
+    num_seen = 0
+
+    def judge(self, update, model):
+        self.num_seen += 1
+        refusal = Rejection(Outcome.REJECTED, "third", "every third", blames_node=False)
+        return update if self.num_seen % 3 else refusal
+
+
+def test_rounds_go_on_without_what_a_filter_refused():
+    strategy = AsyncStrategy(
+        FedAT(),
+        scheduler=Tiers(2, 2),
+        robust=Robust(filters=[EveryThird()], suspicion_limit=100.0),
+        fraction_evaluate=0.0,
+        stopping=[MaxUpdates(40)],
+    )
+    run(strategy, Equal(num_nodes=8), rounds=1_000, client=still())
+    statistics = strategy.proxy.statistics
+    used = statistics.num_updates - strategy.rule.lost["no-group"]
+    assert statistics.outcomes["rejected", "third"] >= 10
+    assert statistics.version == (used - strategy.rule.pending) // 2 >= 10
 
 
 def test_it_needs_a_scheduler_that_forms_groups():

@@ -119,12 +119,17 @@ def test_a_small_tier_asks_all_it_has():
     assert {job.group for job in jobs} == {Group(m, 2) for m in range(5)}
 
 
-def test_another_node_of_the_tier_takes_the_place_of_one_that_is_lost():
+@pytest.mark.parametrize(
+    "end",
+    [Tiers.lost, lambda tiers, node: tiers.observe(done(node, 4, 1.0, is_used=False))],
+    ids=["lost", "refused"],
+)
+def test_another_node_of_the_tier_takes_the_place_of_one_that_brought_nothing(end):
     scheduler = ranked(TEN, num_tiers=2, cohort=3)
     idle = idle_of(*TEN)
     first = handed_out(scheduler, idle)
     gone = next(job.node_id for job in first if job.group.number == 1)
-    scheduler.lost(gone)
+    end(scheduler, gone)
     idle.add(gone)  # at once, and it is not asked again while others are there
     (instead,) = handed_out(scheduler, idle)
     assert instead.group == Group(1, 3)
