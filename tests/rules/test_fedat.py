@@ -234,16 +234,18 @@ class EveryThird(Filter):
 def test_rounds_go_on_without_what_a_filter_refused():
     strategy = AsyncStrategy(
         FedAT(),
-        scheduler=Tiers(2, 2),
+        scheduler=(tiers := Tiers(2, 3)),
         robust=Robust(filters=[EveryThird()], suspicion_limit=100.0),
         fraction_evaluate=0.0,
-        stopping=[MaxUpdates(40)],
+        stopping=[MaxUpdates(50)],
     )
     run(strategy, Equal(num_nodes=8), rounds=1_000, client=still())
     statistics = strategy.proxy.statistics
     used = statistics.num_updates - strategy.rule.lost["no-group"]
     assert statistics.outcomes["rejected", "third"] >= 10
-    assert statistics.version == (used - strategy.rule.pending) // 2 >= 10
+    assert statistics.version == (used - strategy.rule.pending) // 3 >= 9
+    rounds = tiers.state_dict()["turns"]
+    assert sum(tier["num_received"] for tier in rounds) == strategy.rule.pending
 
 
 def test_it_needs_a_scheduler_that_forms_groups():
