@@ -62,7 +62,7 @@ class NodeInfo:
         try:
             message_ids = list(self._grid.push_messages([message]))
         except Exception as error:
-            logger.debug("Node %d cannot be asked yet: %r", node_id, error)
+            logger.warning("Node %d cannot be asked what it is, and waits: %r", node_id, error)
             return False
         self._asked |= {message_id: (node_id, now_s) for message_id in message_ids if message_id}
         return True

@@ -1,5 +1,7 @@
 """What nodes of a real fleet say of themselves."""
 
+import logging
+
 import numpy as np
 import pytest
 from flwr.app import ArrayRecord, Error, Message, MetricRecord, RecordDict
@@ -97,10 +99,12 @@ class DyingGrid(Grid):
 
 
 @pytest.mark.usefixtures("grid")
-def test_a_superlink_that_dies_in_the_middle_of_a_question_is_asked_again():
+def test_a_superlink_that_dies_in_the_middle_of_a_question_is_asked_again(caplog):
+    caplog.set_level(logging.WARNING, "flwr")
     grid = DyingGrid()
     info = NodeInfo(grid, is_wanted=True)
     assert info.meet([1, 2], 0.0) == []
+    assert caplog.text.count("Node 1 cannot be asked") == 1
     assert info.take(grid.pull_messages(list(info.awaited)), 1.0) == []
     assert info.meet([1, 2], 5.0) == [2], "nobody knows what suits node 1"
     assert info.take(grid.pull_messages(list(info.awaited)), 6.0) == []

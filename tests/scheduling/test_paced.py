@@ -92,10 +92,11 @@ def steps_at(scheduler, now_s):
     return [scheduler.assign(idle_of(node), now_s).local_steps for node in (0, 8)]
 
 
+FAST, SLOW = (0.0, 1.0), (1.0, 24.0)
+
+
 def test_the_pace_grows_with_the_run_until_the_slowest_keeps_up():
-    fast, slow = (0.0, 1.0), (1.0, 24.0)
-    costs = dict.fromkeys(range(8), fast) | {8: slow}
-    scheduler = known(costs, run_share=0.1)
+    scheduler = known(dict.fromkeys(range(8), FAST) | {8: SLOW}, run_share=0.1)
     at_s = (0.0, 15.0, 40.0, 200.0, 10_000.0)
     assert [steps_at(scheduler, now_s) for now_s in at_s] == [[b, 1] for b in (2, 2, 4, 20, 25)]
     resumed = Paced(run_share=0.1)
@@ -104,15 +105,11 @@ def test_the_pace_grows_with_the_run_until_the_slowest_keeps_up():
 
 
 @pytest.mark.parametrize(
-    "still",
-    [
-        known(dict.fromkeys(range(9), (0.0, 1.0))),  # nobody is slower
-        known({8: (1.0, 24.0)} | dict.fromkeys(range(8), (0.0, 1.0)), run_share=0.0),
-        known({8: (1.0, 24.0)} | dict.fromkeys(range(8), (0.0, 1.0)), pace_s=2.0),
-    ],
+    ("last", "arguments"), [(FAST, {}), (SLOW, {"run_share": 0.0}), (SLOW, {"pace_s": 2.0})]
 )
-def test_a_pace_that_nobody_is_left_behind_by_or_that_was_given_does_not_grow(still):
-    assert steps_at(still, 10_000.0)[0] == 2
+def test_a_pace_that_nobody_is_left_behind_by_or_that_was_given_does_not_grow(last, arguments):
+    scheduler = known(dict.fromkeys(range(8), FAST) | {8: last}, **arguments)
+    assert steps_at(scheduler, 10_000.0)[0] == 2
 
 
 def test_slow_nodes_are_heard_more_often_when_the_pace_grows():
